@@ -1,0 +1,36 @@
+# Two stages: the first builds a virtual environment from hashed requirements and the wheel, the second only runs it.
+# Behind a mirror: --build-arg PYTHON_IMAGE=registry.example/python:3.13-slim-bookworm
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+# /opt/gatepass gets no pip: the build's own pip fills it from outside.
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN python -m venv /opt/build \
+ && python -m venv --without-pip /opt/gatepass \
+ && /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --require-hashes -r requirements/run.txt \
+ && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+# Bytecode is compiled here and never checked against the source again: the file system is read-only at run time.
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --no-deps /wheel/*.whl \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/gatepass/lib
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="gatepass" \
+      org.opencontainers.image.description="A reverse proxy that puts a fresh vendor token on every request" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/gatepass /opt/gatepass
+ENV PATH=/opt/gatepass/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    GATEPASS_CONFIG=/etc/gatepass/config.yaml
+# A number, so that an orchestrator can see that it is not root. Nothing is written: --read-only works.
+USER 10001:10001
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+# Asks the admin port of this container; GATEPASS_HEALTH_URL names it when the config puts it elsewhere.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["gatepass", "health"]
+ENTRYPOINT ["gatepass"]
+CMD ["serve"]

@@ -1,0 +1,75 @@
+# Gatepass. `make demo` and `make test` each work alone on a machine that has python3 (3.11 or newer, with venv and
+# pip) and make; what they need goes into .venv, every file of it checked against a hash.
+
+PYTHON ?= python3
+DOCKER ?= docker
+IMAGE  ?= gatepass
+TESTS  ?= tests
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
+        --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.PHONY: help venv demo test test-long lint fmt bench lock wheel image clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Two stamps, so that the demo does not wait for the tests' and linters' packages.
+.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gatepass needs Python 3.11 or newer: make PYTHON=python3.13 …")'
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	@echo "adding what the tests and the linters need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+venv: .venv/dev.stamp  ## Make .venv with everything
+
+demo: .venv/run.stamp  ## Emulated vendors, the gateway, and an app that uses it; KEEP=1 leaves them running
+	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
+
+test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
+	@$(BIN)/python -m pytest -m "not long" $(TESTS)
+
+test-long: .venv/dev.stamp  ## The tests that take minutes
+	@$(BIN)/python -m pytest -m long $(TESTS)
+
+lint: .venv/dev.stamp  ## Format, lint and types, all strict
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
+
+fmt: .venv/dev.stamp  ## Let ruff format and fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: .venv/dev.stamp  ## Requests/s and CPU per request against a plain aiohttp proxy; memory; start-up
+	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.memory
+
+# Compile with the oldest Python that is supported: what it needs beside the newer ones is then in the list.
+lock:  ## Renew requirements/*.txt (with the oldest supported Python)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "lock with the oldest supported Python: make lock PYTHON=python3.11")'
+	@$(PYTHON) -m venv requirements/.venv
+	@requirements/.venv/bin/python -m pip --disable-pip-version-check --quiet install 'pip-tools>=7.5'
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/run.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/build.txt requirements/build.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in
+
+wheel: .venv/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
+	@$(BIN)/python -m build --no-isolation
+
+image:  ## Build the container image
+	$(DOCKER) build --tag $(IMAGE) .
+
+clean:  ## Remove .venv and everything that was built
+	rm -rf .venv requirements/.venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""`python -m gateway` is the same as `gatepass`."""
+
+from gateway.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="gatepass")

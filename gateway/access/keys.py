@@ -1,0 +1,54 @@
+"""Keys of internal apps: how one is made, hashed and recognised.
+
+`gp_`, 256 random bits in base62 (43 digits), and the CRC-32 of all that in base62 (6 digits): a scanner of
+repositories can find a leaked key by its shape and be sure, and a person hears that a copy was cut. The shape is
+never a condition of acceptance: only the SHA-256 of a key decides. Nothing here stores a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import zlib
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIX = "gp_"
+BODY_DIGITS = 43
+"""Base62 digits of 256 bits."""
+CHECK_DIGITS = 6
+"""Base62 digits of 32 bits."""
+
+
+def new_key() -> str:
+    """Return a new key of 52 characters; show it once and keep only `hash_key` of it."""
+    head = PREFIX + _base62(secrets.randbits(256), BODY_DIGITS)
+    return head + _checksum(head)
+
+
+def hash_key(key: str | bytes) -> str:
+    """Return the SHA-256 of a key, lower-case hex: what the configuration's `key_sha256` holds."""
+    return hashlib.sha256(key.encode() if isinstance(key, str) else key).hexdigest()
+
+
+def well_formed(key: str | bytes) -> bool:
+    """Tell whether this has the shape of our keys and its checksum holds. Good for a hint, never for a decision."""
+    text = key.decode("latin-1") if isinstance(key, bytes) else key
+    head = text[:-CHECK_DIGITS]
+    return (
+        len(text) == len(PREFIX) + BODY_DIGITS + CHECK_DIGITS
+        and text.startswith(PREFIX)
+        and set(head[len(PREFIX) :]) <= set(ALPHABET)
+        and text[-CHECK_DIGITS:] == _checksum(head)
+    )
+
+
+def _checksum(head: str) -> str:
+    return _base62(zlib.crc32(head.encode()), CHECK_DIGITS)
+
+
+def _base62(number: int, digits: int) -> str:
+    out = []
+    for _ in range(digits):
+        number, digit = divmod(number, len(ALPHABET))
+        out.append(ALPHABET[digit])
+    return "".join(reversed(out))

@@ -1,0 +1,57 @@
+"""The command line: one group, ten commands, and the one place where a configuration mistake becomes an exit status.
+
+Each command lives in `gateway.commands` and imports what it needs when it runs, so that `gatepass --help` and the
+container's `gatepass health` do not pay for the rest. Exit statuses: 0 all well, 1 a check failed, 2 a mistake in the
+configuration or on the command line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gateway import __version__
+from gateway.commands.check import check, token
+from gateway.commands.config import init, routes, schema
+from gateway.commands.keys import keys
+from gateway.commands.options import example
+from gateway.commands.play import demo, sandbox
+from gateway.commands.serve import health, serve
+from gateway.errors import ConfigError
+
+EXIT_CONFIG = 2
+FIRST_STEPS = example(
+    "gatepass demo     # see it work, without any vendor's account",
+    "gatepass init     # which vendors are known, and a configuration for yours",
+    "gatepass check    # does each vendor really give us a token?",
+    "gatepass serve    # run the gateway",
+)
+
+
+class Commands(click.Group):
+    """A group that prints each problem of a configuration on a line of its own and exits 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a `ConfigError` that leaves it is what the person at the terminal has to mend."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(str(problem), err=True)
+            ctx.exit(EXIT_CONFIG)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order in which one meets them, not by the alphabet."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=FIRST_STEPS)
+@click.version_option(__version__, prog_name="gatepass")
+def main() -> None:
+    """Put a fresh vendor token on every request, so that apps never hold one."""
+
+
+for command in (demo, init, check, serve, token, keys, routes, schema, health, sandbox):
+    main.add_command(command)

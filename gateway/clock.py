@@ -1,0 +1,29 @@
+"""The system's clock, on the running asyncio loop. Everything that waits or compares instants takes a `model.Clock`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.model import Timer
+
+
+class SystemClock:
+    """Real time: `time.monotonic`, `time.time` and the running loop's timers."""
+
+    __slots__ = ()
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` from the running loop after `delay` seconds."""
+        return asyncio.get_running_loop().call_later(max(0.0, delay), callback)
+
+    async def sleep(self, delay: float) -> None:
+        """Return after `delay` seconds."""
+        await asyncio.sleep(max(0.0, delay))

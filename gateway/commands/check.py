@@ -1,0 +1,149 @@
+"""`check` and `token`: is the configuration right, and does each vendor really give us a token?
+
+A token that is fetched here is thrown away; shown is only its fingerprint. Nothing is printed that could be used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.commands.config import require
+from gateway.commands.options import config_option, console, example, table
+from gateway.errors import GatepassError, TokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from gateway.model import Config, Credential
+
+probe_option = click.option(
+    "--probe", is_flag=True, help="Also call the vendor's identity endpoint where one is known; shows only its status."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one credential fared: a row of the table."""
+
+    credential: str
+    status: str
+    good: bool
+    life: str = "-"
+    expiry: str = "-"
+    skew: str = "-"
+    fingerprint: str = "-"
+    probe: str = "-"
+    reason: str = ""
+
+
+@click.command(epilog=example("gatepass check", "gatepass check --offline --show", "gatepass check --probe"))
+@config_option
+@click.option("--offline", is_flag=True, help="Only validate; call nobody.")
+@click.option("--show", is_flag=True, help="Print the merged configuration, profiles applied and secrets masked.")
+@probe_option
+@click.pass_context
+def check(ctx: click.Context, paths: tuple[Path, ...], offline: bool, show: bool, probe: bool) -> None:
+    """Validate, then really fetch each token.
+
+    Shows how long each token lives, where its life was written, and how far the vendor's clock is off.
+    Exit status 0 when all is well, 1 when a token could not be had, 2 when the configuration has a mistake.
+    """
+    from gateway.config import load, merged
+
+    config = load(paths)
+    if show:
+        click.echo(merged(paths), nl=False)
+    click.echo(summary(config), err=True)
+    if not offline:
+        ctx.exit(judge(config.credentials.values(), probe=probe))
+
+
+@click.command(epilog=example("gatepass token NAME", "gatepass token NAME --probe"))
+@config_option
+@click.argument("name")
+@probe_option
+@click.pass_context
+def token(ctx: click.Context, paths: tuple[Path, ...], name: str, probe: bool) -> None:
+    """Check one credential.
+
+    Fetches a token for the credential NAME, as `check` does for all. The token itself is never printed.
+    """
+    from gateway.config import load
+
+    config = load(paths)
+    require(name, config.credentials, "credential")
+    ctx.exit(judge([config.credentials[name]], probe=probe))
+
+
+def summary(config: Config) -> str:
+    """Return one line that says what was read."""
+    counts = ((len(config.routes), "route"), (len(config.credentials), "credential"), (len(config.clients), "client"))
+    words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    return f"the configuration is valid: {words}"
+
+
+def judge(credentials: Iterable[Credential], *, probe: bool) -> int:
+    """Try the credentials at once, print the table, and return the exit status."""
+    import asyncio
+
+    async def all_of_them() -> list[Verdict]:
+        return await asyncio.gather(*(verdict(credential, probe=probe) for credential in credentials))
+
+    verdicts = asyncio.run(all_of_them())
+    show_verdicts(verdicts, probe=probe)
+    return 0 if all(one.good for one in verdicts) else 1
+
+
+async def verdict(credential: Credential, *, probe: bool) -> Verdict:
+    """Fetch one token and, if asked, show it to the vendor's identity endpoint."""
+    from gateway.clock import SystemClock
+    from gateway.tokens import fetch_once, probe_once
+
+    try:
+        token, facts = await fetch_once(credential, clock=SystemClock())
+    except TokenError as error:
+        return Verdict(credential.name, error.code, good=False, reason=error.reason or error.detail)
+    answer, good = "-", True
+    if probe and credential.probe is not None:
+        try:
+            status = await probe_once(credential, token)
+        except GatepassError as error:
+            answer, good = str(error), False
+        else:
+            answer, good = str(status), 200 <= status < 300  # noqa: PLR2004 - the 2xx class, RFC 9110 §15.3
+    return Verdict(
+        credential.name,
+        "static" if credential.static is not None else "valid",
+        good=good,
+        life="never ends" if credential.static is not None else f"{token.life:.0f} s",
+        expiry=token.expiry_source,
+        skew="-" if facts.skew is None else f"{facts.skew:+.1f} s",
+        fingerprint=token.fingerprint or token.value.fingerprint,
+        probe=answer,
+    )
+
+
+def show_verdicts(verdicts: list[Verdict], *, probe: bool) -> None:
+    """Print one row per credential; the reason has a line of its own, so that no terminal cuts it."""
+    columns = [
+        "credential",
+        "status",
+        "life",
+        "expiry from",
+        "clock skew",
+        "fingerprint",
+        *(["probe"] if probe else []),
+    ]
+    shown = table(*columns)
+    for one in verdicts:
+        status = f"[{'green' if one.good else 'red'}]{one.status}[/]"
+        row = [one.credential, status, one.life, one.expiry, one.skew, one.fingerprint, one.probe]
+        shown.add_row(*row[: len(columns)])
+    console().print(shown)
+    for one in verdicts:
+        if one.reason:
+            click.echo(f"{one.credential}: {one.reason}")

@@ -1,0 +1,111 @@
+"""`routes`, `schema` and `init`: what a configuration says, what it may say, and how to begin one.
+
+None of them opens a socket.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.commands.options import config_option, console, example, table
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from gateway.model import Route
+
+
+@click.command(epilog=example("gatepass routes -c config.yaml"))
+@config_option
+def routes(paths: tuple[Path, ...]) -> None:
+    """List what the data port serves.
+
+    One row a route: its prefix, the vendor's API, what is injected, the methods and the limits.
+    """
+    from gateway.config import load
+
+    shown = table("route", "prefix", "upstream", "injects", "credential", "methods", "first byte", "body")
+    for route in load(paths).routes:
+        shown.add_row(*route_row(route))
+    console().print(shown)
+
+
+def route_row(route: Route) -> tuple[str, ...]:
+    """Return one route in words."""
+    upstream = f"{route.upstream.scheme}://{route.upstream.authority}{route.upstream.base_path}"
+    return (
+        route.name,
+        f"{route.prefix}/*",
+        upstream,
+        "\n".join(injection.header for injection in route.injections) or "-",
+        "\n".join(injection.credential for injection in route.injections) or "-",
+        " ".join(sorted(route.methods)) if route.methods else "all",
+        f"{route.timeouts.first_byte:g} s",
+        "any" if route.max_body is None else f"{route.max_body / 1024**2:g} MiB",
+    )
+
+
+@click.command(epilog=example("gatepass schema > gatepass.schema.json"))
+def schema() -> None:
+    """Print the configuration's JSON Schema.
+
+    For an editor, or for a pipeline that looks at a configuration before it is deployed.
+    """
+    import json
+
+    from gateway.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@click.command(epilog=example("gatepass init", "gatepass init VENDOR VENDOR --output config.yaml"))
+@click.argument("vendors", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; an existing one is left alone. Default: standard output.",
+)
+def init(vendors: tuple[str, ...], output: Path | None) -> None:
+    """Begin a configuration for your vendors.
+
+    Writes one for the VENDORS named; without a name, lists the vendors that are known.
+    """
+    from gateway.config import profiles, starter
+
+    known = profiles()
+    if not vendors:
+        shown = table("vendor", "what it is")
+        for name, line in known.items():
+            shown.add_row(name, line)
+        console().print(shown)
+        return
+    for vendor in vendors:
+        require(vendor, known, "vendor")
+    write(starter(vendors), output)
+
+
+def require(name: str, known: Collection[str], what: str) -> None:
+    """Raise `click.UsageError` (exit status 2) with the nearest name when `name` is not among the `known`."""
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    raise click.UsageError(f"unknown {what} {name!r}; {hint}")
+
+
+def write(text: str, output: Path | None) -> None:
+    """Write to a new file, or to standard output."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.UsageError(f"{output} exists; it is left as it is") from None
+    click.echo(f"wrote {output}; next: gatepass check -c {output}", err=True)

@@ -1,0 +1,52 @@
+"""What several commands share: the `--config` option, how an example stands in a help text, and the table's look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.table import Table
+
+config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "-c",
+    "--config",
+    "paths",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=(Path("config.yaml"),),
+    show_default=True,
+    envvar="GATEPASS_CONFIG",
+    show_envvar=True,
+    metavar="FILE",
+    help="Configuration file; may be repeated, a later one is laid over the earlier.",
+)
+
+
+def example(*lines: str) -> str:
+    r"""Return the end of a help text that shows `lines` as they are typed (`\b` tells click not to wrap them)."""
+    return "\b\nExample:\n" + "\n".join(f"  $ {line}" for line in lines)
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table in the one look that every command uses."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def console() -> Console:
+    """Return the terminal, or what stands in its place; without a terminal no line is cut to 80 columns."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,62 @@
+"""`serve` runs the gateway until SIGTERM or SIGINT; `health` asks a running one whether it is well.
+
+`health` is what a container's HEALTHCHECK calls every few seconds: it reads no configuration and needs no secret.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.commands.options import config_option, example
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.model import Config
+
+DEFAULT_URL = "http://127.0.0.1:9090"
+
+
+@click.command(epilog=example("gatepass serve -c config.yaml", "gatepass serve -c config.yaml -c production.yaml"))
+@config_option
+@click.pass_context
+def serve(ctx: click.Context, paths: tuple[Path, ...]) -> None:
+    """Run the gateway.
+
+    Until SIGTERM or SIGINT. A mistake in the configuration is printed with its file and line, and the exit status is
+    2, before any port is opened. SIGHUP reads the configuration again.
+    """
+    from gateway.app import serve as run
+    from gateway.config import load
+
+    def read() -> Config:
+        return load(paths)
+
+    ctx.exit(run(read))
+
+
+@click.command(epilog=example("gatepass health", "gatepass health --ready --url http://127.0.0.1:9090"))
+@click.option(
+    "--url",
+    default=DEFAULT_URL,
+    show_default=True,
+    envvar="GATEPASS_HEALTH_URL",
+    show_envvar=True,
+    help="Address of the admin port.",
+)
+@click.option("--ready", is_flag=True, help="Ask /readyz (may it get requests?) instead of /healthz (does it live?).")
+@click.pass_context
+def health(ctx: click.Context, url: str, ready: bool) -> None:
+    """Ask whether a running gateway is well.
+
+    Asks its admin port; exit status 0 when it is well, else 1.
+    """
+    import asyncio
+
+    from gateway.admin import check_health
+
+    well, answer = asyncio.run(check_health(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}"))
+    click.echo(answer, err=not well)
+    ctx.exit(0 if well else 1)

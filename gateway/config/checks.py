@@ -1,0 +1,118 @@
+"""What no single key can show: routes against each other and against credentials, clients against routes, who may call.
+
+Each check adds to the problems and goes on, so that one run tells everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.config import net
+from gateway.config.expand import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config.schema import ClientKeys, FileKeys, RouteKeys
+    from gateway.config.tree import Node, Path, Problems
+
+
+def routes_name_credentials(root: Node, problems: Problems) -> None:
+    """Every credential that a route asks for exists. Names are compared as written, so one mistake stays one."""
+    known = _names(root, "credentials")
+    for name, route in _mapping(root, "routes").items():
+        path: Path = ("routes", name)
+        _one_of(route, path, known, problems)
+        injections = route.entries.get("inject")
+        for index, each in enumerate(injections.items if injections is not None else ()):
+            _one_of(each, (*path, "inject", index), known, problems)
+
+
+def _one_of(holder: Node, path: Path, known: set[str], problems: Problems) -> None:
+    node = holder.entries.get("credential")
+    if node is None or not isinstance(node.value, str) or node.value in known:
+        return
+    shown = "of this name" if node.dynamic else repr(node.value)
+    problems.add(node.mark, (*path, "credential"), f"there is no credential {shown}{_hint(node.value, known)}")
+
+
+def prefixes_differ(root: Node, routes: Mapping[str, RouteKeys], problems: Problems) -> None:
+    """Two routes with one prefix are a mistake; one inside another is not, the longest wins."""
+    owner: dict[str, str] = {}
+    for name, keys in routes.items():
+        prefix = keys.prefix or f"/{name}"
+        if prefix in owner:
+            mark = root.mark_at(("routes", name, "prefix"))
+            problems.add(mark, ("routes", name, "prefix"), f"is the prefix of route {owner[prefix]} already")
+        owner.setdefault(prefix, name)
+
+
+def clients_differ(root: Node, clients: Mapping[int, ClientKeys], problems: Problems) -> None:
+    """Names and keys are unique: the one tells a log line's author, the other a request's."""
+    names: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    for index, client in clients.items():
+        path: Path = ("clients", index)
+        if client.name in names:
+            problems.add(
+                root.mark_at((*path, "name")), (*path, "name"), f"is the name of clients[{names[client.name]}] already"
+            )
+        names.setdefault(client.name, index)
+        for which in ("key_sha256", "keys_sha256"):
+            given = getattr(client, which)
+            for key in (given,) if isinstance(given, str) else given or ():
+                if key in keys:
+                    problems.add(root.mark_at((*path, which)), (*path, which), f"holds a key of clients[{keys[key]}]")
+                keys.setdefault(key, index)
+
+
+def clients_name_routes(root: Node, clients: Mapping[int, ClientKeys], problems: Problems) -> None:
+    """A client's routes exist."""
+    known = _names(root, "routes")
+    for index, client in clients.items():
+        for position, name in enumerate(client.routes or ()):
+            if name not in known:
+                path: Path = ("clients", index, "routes", position)
+                node = root.at(path)
+                shown = "of this name" if node is None or node.dynamic else repr(name)
+                problems.add(root.mark_at(path), path, f"there is no route {shown}{_hint(name, known)}")
+
+
+def somebody_may_call(root: Node, keys: FileKeys, problems: Problems) -> None:
+    """Fail closed: a port that others can reach wants clients, or the word that it is meant to be open."""
+    written = root.at(("clients",))
+    if keys.access == "clients" and not (written and written.items) and not net.is_loopback(keys.listen.host):
+        problems.add(
+            root.mark_at(("listen",)),
+            ("listen",),
+            "is not loopback, and no client is known: add `clients` (`gatepass keys new NAME` makes a key), "
+            "or say `access: open`",
+        )
+
+
+def ports_differ(root: Node, keys: FileKeys, problems: Problems) -> None:
+    """Apps must never find the admin port behind the data port's address."""
+    if keys.admin is not None and keys.admin.port and keys.admin == keys.listen:
+        problems.add(root.mark_at(("admin",)), ("admin",), "is the address of `listen`; give it a port of its own")
+
+
+def there_is_a_route(root: Node, problems: Problems) -> None:
+    """A gateway without routes answers 404 to everything: surely a mistake."""
+    if not _mapping(root, "routes") and (node := root.at(("routes",))) is None:
+        problems.add(root.mark, ("routes",), "is missing: there is nothing to serve")
+    elif not _mapping(root, "routes") and node is not None:
+        problems.add(node.mark, ("routes",), "is empty: there is nothing to serve")
+
+
+def _mapping(root: Node, key: str) -> Mapping[str, Node]:
+    node = root.entries.get(key)
+    return {} if node is None else {name: each for name, each in node.entries.items() if each.value is not None}
+
+
+def _hint(name: str, known: set[str]) -> str:
+    """The nearest name, or all of them."""
+    return nearest(name, known) or ("; there are " + ", ".join(sorted(known)) if known else "; there are none")
+
+
+def _names(root: Node, key: str) -> set[str]:
+    return set(_mapping(root, key))

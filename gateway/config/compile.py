@@ -1,0 +1,215 @@
+"""From checked keys to the model's nouns: the last step, which decides nothing and can no longer fail.
+
+Everything below this floor sees only `gateway.model`. What the keys leave out gets its value here or in the schema's
+defaults, nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from gateway import model
+from gateway.config import net
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from gateway.config import schema as s
+    from gateway.config import schema_credential as c
+
+AUTHORIZATION = "authorization"
+
+
+def client(keys: s.ClientKeys) -> model.Client:
+    """An app, known by the hashes of its keys."""
+    hashes = keys.keys_sha256 or ((keys.key_sha256,) if keys.key_sha256 else ())
+    return model.Client(keys.name, hashes, None if keys.routes is None else frozenset(keys.routes))
+
+
+# --------------------------------------------------------------------------------------------------------- credentials
+
+
+def credential(name: str, today: c.CredentialKeys, following: c.CredentialKeys | None) -> model.Credential:
+    """A credential with one grant, with two during a rotation, or with a static key and none."""
+    recipes = [keys.grant for keys in (today, following) if keys is not None and keys.grant is not None]
+    return model.Credential(
+        name=name,
+        grants=tuple(_grant(recipe) for recipe in recipes),
+        static=today.static.token if today.static else None,
+        profile=today.profile,
+        keep_warm=today.keep_warm,
+        min_interval=today.min_interval,
+        timeout=today.timeout,
+        single_active_token=today.single_active_token,
+        revoke=request(today.revoke) if today.revoke and today.revoke_on_shutdown else None,
+        probe=request(today.probe) if today.probe else None,
+    )
+
+
+def _grant(keys: c.GrantKeys) -> model.Grant:
+    return model.Grant(request(keys.request), _response(keys.response))
+
+
+def request(keys: c.RequestKeys) -> model.GrantRequest:
+    """A request to a token endpoint (or to a revoke or probe endpoint) as data."""
+    return model.GrantRequest(
+        url=keys.url,
+        method=keys.method,
+        query=keys.query,
+        headers=keys.headers,
+        basic=model.Basic(keys.basic.username, keys.basic.password, keys.basic.encode) if keys.basic else None,
+        form=keys.form,
+        json=keys.json_,
+        assertion=_assertion(keys.assertion) if keys.assertion else None,
+        client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
+        ca_file=keys.ca_file,
+    )
+
+
+def _assertion(keys: c.AssertionKeys) -> model.Assertion:
+    return model.Assertion(
+        key=keys.key,
+        algorithm=keys.algorithm,
+        issuer=keys.issuer,
+        audience=keys.audience,
+        subject=keys.subject,
+        key_id=keys.key_id,
+        lifetime=keys.lifetime,
+    )
+
+
+def certificate(keys: c.ClientCertificateKeys) -> model.ClientCertificate:
+    """A client certificate, with the hash of its file: a renewed one is another input of the token."""
+    fingerprint = hashlib.sha256(keys.certificate.read_bytes()).hexdigest()
+    return model.ClientCertificate(keys.certificate, keys.key, fingerprint)
+
+
+def _response(keys: c.ResponseKeys) -> model.GrantResponse:
+    return model.GrantResponse(
+        expires=_expires(keys.expires),
+        token=keys.token,
+        success=frozenset(keys.success),
+        token_type=keys.token_type,
+        fallback=keys.expires.fallback,
+        refused_statuses=frozenset(keys.refused_statuses),
+        refused_errors=frozenset(keys.refused_errors),
+    )
+
+
+def _expires(keys: c.ExpiresKeys) -> model.Expires:
+    if keys.in_ is not None:
+        return model.Expires("in", keys.in_)
+    if keys.in_ms is not None:
+        return model.Expires("in_ms", keys.in_ms)
+    if keys.at is not None:
+        return model.Expires("at", keys.at)
+    if keys.after is not None:
+        return model.Expires("after", seconds=keys.after)
+    return model.Expires("jwt")
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+
+def route(name: str, keys: s.RouteKeys, credentials: Mapping[str, model.Credential]) -> model.Route:
+    """A route with its injections and every path that it denies."""
+    upstream = _upstream(keys)
+    injections = _injections(keys)
+    endpoints = _endpoint_paths(
+        upstream, (credentials[i.credential] for i in injections if i.credential in credentials)
+    )
+    return model.Route(
+        name=name,
+        prefix=keys.prefix or f"/{name}",
+        upstream=upstream,
+        injections=injections,
+        authorization=keys.authorization,
+        allow=keys.allow,
+        deny=tuple(dict.fromkeys([*keys.deny, *endpoints])),
+        methods=frozenset(keys.methods) if keys.methods is not None else None,
+        timeouts=model.Timeouts(**keys.timeouts.model_dump()),
+        max_body=keys.max_body,
+        pool=model.PoolLimits(**keys.pool.model_dump()),
+        replay=model.Replay(**keys.replay.model_dump()),
+        refusal_signs=_signs(keys),
+        strip_headers=frozenset(header.lower() for header in keys.strip_headers),
+        pass_headers=frozenset(header.lower() for header in keys.pass_headers),
+        origin=keys.origin,
+        forwarded=keys.forwarded,
+        websocket=keys.websocket,
+    )
+
+
+def _upstream(keys: s.RouteKeys) -> model.Upstream:
+    found = net.parse_upstream(keys.upstream)
+    return model.Upstream(
+        scheme=found.scheme,
+        host=found.host,
+        port=found.port,
+        base_path=found.base_path,
+        ca_file=keys.ca_file,
+        client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
+    )
+
+
+def _injections(keys: s.RouteKeys) -> tuple[model.Injection, ...]:
+    if keys.inject is None:
+        return (_injection(keys.header or "Authorization", keys.credential or "", keys.format),)
+    return tuple(_injection(each.header, each.credential, each.format) for each in keys.inject)
+
+
+def _injection(header: str, name: str, form: str | None) -> model.Injection:
+    """`Bearer` is how Authorization says it (RFC 6750 §2.1); other headers carry the bare token."""
+    return model.Injection(header, name, form or ("Bearer {token}" if header.lower() == AUTHORIZATION else "{token}"))
+
+
+def _signs(keys: s.RouteKeys) -> tuple[model.RefusalSign, ...]:
+    if keys.refusal_signs is None:
+        return (model.RefusalSign(),)
+    return tuple(
+        model.RefusalSign(sign.status, sign.path, frozenset(sign.values), explicit=True) for sign in keys.refusal_signs
+    )
+
+
+def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Credential]) -> list[str]:
+    """Paths of token and revoke endpoints that live on the very host of the API: no app reaches them through us."""
+    paths = []
+    for each in credentials:
+        for asked in [grant.request for grant in each.grants] + ([each.revoke] if each.revoke else []):
+            endpoint = net.parse_upstream(asked.url)
+            below = endpoint.base_path.removeprefix(upstream.base_path)
+            if (endpoint.host, endpoint.port) == (upstream.host, upstream.port) and below.startswith("/"):
+                paths += [below, f"{below}/**"]
+    return paths
+
+
+# ---------------------------------------------------------------------------------------------------------- everything
+
+
+def config(
+    keys: s.FileKeys,
+    clients: tuple[model.Client, ...],
+    credentials: Mapping[str, model.Credential],
+    routes: tuple[model.Route, ...],
+    *,
+    digest: str,
+    watched_files: tuple[Path, ...],
+) -> model.Config:
+    """The snapshot. With no client on loopback, `access: clients` means that anyone on this machine may call."""
+    return model.Config(
+        listen=keys.listen,
+        admin=keys.admin,
+        access="clients" if clients and keys.access == "clients" else "open",
+        clients=clients,
+        credentials=credentials,
+        routes=routes,
+        replay_budget=keys.replay_budget,
+        token_timeout=keys.token_timeout,
+        limits=model.Limits(**keys.limits.model_dump()),
+        drain=model.Drain(**keys.drain.model_dump()),
+        logs=model.Logs(**keys.logs.model_dump()),
+        digest=digest,
+        watched_files=watched_files,
+    )

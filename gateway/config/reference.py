@@ -1,0 +1,156 @@
+"""The documented keys as data: for the JSON Schema, for `docs/configuration.md` and for the test that compares them.
+
+Reads the schema's own fields and the profiles' parameters, so that nothing is written down twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from gateway.config import profile as shipped
+from gateway.config.fields import Kind
+from gateway.config.schema import FileKeys
+from gateway.config.validate import model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
+NESTED = {"revoke": "request", "probe": "request"}
+"""Keys that hold the same mapping as another key: documented once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One documented key: a line of `docs/configuration.md`."""
+
+    path: str
+    """Dotted, `*` for a name or an index: `routes.*.timeouts.connect`."""
+    type: str
+    default: str
+    meaning: str
+
+    @property
+    def row(self) -> str:
+        """The line of the Markdown table."""
+        cells = (f"`{self.path}`", self.type, self.default, self.meaning)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def keys() -> list[Key]:
+    """Every documented key, in the order of the schema; what is shared by several keys appears once."""
+    seen: dict[tuple[type[BaseModel], str], None] = {}
+    return list(_keys(FileKeys, "", seen))
+
+
+def _keys(model: type[BaseModel], above: str, seen: dict[tuple[type[BaseModel], str], None]) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        path = f"{above}{field.alias or name}"
+        inner = model_of(field.annotation)
+        many = _many(field)
+        kind = f"{many} of mappings" if inner and many else "mapping" if inner else _kind(field)
+        yield Key(path, kind, _default(field), field.description or "")
+        if inner is None or name in NESTED:
+            continue
+        yield from _keys(inner, f"{path}{'.*' if many == 'mapping' else '[]' if many else ''}.", seen)
+
+
+def _many(field: FieldInfo) -> str:
+    """`list` or `mapping` when the field holds several of a model."""
+    text = str(field.annotation)
+    return "list" if "tuple[" in text else "mapping" if "dict[" in text else ""
+
+
+def _kind(field: FieldInfo) -> str:
+    for note in field.metadata:
+        if isinstance(note, Kind):
+            return note.name
+    return _kind_of(field.annotation)
+
+
+def _kind_of(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    for part in get_args(annotation):
+        for note in getattr(part, "__metadata__", ()):
+            if isinstance(note, Kind):
+                return note.name
+        if get_origin(part) is Literal:
+            return _kind_of(part)
+    raise TypeError(f"a field without a kind: {annotation}")
+
+
+def _default(field: FieldInfo) -> str:
+    """The default as one would write it in the file; `–` for none, `required` where there must be a value."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value is PydanticUndefined or (isinstance(value, tuple | Mapping) and not value):
+        return "–"
+    if model_of(field.annotation) is not None:
+        return "–"
+    return f"`{written(value, _kind(field))}`"
+
+
+def written(value: object, kind: str) -> str:
+    """A value in the form of the file: `5s`, `32MiB`, `true`."""
+    if kind == "duration" and isinstance(value, float):
+        return f"{value:g}s" if value < 120 or value % 60 else f"{value / 60:g}m"  # noqa: PLR2004 - 60s and 75s read well, 300s does not
+    if kind == "size" and isinstance(value, int):
+        unit = next((u for u, n in (("MiB", 2**20), ("KiB", 2**10)) if value and value % n == 0), "B")
+        return f"{value // {'MiB': 2**20, 'KiB': 2**10, 'B': 1}[unit]}{'' if unit == 'B' else unit}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(str(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# --------------------------------------------------------------------------------------------------------- JSON Schema
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a configuration file, for editors.
+
+    It describes one file of possibly several, before profiles are applied: so nothing is required in it, any value may
+    be null ("not set"), and any may be written as `${…}`.
+    """
+    schema = FileKeys.model_json_schema(by_alias=True)
+    for model in [schema, *schema["$defs"].values()]:
+        model.pop("required", None)
+        for name, each in model.get("properties", {}).items():
+            model["properties"][name] = _loosened(each)
+    _add_params(schema["$defs"]["CredentialKeys"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Gatepass configuration"}
+
+
+def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a value be null or `${…}` as well, keeping its description in front."""
+    kept: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    schema.pop("title", None)
+    if kept.get("default", 0) in ([], {}, None):
+        del kept["default"]
+    choices = schema.pop("anyOf", None) or [schema]
+    choices = [choice for choice in choices if choice != {"type": "null"}]
+    return {**kept, "anyOf": [*choices, REFERENCE, {"type": "null"}]}
+
+
+def _add_params(credential: dict[str, Any]) -> None:
+    """A credential takes its profile's parameters as keys too."""
+    credential.pop("additionalProperties", None)
+    credential["unevaluatedProperties"] = False
+    credential["allOf"] = []
+    for name in shipped.names():
+        params: dict[str, Any] = {}
+        for param in shipped.profile(name).params.values():
+            value = {"description": param.help, "type": ["string", "integer", "null"]}
+            params[param.name] = value
+            if param.secret:
+                params[f"next_{param.name}"] = {**value, "description": f"{param.help}, while it is being replaced"}
+        condition = {"properties": {"profile": {"const": name}}, "required": ["profile"]}
+        credential["allOf"].append({"if": condition, "then": {"properties": params}})

@@ -1,0 +1,7 @@
+"""`python -m gateway.observe` prints the table of `docs/metrics.md`."""
+
+import sys
+
+from gateway.observe.families import metrics_markdown
+
+sys.stdout.write(metrics_markdown())

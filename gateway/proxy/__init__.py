@@ -1,0 +1,12 @@
+"""The data plane: an app's request in, the vendor's answer out, with the pass on it.
+
+`handler.py` is the hot path and reads top to bottom; `routing.py` and `headers.py` are its pure rules; `server.py` and
+`upstream.py` are the sockets on either side. Sees tokens only through `model.Tokens`.
+"""
+
+from gateway.proxy.handler import Handler
+from gateway.proxy.lane import Snapshot, build_lanes
+from gateway.proxy.pool import Pool
+from gateway.proxy.server import DataServer
+
+__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "build_lanes"]

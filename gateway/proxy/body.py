@@ -1,0 +1,169 @@
+"""A request body on its way to the vendor: streamed with back-pressure, kept for one replay while it fits.
+
+A body that is already whole leaves in the same write as the head. Any other is pumped by a task of its own while the
+response head is awaited; else a vendor that answers early would wait for us while we wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.errors import BodyTooLarge, ExchangeError, InternalError
+
+if TYPE_CHECKING:
+    from aiohttp.streams import StreamReader
+
+    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.upstream import UpstreamConnection
+
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_WAIT = 1.0
+"""Seconds a vendor may think about `Expect: 100-continue` before we ask the app to go on (RFC 9110 §10.1.1)."""
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame `data`, not empty, as one chunk (RFC 9112 §7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class ReplayBudget:
+    """Bytes that all replay buffers together may hold; beyond it an exchange is simply not replayable."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> bool:
+        """Reserve `size` bytes if they are there."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        self._left += size
+
+
+class Upload:
+    """One request body: read from the app once, sent to the vendor once or twice."""
+
+    __slots__ = ("_body", "_budget", "_chunked", "_client", "_go", "_keep_up_to", "_kept", "_limit", "_task", "size")
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        body: StreamReader,
+        *,
+        chunked: bool,
+        limit: int | None,
+        keep_up_to: int,
+        budget: ReplayBudget,
+    ) -> None:
+        self._client = client
+        self._body = body
+        self._chunked = chunked
+        self._limit = limit
+        self._keep_up_to = keep_up_to
+        self._kept: list[bytes] | None = []
+        self._budget = budget
+        self._task: asyncio.Task[None] | None = None
+        self._go: asyncio.Event | None = None
+        self.size = 0
+        """Bytes of body read from the app so far, without framing."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all that was read is still in hand."""
+        return self._kept is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the app has sent all of it."""
+        return self._body.is_eof()
+
+    @property
+    def sent(self) -> bool:
+        """Whether all of it has been handed to the vendor's transport."""
+        return self._task is None or (self._task.done() and not self._task.cancelled())
+
+    def _read(self, data: bytes) -> bytes:
+        self.size += len(data)
+        if self._limit is not None and self.size > self._limit:
+            raise BodyTooLarge(f"The route takes bodies of at most {self._limit} bytes")
+        if self._kept is not None and data:
+            if self.size <= self._keep_up_to and self._budget.take(len(data)):
+                self._kept.append(data)
+            else:
+                self._drop()
+        return data
+
+    def _drop(self) -> None:
+        if self._kept:
+            self._budget.give(sum(map(len, self._kept)))
+        self._kept = None
+
+    def start(self, upstream: UpstreamConnection, *, ask: bool) -> bytes:
+        """Return the framed bytes that leave with the head; start the pump if there will be more.
+
+        `ask` waits for the vendor's 100 (Continue) before the first byte is taken from the app.
+        """
+        kept = b"".join(self._kept or ())
+        if self._body.is_eof():
+            data = kept + self._read(self._body.read_nowait(-1))
+            if not self._chunked:
+                return data
+            return chunk(data) + LAST_CHUNK if data else LAST_CHUNK
+        self._go = asyncio.Event() if ask and not self._body.total_bytes else None
+        self._task = upstream.loop.create_task(self._run(upstream))
+        return chunk(kept) if kept and self._chunked else kept
+
+    def go_on(self) -> None:
+        """Let a body that waits for 100 (Continue) flow, and tell the app."""
+        if self._go is not None and not self._go.is_set():
+            self._go.set()
+
+    async def _run(self, upstream: UpstreamConnection) -> None:
+        try:
+            await self._pump(upstream)
+        except ConnectionError:
+            pass  # the vendor is gone or has answered and closed: its answer, or its reset, tells the rest
+        except ExchangeError as error:
+            upstream.fail(error)
+        except Exception as error:
+            upstream.fail(InternalError(reason=type(error).__name__))
+            raise
+
+    async def _pump(self, upstream: UpstreamConnection) -> None:
+        if self._go is not None:
+            try:
+                async with asyncio.timeout(CONTINUE_WAIT):
+                    await self._go.wait()
+            except TimeoutError:
+                pass  # a vendor that ignores Expect: the app is told to go on by us
+            self._client.write(CONTINUE)
+        while data := await self._client.read_body(self._body):
+            self._read(data)
+            upstream.write(chunk(data) if self._chunked else data)
+            if upstream.writing_paused:
+                upstream.deadline = upstream.loop.time() + upstream.send_limit
+            await upstream.drain()
+            upstream.deadline = None
+        if self._chunked:
+            upstream.write(LAST_CHUNK)
+        upstream.await_head()
+
+    async def stop(self) -> None:
+        """End the pump, wherever it is; what was read stays in hand."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    def close(self) -> None:
+        """Give the kept bytes back to the budget and end the pump."""
+        if self._task is not None:
+            self._task.cancel()
+        self._drop()

@@ -1,0 +1,362 @@
+"""The hot path: match → admit → token → forward → relay, top to bottom.
+
+With a token in memory and a connection in the pool, the only awaits are the wire's own. Whatever happens, an exchange
+ends in `_record`: one metric observation, one access event. Before the response head has gone out a failure becomes a
+problem document; after it, the app's connection is aborted, so that truncation is visible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gateway.errors import (
+    BodyTooLarge,
+    Draining,
+    ExchangeError,
+    InternalError,
+    MethodNotAllowed,
+    RouteNotFound,
+    UpstreamMalformed,
+    UpstreamReset,
+)
+from gateway.observe import get_logger
+from gateway.proxy import relay
+from gateway.proxy.body import ReplayBudget, Upload
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.headers import Verdicts, forwarded_line, read_request, read_response
+from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
+from gateway.proxy.problem import problem
+from gateway.proxy.refusal import is_refusal
+from gateway.proxy.routing import check_path, split_target
+from gateway.proxy.tunnel import relay_tunnel
+
+if TYPE_CHECKING:
+    from aiohttp.http import RawRequestMessage, RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+    from gateway.model import Token
+    from gateway.observe import AccessLog, Metrics
+    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.upstream import UpstreamConnection
+
+_log = get_logger("gatepass.proxy")
+_NO_ROUTE = Verdicts({})
+_OK = 400
+"""A status below this shows that the vendor took the token; others may have been said before it was looked at."""
+_SWITCHING = 101
+_CONTINUE = 100
+
+
+class Handler:
+    """Runs exchanges against the current snapshot."""
+
+    def __init__(self, snapshot: Snapshot, metrics: Metrics, access_log: AccessLog) -> None:
+        self.snapshot = snapshot
+        self.metrics = metrics
+        self.draining = False
+        """Answers say `Connection: close` from now on."""
+        self.closing = False
+        """Nothing new is taken any more; what runs may end."""
+        self._access_log = access_log
+        self._budget = ReplayBudget(snapshot.replay_budget)
+
+    # ------------------------------------------------------------------------------------------------- the hot path
+
+    async def exchange(self, client: ClientConnection, message: RawRequestMessage, body: StreamReader) -> bool:
+        """Serve one request; return whether the app's connection may be used again."""
+        x = Exchange(client, message, body, self.snapshot, monotonic())
+        try:
+            lane = self._admit(x)
+            lane.metrics.in_flight.inc()
+            try:
+                await self._forward(x, lane)
+            finally:
+                lane.metrics.in_flight.dec()
+        except ExchangeError as error:
+            self._fail(x, error)
+        except asyncio.CancelledError:
+            x.status, x.code = 499, "client_gone"
+            raise
+        except ConnectionResetError:
+            x.status, x.code, x.keep_alive = 499, "client_gone", False
+        except Exception as error:  # noqa: BLE001 - the last line of defence: one exchange ends, the gateway goes on
+            _log.exception("exchange_crashed", request_id=x.request_id, error=type(error).__name__)
+            self._fail(x, InternalError(reason=type(error).__name__))
+        finally:
+            if x.upload is not None:
+                x.upload.close()
+            self._record(x)
+        return x.keep_alive
+
+    def _admit(self, x: Exchange) -> Lane:
+        """Find the route and the outbound target, and see that the app may have both."""
+        if self.closing:
+            raise Draining(retry_after=1.0)
+        message = x.message
+        path, query = split_target(message.path)
+        check_path(path)
+        try:
+            lane, rest = x.snapshot.table.match(path)
+        except RouteNotFound:
+            x.inbound = read_request(message, _NO_ROUTE, x.snapshot.limits)
+            raise
+        route = lane.route
+        x.lane = lane
+        x.inbound = inbound = read_request(message, lane.verdicts, x.snapshot.limits)
+        x.identify()
+        x.client_name = x.snapshot.clients.admit(inbound.key, inbound.bearer, route)
+        if message.method in NOT_SERVED or (route.methods is not None and message.method not in route.methods):
+            raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT | {"POST", "PATCH"})))
+        lane.rules.check(rest)
+        if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
+            raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
+        x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
+        return lane
+
+    async def _forward(self, x: Exchange, lane: Lane) -> None:
+        """Send the request with the current tokens, and again where that is safe and may help."""
+        x.tokens = await self._tokens(lane)
+        x.upload = self._upload(x, lane)
+        while not await self._attempt(x, lane, x.upload):
+            await x.upload.stop()
+
+    async def _attempt(self, x: Exchange, lane: Lane, upload: Upload) -> bool:
+        """Send once; relay the answer and return True, or return False if the request shall be sent again."""
+        upstream = await self._send(x, lane, upload)
+        try:
+            message, body = await self._answer(x, lane, upstream)
+            if message.code in lane.signs and await is_refusal(x, lane.signs[message.code], message, body):
+                fresh = await self._refused(x, lane, upload)
+                if fresh is not None:
+                    x.tokens, x.replayed = fresh, True
+                    return False
+            elif message.code < _OK:
+                for injector, token in zip(lane.injectors, x.tokens, strict=True):
+                    injector.tokens.accepted(token)
+            await self._relay(x, lane, upstream, message, body)
+        except UpstreamReset:
+            if not self._may_resend(x, upstream, upload):
+                raise
+            x.resent = True
+            return False
+        except BaseException:
+            upstream.dirty = True
+            raise
+        else:
+            return True
+        finally:
+            if not upload.sent:
+                upstream.dirty = True
+            lane.pool.release(upstream)
+
+    @staticmethod
+    def _may_resend(x: Exchange, upstream: UpstreamConnection, upload: Upload) -> bool:
+        """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
+        stale = upstream.exchanges > 1 and upstream.silent
+        return stale and upload.replayable and not x.resent and x.message.method in IDEMPOTENT
+
+    async def _tokens(self, lane: Lane) -> tuple[Token, ...]:
+        tokens = []
+        for injector in lane.injectors:
+            token = injector.tokens.current()
+            tokens.append(token if token is not None else await injector.tokens.get())
+        return tuple(tokens)
+
+    def _upload(self, x: Exchange, lane: Lane) -> Upload:
+        replay = lane.route.replay
+        assert x.inbound is not None  # noqa: S101 - set by _admit
+        return Upload(
+            x.client,
+            x.body,
+            chunked=x.inbound.chunked,
+            limit=lane.route.max_body,
+            keep_up_to=replay.up_to if self._may_replay(x, lane) else 0,
+            budget=self._budget,
+        )
+
+    @staticmethod
+    def _may_replay(x: Exchange, lane: Lane) -> bool:
+        methods = lane.route.replay.methods
+        return methods == "all" or (methods == "idempotent" and x.message.method in IDEMPOTENT)
+
+    async def _send(self, x: Exchange, lane: Lane, upload: Upload) -> UpstreamConnection:
+        """Write the head, and the body as far as it is there, to a connection of the pool."""
+        assert x.inbound is not None  # noqa: S101 - set by _admit
+        upstream = await lane.pool.acquire(sure=x.message.method not in IDEMPOTENT, fresh=x.resent)
+        try:
+            x.attempts += 1
+            upstream.begin(lane.route.timeouts, head=x.is_head)
+            x.sent_at = monotonic()
+            if lane.route.timeouts.total is not None:
+                left = lane.route.timeouts.total - (x.sent_at - x.started)
+                upstream.total_deadline = upstream.loop.time() + left
+            asks = x.inbound.expects_continue and not upload.whole
+            upstream.write(self._head(x, lane, asks=asks) + upload.start(upstream, ask=asks))
+            if upload.sent:
+                upstream.await_head()
+        except BaseException:
+            upstream.dirty = True
+            lane.pool.release(upstream)
+            raise
+        return upstream
+
+    def _head(self, x: Exchange, lane: Lane, *, asks: bool) -> bytes:
+        inbound = x.inbound
+        assert inbound is not None  # noqa: S101 - set by _admit
+        lines = [x.message.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
+        for injector, token in zip(lane.injectors, x.tokens, strict=True):
+            lines.append(injector.line(token))
+        lines.append(lane.trailing + x.request_id.encode("ascii"))
+        if inbound.chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif inbound.length is not None:
+            lines.append(b"Content-Length: %d" % inbound.length)
+        if asks:
+            lines.append(b"Expect: 100-continue")
+        if inbound.websocket and lane.route.websocket:
+            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+        if lane.route.forwarded != "off":
+            lines.append(forwarded_line(lane.route.forwarded, x.client.remote, x.message.headers.get("Host", "")))
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
+
+    @staticmethod
+    async def _answer(x: Exchange, lane: Lane, upstream: UpstreamConnection) -> tuple[RawResponseMessage, StreamReader]:
+        """Return the final response head; interim ones end here, except that 100 (Continue) lets the body flow."""
+        while True:
+            message, body = await upstream.response()
+            if message.code >= 200 or message.code == _SWITCHING:  # noqa: PLR2004 - RFC 9110 §15
+                x.upstream_seconds = monotonic() - x.sent_at
+                if not body.is_eof():
+                    upstream.active = True
+                    upstream.idle_limit = lane.route.timeouts.idle
+                break
+            if message.code == _CONTINUE and x.upload is not None:
+                x.upload.go_on()
+        return message, body
+
+    async def _refused(self, x: Exchange, lane: Lane, upload: Upload) -> tuple[Token, ...] | None:
+        """Return the tokens to send the request again with, or None if the vendor's answer is what the app gets."""
+        lane.metrics.vendor_refusal()
+        replayable = not x.replayed and upload.replayable and self._may_replay(x, lane)
+        if not replayable:
+            for injector, token in zip(lane.injectors, x.tokens, strict=True):
+                injector.tokens.discard(token)
+            lane.metrics.replayed("refused_again" if x.replayed else "not_replayable")
+            return None
+        again = [await i.tokens.refused(token) for i, token in zip(lane.injectors, x.tokens, strict=True)]
+        if not any(again):
+            lane.metrics.replayed("no_token")
+            return None
+        lane.metrics.replayed("sent")
+        return tuple(new or old for new, old in zip(again, x.tokens, strict=True))
+
+    async def _relay(
+        self, x: Exchange, lane: Lane, upstream: UpstreamConnection, message: RawResponseMessage, body: StreamReader
+    ) -> None:
+        assert x.inbound is not None  # noqa: S101 - set by _admit
+        head = read_response(message, lane.verdicts_down)
+        x.status = message.code
+        x.keep_alive = (
+            not self.draining
+            and not x.message.should_close
+            and not x.inbound.upgrade
+            and x.message.version == (1, 1)
+            and (x.upload is None or x.upload.whole)
+        )
+        if message.code != _SWITCHING:
+            await relay.response(x, lane, upstream, message, head, body)
+            return
+        if not (x.inbound.websocket and lane.route.websocket):
+            raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
+        relay.switching(x, message, head)
+        upstream.deadline = upstream.total_deadline = None
+        x.keep_alive = False
+        _, x.bytes_out = await relay_tunnel(x.client, upstream, lane.route.timeouts.idle)
+        x.client.close()
+
+    # -------------------------------------------------------------------------------------------------- when it fails
+
+    def _fail(self, x: Exchange, error: ExchangeError) -> None:
+        """Answer with a problem document, or abort if a head has gone out already."""
+        x.reason = error.reason
+        if x.head_sent:
+            x.code, x.keep_alive = "aborted", False
+            x.reason = error.reason or error.code
+            x.client.abort()
+            return
+        x.status, x.code = error.status, error.code
+        if not x.request_id:
+            x.identify()
+        x.keep_alive = (
+            x.inbound is not None
+            and not error.close
+            and not self.draining
+            and not x.message.should_close
+            and not x.inbound.upgrade
+            and x.message.version == (1, 1)
+            and x.body.is_eof()
+            and x.body.exception() is None
+        )
+        answer = problem(
+            error,
+            route=x.lane.route.name if x.lane is not None else None,
+            request_id=x.request_id,
+            close=not x.keep_alive,
+            head=x.is_head,
+        )
+        x.bytes_out = len(answer)
+        x.client.write(answer)
+
+    def refuse(self, client: ClientConnection, error: ExchangeError) -> None:
+        """Answer what never became a request: malformed bytes, a slow head, a connection too many."""
+        request_id = f"refused-{id(client):x}"
+        client.write(problem(error, route=None, request_id=request_id, close=True, head=False))
+        self.metrics.refused(error.code)
+        _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
+
+    def _record(self, x: Exchange) -> None:
+        seconds = monotonic() - x.started
+        bytes_in = x.upload.size if x.upload is not None else 0
+        lane, method = x.lane, x.message.method
+        if lane is None:
+            self.metrics.refused(x.code)
+        else:
+            lane.metrics.request(method, x.status, x.code, seconds, x.upstream_seconds, bytes_in, x.bytes_out)
+        if x.reason:
+            route = lane.route.name if lane is not None else None
+            _log.warning("exchange_failed", route=route, code=x.code, reason=x.reason, request_id=x.request_id)
+        self._access_log.request(
+            request_id=x.request_id,
+            route=lane.route.name if lane is not None else None,
+            client=x.client_name,
+            method=method,
+            status=x.status,
+            code=x.code,
+            seconds=seconds,
+            upstream_seconds=x.upstream_seconds,
+            bytes_in=bytes_in,
+            bytes_out=x.bytes_out,
+            attempts=x.attempts,
+            fingerprint=x.tokens[0].fingerprint if x.tokens else None,
+            remote=x.client.remote,
+        )
+
+    # ------------------------------------------------------------------------------------------------------ time-outs
+
+    @property
+    def sweep_interval(self) -> float:
+        """Seconds between two sweeps: fine enough for the shortest time-out, never finer than 20 ms."""
+        limits = self.snapshot.limits
+        shortest = min(limits.header_timeout, limits.keepalive_timeout, limits.body_timeout)
+        for lane in self.snapshot.lanes:
+            timeouts = lane.route.timeouts
+            shortest = min(shortest, timeouts.first_byte, timeouts.idle, timeouts.total or timeouts.idle)
+        return max(0.02, min(1.0, shortest / 4))
+
+    def sweep(self, now: float) -> None:
+        """Apply the time-outs of every pool."""
+        for lane in self.snapshot.lanes:
+            lane.pool.sweep(now)

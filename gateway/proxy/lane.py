@@ -1,0 +1,115 @@
+"""A route with everything prepared that an exchange needs: header bytes, rules, injectors, pool, metric children.
+
+Built once per configuration snapshot, read by every exchange, changed by none. Sees tokens only through `model.Tokens`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.proxy.headers import VIA, Verdicts, verdicts_down, verdicts_up
+from gateway.proxy.routing import PathRules, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.access import Clients
+    from gateway.model import Injection, Limits, RefusalSign, Route, Token, Tokens
+    from gateway.observe import Metrics, RouteMetrics
+    from gateway.proxy.pool import Pool
+
+NOT_SERVED = frozenset({"CONNECT", "TRACE", "PRI"})
+"""Methods that no route takes (RFC 9110 §9.3.6, §9.3.8; PRI is the HTTP/2 preface)."""
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"})
+"""RFC 9110 §9.2.2: these may be sent again by themselves when a connection fails before an answer."""
+
+
+class Injector:
+    """One header of a route: renders a token to bytes once and keeps them for as long as that token is current."""
+
+    __slots__ = ("_line", "_prefix", "_suffix", "_token", "tokens")
+
+    def __init__(self, injection: Injection, tokens: Tokens) -> None:
+        before, _, after = injection.format.partition("{token}")
+        self._prefix = f"{injection.header}: {before}"
+        self._suffix = after
+        self._token: Token | None = None
+        self._line = b""
+        self.tokens = tokens
+
+    def line(self, token: Token) -> bytes:
+        """Return `header: value` for `token`."""
+        if token is not self._token:
+            self._line = f"{self._prefix}{token.value.reveal()}{self._suffix}".encode("latin-1")
+            self._token = token
+        return self._line
+
+
+class Lane:
+    """A route, bound. All attributes are read-only after construction."""
+
+    __slots__ = (
+        "base_path",
+        "fixed",
+        "injectors",
+        "metrics",
+        "pool",
+        "private",
+        "route",
+        "rules",
+        "signs",
+        "trailing",
+        "verdicts",
+        "verdicts_down",
+    )
+
+    def __init__(self, route: Route, tokens: Callable[[str], Tokens], pool: Pool, metrics: RouteMetrics) -> None:
+        self.route = route
+        self.rules = PathRules(route.allow, route.deny)
+        self.verdicts: Verdicts = verdicts_up(route)
+        self.verdicts_down: Verdicts = verdicts_down()
+        self.injectors = tuple(Injector(injection, tokens(injection.credential)) for injection in route.injections)
+        self.pool = pool
+        self.metrics = metrics
+        self.base_path = route.upstream.base_path
+        origin = f"\r\nOrigin: {route.origin}" if route.origin else ""
+        self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{origin}".encode("latin-1")
+        """From after the target to the first of the app's own fields."""
+        self.trailing = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
+        """Behind the app's own fields: a gateway adds itself to the end of `Via` (RFC 9110 §7.6.3)."""
+        self.private = bool(route.injections)
+        """A cache in front of us sees no Authorization, so answers are marked private (RFC 9111 §3.5)."""
+        explicit = route.authorization == "pass"
+        self.signs: dict[int, tuple[RefusalSign, ...]] = {}
+        for sign in route.refusal_signs:
+            # Where the app's own Authorization goes through, a plain 401 may be the end user's.
+            if sign.explicit or not explicit:
+                self.signs[sign.status] = (*self.signs.get(sign.status, ()), sign)
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.route.prefix} -> {self.route.upstream.authority} {self.pool!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One configuration as the data plane sees it, read once at the start of an exchange."""
+
+    table: RouteTable[Lane]
+    lanes: tuple[Lane, ...]
+    clients: Clients
+    limits: Limits
+    replay_budget: int
+
+    @classmethod
+    def of(cls, lanes: Iterable[Lane], clients: Clients, limits: Limits, replay_budget: int) -> Snapshot:
+        """Build a snapshot from its lanes."""
+        lanes = tuple(lanes)
+        return cls(RouteTable((lane.route.prefix, lane) for lane in lanes), lanes, clients, limits, replay_budget)
+
+
+def build_lanes(
+    routes: Iterable[Route], tokens: Callable[[str], Tokens], pools: Callable[[Route], Pool], metrics: Metrics
+) -> list[Lane]:
+    """Bind every route to its tokens, its pool and its metric children."""
+    return [Lane(route, tokens, pools(route), metrics.route(route.name)) for route in routes]

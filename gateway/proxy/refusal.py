@@ -1,0 +1,51 @@
+"""Whether an answer says that the token is no longer good: a status, for some vendors a value in a JSON error body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+    from gateway.model import RefusalSign
+    from gateway.proxy.exchange import Exchange
+
+_MOST_BODY = 64 * 1024
+
+
+async def is_refusal(
+    x: Exchange, signs: tuple[RefusalSign, ...], message: RawResponseMessage, body: StreamReader
+) -> bool:
+    """Return whether one of `signs`, all for this status, fits the answer.
+
+    Where a sign looks into the body, up to 64 KiB of it are read into `x.prefetched`, and relayed from there.
+    """
+    if any(sign.path is None for sign in signs):
+        return True
+    if "json" not in message.headers.get("Content-Type", "").lower():
+        return False
+    pieces: list[bytes] = []
+    size = 0
+    while size <= _MOST_BODY and (piece := await body.readany()):
+        pieces.append(piece)
+        size += len(piece)
+    x.prefetched = b"".join(pieces)
+    try:
+        document = orjson.loads(x.prefetched)
+    except orjson.JSONDecodeError:
+        return False
+    return any(_at(document, sign.path or "") in sign.values for sign in signs)
+
+
+def _at(document: object, path: str) -> str | None:
+    for step in path.split("."):
+        if isinstance(document, list) and step.isdigit() and int(step) < len(document):
+            document = document[int(step)]
+        elif isinstance(document, dict):
+            document = document.get(step)
+        else:
+            return None
+    return document if isinstance(document, str) else None

@@ -1,0 +1,112 @@
+"""The way back: a vendor's response head and body to the app, streamed, in the framing that the app understands.
+
+Nothing is decompressed and no redirect is followed. Added are `Via`, the request id, a missing `Date`, and
+`Cache-Control` on routes that inject (RFC 9111 §3.5); framing is written anew. Trailers are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.errors import UpstreamMalformed
+from gateway.proxy.body import LAST_CHUNK, chunk
+from gateway.proxy.headers import VIA, has_control, status_line
+from gateway.proxy.problem import date_line
+
+if TYPE_CHECKING:
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.headers import Outbound
+    from gateway.proxy.lane import Lane
+    from gateway.proxy.upstream import UpstreamConnection
+
+_NO_BODY = frozenset({204, 304})
+_VIA = b"Via: 1.1 " + VIA
+_PRIVATE = b"Cache-Control: private, no-store"
+
+
+def _vendor_block(message: RawResponseMessage, head: Outbound) -> bytes:
+    block = b"\r\n".join((status_line(message.code, message.reason), *head.lines))
+    if has_control(block, len(head.lines)):
+        raise UpstreamMalformed(reason="a control byte in the response head")
+    return block
+
+
+def switching(x: Exchange, message: RawResponseMessage, head: Outbound) -> None:
+    """Write the head of a 101; the tunnel does the rest."""
+    if head.upgrade is None or head.upgrade.lower() != b"websocket":
+        raise UpstreamMalformed(reason="101 without Upgrade: websocket")
+    x.head_sent = True
+    block = _vendor_block(message, head)
+    x.client.write(b"\r\n".join((block, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")))
+
+
+async def response(  # noqa: PLR0917 - the parts of one answer
+    x: Exchange,
+    lane: Lane,
+    upstream: UpstreamConnection,
+    message: RawResponseMessage,
+    head: Outbound,
+    body: StreamReader,
+) -> None:
+    """Write head and body to the app; raises what the vendor's connection ends with if it breaks off."""
+    lines = [_vendor_block(message, head), _VIA, b"X-Request-Id: " + x.request_id.encode("ascii")]
+    if not head.date:
+        lines.append(date_line())
+    if lane.private and not head.cache_control:
+        lines.append(_PRIVATE)
+    bodyless = x.is_head or message.code in _NO_BODY
+    chunked = _frame(x, lines, message.code, head, bodyless=bodyless)
+    if not head.keep_alive or (head.length is None and not head.chunked and not bodyless):
+        upstream.dirty = True
+    if not x.keep_alive:
+        lines.append(b"Connection: close")
+    lines.append(b"\r\n")
+    first = b"\r\n".join(lines)
+    client = x.client
+    if bodyless or body.is_eof():
+        # The whole answer is here: it leaves in one write.
+        data = b"" if bodyless else x.prefetched + body.read_nowait(-1)
+        x.head_sent = True
+        x.bytes_out = len(data)
+        if chunked:
+            client.write(first + (chunk(data) if data else b"") + LAST_CHUNK)
+        else:
+            client.write(first + data)
+        return
+    await _stream(x, body, first, chunked=chunked)
+
+
+def _frame(x: Exchange, lines: list[bytes], code: int, head: Outbound, *, bodyless: bool) -> bool:
+    """Append the framing for the app; return whether the body is chunked."""
+    if head.length is not None and code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: no Content-Length in a 204
+        lines.append(b"Content-Length: %d" % head.length)
+        return False
+    if bodyless:
+        return False
+    if x.message.version == (1, 1):
+        lines.append(b"Transfer-Encoding: chunked")
+        return True
+    x.keep_alive = False  # HTTP/1.0 knows the end of such a body only by the end of the connection
+    return False
+
+
+async def _stream(x: Exchange, body: StreamReader, first: bytes, *, chunked: bool) -> None:
+    client = x.client
+    x.head_sent = True
+    data = x.prefetched + body.read_nowait(-1)
+    x.bytes_out = len(data)
+    client.write(first + chunk(data) if chunked and data else first + data)
+    while True:
+        if client.writing_paused:
+            client.active = True
+            await client.drain()
+        data = await body.readany()
+        if not data:
+            break
+        x.bytes_out += len(data)
+        client.write(chunk(data) if chunked else data)
+    if chunked:
+        client.write(LAST_CHUNK)

@@ -1,0 +1,126 @@
+"""Request target → route and outbound path, or a refusal. Pure: no I/O, no `async`, no clock.
+
+One canonical path is matched *and* sent. A path that two servers could read in two ways (dot segments, empty segments,
+backslashes, double encoding, control bytes; RFC 3986 §6, RFC 9112 §3.2) is refused before any token is touched;
+everything else passes byte for byte. An absolute-form target never chooses the upstream.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from gateway.errors import PathRefused, RouteNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+T = TypeVar("T")
+
+# A path that needs no second look: no percent, semicolon or backslash, no empty and no dot segment.
+_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?\Z")
+_PARAMETERS = re.compile(r";[^/]*")
+_AUTHORITY = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+# Each row is a reason and what it looks for in the raw path; the first that is found is named to the app.
+_REFUSED = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason)
+    for pattern, reason in (
+        (r"[^\x21-\x7e]", "a byte that is not visible ASCII"),
+        (r"\\|%5c", "a backslash"),
+        (r"//", "an empty segment (two slashes in a row)"),
+        (r"%(?![0-9a-f]{2})", "a percent sign that starts no encoded byte"),
+        (r"%[01][0-9a-f]|%7f", "an encoded control byte"),
+        (r"%25[0-9a-f]{2}", "a double encoding"),
+        (r"%c[01]|%e0%[89][0-9a-f]|%f0%8[0-9a-f]", "an overlong UTF-8 sequence"),
+        (r"(?:^|/|%2f)(?:\.|%2e){1,2}(?=/|%2f|;|%3b|\Z)", "a dot segment"),
+    )
+)
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the path and the query (with its question mark, or empty) of a request target.
+
+    Takes origin-form and absolute-form (whose authority is dropped, RFC 9112 §3.2.2). Raises PathRefused for
+    asterisk-form, authority-form, a fragment, or bytes outside visible ASCII.
+    """
+    if not target.startswith("/"):
+        authority = _AUTHORITY.match(target)
+        if authority is None:
+            raise PathRefused("The request target is not a path")
+        target = target[authority.end() :]
+        if not target.startswith("/"):
+            target = "/" + target
+    if "#" in target:
+        raise PathRefused("The request target holds a fragment")
+    path, mark, query = target.partition("?")
+    if mark and not (query.isascii() and query.isprintable()):
+        raise PathRefused("The query holds a byte that is not visible ASCII")
+    return path, mark + query
+
+
+def check_path(path: str) -> None:
+    """Raise PathRefused, with the reason, if the path is not in the one form that everybody reads alike."""
+    if _PLAIN.match(path) is not None:
+        return
+    for pattern, reason in _REFUSED:
+        if pattern.search(path) is not None:
+            raise PathRefused(f"The path holds {reason}")
+
+
+class PathRules:
+    """A route's `allow` and `deny` patterns: `*` is anything within a segment, `**` anything at all.
+
+    Deny looks at the path as the most lenient server would read it (decoded, path parameters dropped, case ignored) and
+    wins; allow must match the path both as it stands and decoded.
+    """
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, allow: Iterable[str], deny: Iterable[str]) -> None:
+        self._allow = _compile(allow, 0)
+        self._deny = _compile(deny, re.IGNORECASE)
+
+    def check(self, path: str) -> None:
+        """Raise PathRefused if `path` (below the prefix, without query) is denied or not allowed."""
+        if self._deny is None and self._allow is None:
+            return
+        decoded = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        bare = _PARAMETERS.sub("", decoded) if ";" in decoded else decoded
+        if self._deny is not None and self._deny.match(bare) is not None:
+            raise PathRefused("The route denies this path")
+        if self._allow is not None and not (self._allow.match(path) and self._allow.match(decoded)):
+            raise PathRefused("The route does not allow this path")
+
+
+def _compile(patterns: Iterable[str], flags: int) -> re.Pattern[str] | None:
+    parts = [
+        "".join({"**": ".*", "*": "[^/]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*?)", pattern))
+        for pattern in patterns
+    ]
+    # `/oauth/**` also means `/oauth` itself: a prefix that is denied is denied whole.
+    parts = [re.sub(r"/\.\*\Z", "(?:/.*)?", part) for part in parts]
+    return re.compile(f"(?:{'|'.join(parts)})/?\\Z", flags | re.DOTALL) if parts else None
+
+
+class RouteTable(Generic[T]):
+    """Prefixes and what they lead to; the longest matching prefix wins, on whole segments, case kept."""
+
+    __slots__ = ("_by_first",)
+
+    def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
+        self._by_first: dict[str, list[tuple[str, T]]] = {}
+        for prefix, value in sorted(entries, key=lambda entry: -len(entry[0])):
+            self._by_first.setdefault(prefix.split("/", 2)[1], []).append((prefix, value))
+
+    def match(self, path: str) -> tuple[T, str]:
+        """Return the value of the longest matching prefix and the rest of the path.
+
+        The rest is empty or starts with a slash. Raises RouteNotFound.
+        """
+        cut = path.find("/", 1)
+        for prefix, value in self._by_first.get(path[1:] if cut < 0 else path[1:cut], ()):
+            if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
+                return value, path[len(prefix) :]
+        raise RouteNotFound

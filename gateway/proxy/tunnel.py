@@ -1,0 +1,86 @@
+"""Bytes both ways after a 101 (RFC 6455, RFC 9110 §7.8): not looked at, with back-pressure and half-close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.upstream import UpstreamConnection
+    from gateway.proxy.wire import Wire
+
+
+class Direction:
+    """One way through the tunnel."""
+
+    __slots__ = ("_done", "_source", "_target", "ended", "size")
+
+    def __init__(self, source: Wire, target: Wire, done: asyncio.Future[None]) -> None:
+        self._source = source
+        self._target = target
+        self._done = done
+        self.ended = False
+        self.size = 0
+        target.on_writable = source.release_reading
+
+    def receive(self, data: bytes) -> None:
+        """Pass `data` on; an empty one ends this direction."""
+        if data:
+            self.size += len(data)
+            self._target.write(data)
+            if self._target.writing_paused:
+                self._source.hold_reading()
+        elif not self.ended:
+            self.ended = True
+            self._end()
+
+    def _end(self) -> None:
+        target = self._target.transport
+        gone = self._source.transport is None or target is None
+        if not gone and target is not None and target.can_write_eof():
+            target.write_eof()
+        else:
+            self.finish()
+
+    def finish(self) -> None:
+        """Let `relay_tunnel` return."""
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, idle: float) -> tuple[int, int]:
+    """Carry bytes until both sides have ended, one is gone, or nothing moved for `idle` seconds.
+
+    Returns the bytes carried up and down. The caller closes both connections.
+    """
+    done = client.loop.create_future()
+    up, down = Direction(client, upstream, done), Direction(upstream, client, done)
+
+    def receive_up(data: bytes) -> None:
+        up.receive(data)
+        if up.ended and down.ended:
+            up.finish()
+
+    def receive_down(data: bytes) -> None:
+        down.receive(data)
+        if up.ended and down.ended:
+            down.finish()
+
+    receive_up(client.tail) if client.tail else None
+    receive_down(upstream.tail) if upstream.tail else None
+    client.tunnel(receive_up, lambda now: _sweep(client, upstream, now, idle, up))
+    upstream.tunnel(receive_down)
+    try:
+        await done
+    finally:
+        client.on_writable = upstream.on_writable = None
+    return up.size, down.size
+
+
+def _sweep(client: Wire, upstream: Wire, now: float, idle: float, direction: Direction) -> None:
+    # Both are asked, so that each notes the bytes that it saw.
+    silent = (client.silent_for(now), upstream.silent_for(now))
+    if min(silent) >= idle:
+        direction.finish()

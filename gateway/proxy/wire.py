@@ -1,0 +1,143 @@
+"""What both ends of an exchange share: a transport with flow control in both directions.
+
+Knows nothing of HTTP. Its reading side is the contract that aiohttp's `StreamReader` asks of a protocol
+(`pause_reading`, `resume_reading`, `connected`, `_reading_paused`); we pause the *transport*, never the parser, so that
+a segment that was read is always parsed whole and memory stays bounded by one segment more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HIGH_WATER = 256 * 1024
+"""Bytes in a transport's write buffer beyond which writers wait."""
+
+
+class Wire(asyncio.Protocol):
+    """A connection: reading pauses by reason, writers wait in `drain`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.transport: asyncio.Transport | None = None
+        self.active = False
+        """Set by every byte that moves, taken back by the sweep that looks for silence."""
+        self.idle_since = 0.0
+        self._reading_paused = False
+        self._reading_held = False
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self.writing_paused = False
+        self.on_writable: Callable[[], None] | None = None
+        """Called when the transport takes bytes again; a tunnel sets it."""
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a transport, as aiohttp's StreamReader asks."""
+        return self.transport is not None
+
+    def pause_reading(self) -> None:
+        """Stop reading until the body's reader has caught up."""
+        if not self._reading_paused:
+            self._reading_paused = True
+            if not self._reading_held:
+                self._pause_transport()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002 - aiohttp's signature
+        """Read again; called by the StreamReader at its low water mark and at the end of every body."""
+        if self._reading_paused:
+            self._reading_paused = False
+            if not self._reading_held:
+                self._resume_transport()
+
+    def hold_reading(self) -> None:
+        """Stop reading because bytes wait that cannot be parsed yet."""
+        if not self._reading_held:
+            self._reading_held = True
+            if not self._reading_paused:
+                self._pause_transport()
+
+    def release_reading(self) -> None:
+        """Undo `hold_reading`."""
+        if self._reading_held:
+            self._reading_held = False
+            if not self._reading_paused:
+                self._resume_transport()
+
+    def _pause_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def pause_writing(self) -> None:
+        """Stop writing: called by the transport when its buffer is over the high water mark."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Write again: called by the transport when its buffer has drained."""
+        self.writing_paused = False
+        self.active = True
+        self._wake_writer()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more. Raises ConnectionResetError when it is gone."""
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError
+        if self.writing_paused:
+            self._drain_waiter = self.loop.create_future()
+            try:
+                await self._drain_waiter
+            finally:
+                self._drain_waiter = None
+            if self.transport is None:
+                raise ConnectionResetError
+
+    def _wake_writer(self) -> None:
+        waiter = self._drain_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ------------------------------------------------------------------------------------------------------ lifetime
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport. TCP_NODELAY is on by default in asyncio and uvloop."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget the transport and wake whoever waits for it."""
+        self.transport = None
+        self._wake_writer()
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; silently nothing when the connection is gone, as its reader will say so."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Close after what was written has left."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what was written may be lost, and the peer sees that."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the sweep last saw a byte move."""
+        if self.active:
+            self.active = False
+            self.idle_since = now
+        return now - self.idle_since

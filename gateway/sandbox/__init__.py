@@ -1,0 +1,10 @@
+"""The four vendors, emulated as strictly as their documents allow, and the demo that uses them.
+
+`Sandbox` for tests, `run_sandbox` for people, `run_demo` for both. Everything listens on real sockets.
+"""
+
+from __future__ import annotations
+
+from gateway.sandbox.town import Sandbox
+
+__all__ = ["Sandbox"]

@@ -1,0 +1,212 @@
+"""Akiba, emulated as the platform it runs on behaves (Fusio), or as its own document reads (switch `literal`).
+
+Sources: Akiba's "Authentication" page (revoke, whoami, the three form fields) and Fusio's documentation and source
+(path of the token endpoint, HTTP Basic, errors, limits). Tokens are opaque; a refresh kills the old token at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from aiohttp import web
+
+from gateway.model import Secret
+from gateway.sandbox.claims import opaque
+from gateway.sandbox.forms import BadForm, read_basic, read_form
+from gateway.sandbox.multipart import Rule, UploadRefused, receive
+from gateway.sandbox.refusal import Refusal, oauth_error
+from gateway.sandbox.vendor import TOKEN, Granted, Vendor, Why
+
+if TYPE_CHECKING:
+    from gateway.sandbox.ledger import Issued
+
+SCOPES = frozenset({"authorization", "bankstatement", "insyts"})
+HOURLY = 3600
+BAN_AFTER, BAN_WINDOW, BAN_TIME = 32, 120.0, 300.0
+_BANNED = "Your IP has sent to many requests please try again later"
+_REALM = 'Bearer realm="Fusio"'
+_MESSAGES: dict[Why, str] = {
+    "missing": "Missing authorization header",
+    "unknown": "Invalid access token",
+    "expired": "Invalid access token",
+    "revoked": "Invalid access token",
+}
+
+
+class Akiba(Vendor):
+    """api.akibaone.com: token endpoint and API on one host."""
+
+    name: ClassVar[str] = "akiba"
+    life: ClassVar[float] = 172_800  # Fusio's default; the 3600 of Akiba's page is oauth.com's sample
+    token_path: ClassVar[str] = "/authorization/token"
+    token_on_api: ClassVar[bool] = True
+
+    def make_credentials(self) -> dict[str, Secret]:
+        """Return the three fields of Akiba's page; id and secret are also the platform's app key and secret."""
+        return {
+            "client_id": Secret(str(uuid.uuid4())),
+            "client_secret": Secret(secrets.token_hex(32)),
+            "client_credential": Secret(secrets.token_hex(16)),
+        }
+
+    def overlay(self) -> dict[str, Any]:
+        """Also the two addresses that `check --probe` and `revoke_on_shutdown` call."""
+        below = self.base_url + "/authorization/"
+        return {**super().overlay(), "probe": {"url": below + "whoami"}, "revoke": {"url": below + "revoke"}}
+
+    # ------------------------------------------------------------------------------------------- the token endpoint
+
+    async def grant(self, request: web.Request) -> Granted:
+        """Take a form by POST: Basic proves the client, except in literal mode, where three fields do."""
+        if request.method != "POST":
+            raise Refusal(405, self.error_body(405, "Given request method is not supported"), {"Allow": "POST"})
+        self._check_ban()
+        try:
+            form = await read_form(request)
+        except BadForm as bad:
+            raise oauth_error(400, "invalid_request", bad.message) from bad
+        if self.switches.literal:
+            self._prove_by_form(form)
+        else:
+            self._prove_by_basic(request)
+        return self._granted(form)
+
+    def _prove_by_form(self, form: dict[str, str]) -> None:
+        missing = [name for name in self.credentials if name not in form]
+        if missing:
+            raise oauth_error(400, "invalid_request", f"missing: {', '.join(missing)}")
+        if any(Secret(form[name]) != value for name, value in self.credentials.items()):
+            raise self._unknown_client()
+
+    def _prove_by_basic(self, request: web.Request) -> None:
+        basic = read_basic(request)
+        if basic is None:
+            raise oauth_error(400, "invalid_request", "Credentials not available")
+        if basic != (self.credentials["client_id"], self.credentials["client_secret"]):
+            raise self._unknown_client()
+
+    @staticmethod
+    def _unknown_client() -> Refusal:
+        return oauth_error(401, "invalid_client", "Unknown credentials", {"WWW-Authenticate": "Bearer"})
+
+    def _granted(self, form: dict[str, str]) -> Granted:
+        kind = form.get("grant_type", "client_credentials" if self.switches.literal else "")
+        if kind == "refresh_token":
+            old = self.ledger.refreshed_by(Secret(form.get("refresh_token", "")))
+            if old is None or old.revoked:
+                raise oauth_error(400, "invalid_request", "Invalid refresh token")
+            return Granted(self.life, old.scopes, replaces=old)
+        if kind != "client_credentials":
+            raise oauth_error(400, "unsupported_grant_type", "Provided an invalid grant type")
+        wanted = frozenset(filter(None, form.get("scope", "").replace(" ", ",").split(",")))
+        if wanted and not wanted & SCOPES:
+            raise oauth_error(400, "invalid_scope", "No valid scope given")
+        return Granted(self.life, (wanted & SCOPES) or SCOPES)
+
+    def make_token(self, granted: Granted, life: float) -> Issued:
+        """Issue an opaque token with its refresh token."""
+        issued = opaque(self, granted, life)
+        issued.refresh = Secret(secrets.token_hex(32))
+        return issued
+
+    def answer(self, issued: Issued) -> dict[str, Any]:
+        """Scopes are joined by commas, as the platform does."""
+        return {
+            "access_token": issued.value.reveal(),
+            "token_type": "bearer",
+            "refresh_token": issued.refresh.reveal() if issued.refresh else "",
+            "scope": ",".join(sorted(issued.scopes)),
+        }
+
+    # ------------------------------------------------------------------------------------------------------ the API
+
+    def unauthorized(self, why: Why) -> Refusal:
+        """The platform's 401."""
+        return Refusal(401, self.error_body(401, _MESSAGES[why]), {"WWW-Authenticate": _REALM})
+
+    def error_body(self, status: int, message: str) -> Any:  # noqa: ARG002 - the body does not show the status
+        """The platform's error body; its title is the same for every status."""
+        return {"success": False, "title": "Internal Server Error", "message": message}
+
+    def before(self, request: web.Request) -> None:  # noqa: ARG002 - all requests count alike
+        """The ban comes first, then the hourly limit."""
+        self._check_ban()
+        hour = self.clock.monotonic() - 3600
+        while self._seen and self._seen[0] < hour:
+            self._seen.popleft()
+        if self.switches.rate_limit and len(self._seen) >= HOURLY:
+            raise Refusal(429, self.error_body(429, "Rate limit exceeded"), {"Retry-After": "900"})
+        self._seen.append(self.clock.monotonic())
+
+    def after(self, status: int) -> None:
+        """Count errors for the ban."""
+        if 400 <= status < 500:  # noqa: PLR2004 - a class of statuses
+            self._errors.append(self.clock.monotonic())
+
+    def decorate(self, response: web.StreamResponse) -> None:
+        """The limit's fields."""
+        response.headers["RateLimit-Limit"] = str(HOURLY)
+        response.headers["RateLimit-Remaining"] = str(max(0, HOURLY - len(self._seen)))
+
+    def _check_ban(self) -> None:
+        now = self.clock.monotonic()
+        while self._errors and self._errors[0] < now - BAN_WINDOW:
+            self._errors.popleft()
+        if len(self._errors) > BAN_AFTER:
+            self._banned_until = now + BAN_TIME
+            self._errors.clear()
+        if self.switches.ip_ban and now < self._banned_until:
+            raise Refusal(403, self.error_body(403, _BANNED))
+
+    def api_routes(self) -> list[web.RouteDef]:
+        """The endpoints whose path is documented, and one outside of every scope."""
+        self._seen: deque[float] = deque()
+        self._errors: deque[float] = deque()
+        self._banned_until = 0.0
+        return [
+            web.get("/authorization/whoami", self.whoami),
+            web.post("/authorization/revoke", self.revoke_token),
+            web.post("/api/bankstatement/upload", self.upload),
+            web.post("/api/bankstatement/affordability", self.affordability),
+            web.post("/insyts/gettransactions", self.transactions),
+            web.post("/api/out-of-scope", self.out_of_scope),
+        ]
+
+    async def whoami(self, _request: web.Request) -> web.Response:
+        """The user object; the real one shows the app's secret too, which is why a gateway should deny this path."""
+        return web.json_response({"id": 1, "status": 1, "name": "sandbox", "scopes": sorted(SCOPES), "apps": []})
+
+    async def revoke_token(self, request: web.Request) -> web.Response:
+        """Kill the token that came with the request."""
+        request[TOKEN].revoked = True
+        return web.json_response({"success": True})
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """A bank statement; answers with a task."""
+        types = frozenset({"application/pdf", "image/png"})
+        try:
+            parts = await receive(request, {"file": Rule(types=types), "clientId": Rule(False, file=False)})
+        except UploadRefused as refused:
+            raise Refusal(refused.status, self.error_body(refused.status, refused.message)) from refused
+        self.counters.bytes_received += sum(part.size for part in parts)
+        return web.json_response({"task_id": str(uuid.uuid4()), "parts": [part.as_json() for part in parts]})
+
+    async def affordability(self, request: web.Request) -> web.Response:
+        """A score for an uploaded statement."""
+        if "task_id" not in await self.json_body(request):
+            raise Refusal(400, self.error_body(400, "task_id is required"))
+        return web.json_response({"version": "1.0", "score": 712, "tier": "B", "explanations": [], "metrics": {}})
+
+    async def transactions(self, request: web.Request) -> web.Response:
+        """A read that is done with POST."""
+        body = await self.json_body(request)
+        row = {"clientId": body.get("clientId"), "amount": -120.5, "description": "Groceries"}
+        return web.json_response({"transaction": [row]})
+
+    async def out_of_scope(self, _request: web.Request) -> web.Response:
+        """What the platform does about a scope: 401, not 403."""
+        message = "Access to this operation is not in the scope of the provided token"
+        raise Refusal(401, self.error_body(401, message), {"WWW-Authenticate": _REALM})

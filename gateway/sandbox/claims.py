@@ -1,0 +1,33 @@
+"""Signed tokens (RFC 7519) and opaque ones, for the vendors that issue them."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from gateway.model import Secret
+from gateway.sandbox.ledger import Issued
+
+if TYPE_CHECKING:
+    from gateway.sandbox.vendor import Granted, Vendor
+
+
+def signed(vendor: Vendor, granted: Granted, life: float, claims: dict[str, Any]) -> Issued:
+    """Issue a JWT (HS256) with `iat`, `exp` and `jti` beside the vendor's claims; dates by the vendor's clock."""
+    now = vendor.now()
+    whole = int(now) if life == int(life) else now
+    payload = {**claims, "iat": whole, "exp": whole + life, "jti": claims.get("jti", str(uuid.uuid4()))}
+    return _issued(vendor, granted, life, jwt.encode(payload, vendor.signing_key.reveal(), algorithm="HS256"))
+
+
+def opaque(vendor: Vendor, granted: Granted, life: float) -> Issued:
+    """Issue a random token that says nothing."""
+    return _issued(vendor, granted, life, secrets.token_hex(32))
+
+
+def _issued(vendor: Vendor, granted: Granted, life: float, value: str) -> Issued:
+    now = vendor.clock.monotonic()
+    return Issued(Secret(value), now, now + life, granted.scopes, granted.service)

@@ -1,0 +1,140 @@
+"""The control port: JSON over HTTP to look at the vendors and to change them while they run.
+
+Knows the switches' names through `Switches` and nothing else of a vendor's inside. Shows fingerprints, never a token or
+a credential. `docs/sandbox.md` lists it for people.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from gateway.sandbox.switches import API_FAULTS, TOKEN_FAULTS, Switches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gateway.sandbox.vendor import Vendor
+
+
+class Control:
+    """Serves `/`, `/vendors`, `/vendors/{name}` and what is below."""
+
+    def __init__(self, vendors: Mapping[str, Vendor]) -> None:
+        self._vendors = vendors
+        self.started = next(iter(vendors.values())).clock.monotonic()
+
+    def app(self) -> web.Application:
+        """Return the application to listen with."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self.index),
+                web.get("/vendors", self.show_all),
+                web.patch("/vendors", self.change_all),
+                web.get("/vendors/{name}", self.show),
+                web.patch("/vendors/{name}", self.change),
+                web.post("/vendors/{name}/revoke", self.revoke),
+                web.delete("/vendors/{name}/switches", self.restore),
+                web.delete("/vendors/{name}/counters", self.reset),
+            ]
+        )
+        return app
+
+    async def index(self, _request: web.Request) -> web.Response:
+        """What can be done here."""
+        fields = {name: field.description for name, field in Switches.model_fields.items()}
+        return web.json_response(
+            {
+                "vendors": {name: vendor.control_url for name, vendor in self._vendors.items()},
+                "switches": fields,
+                "token_faults": TOKEN_FAULTS,
+                "api_faults": API_FAULTS,
+            }
+        )
+
+    async def show_all(self, _request: web.Request) -> web.Response:
+        """Every vendor's state."""
+        return web.json_response({name: self._state(vendor) for name, vendor in self._vendors.items()})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One vendor's state."""
+        return web.json_response(self._state(self._vendor(request)))
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Change some switches of one vendor."""
+        vendor = self._vendor(request)
+        await self._apply([vendor], await _object(request))
+        return web.json_response(self._state(vendor))
+
+    async def change_all(self, request: web.Request) -> web.Response:
+        """Change the same switches of every vendor."""
+        await self._apply(self._vendors.values(), await _object(request))
+        return await self.show_all(request)
+
+    async def _apply(self, vendors: Iterable[Vendor], changes: dict[str, Any]) -> None:
+        try:
+            for vendor in vendors:
+                await vendor.set(**changes)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+            raise _error(400, problems) from error
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Kill all live tokens, or with {"which": "newest"} one."""
+        which = (await _object(request)).get("which", "all")
+        if which not in {"all", "newest"}:
+            raise _error(400, ["which: must be all or newest"])
+        return web.json_response({"revoked": self._vendor(request).revoke(cast('Literal["all", "newest"]', which))})
+
+    async def restore(self, request: web.Request) -> web.Response:
+        """All switches as they were at the start."""
+        vendor = self._vendor(request)
+        await vendor.set(**Switches().model_dump())
+        return web.json_response(self._state(vendor))
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """All counters to zero."""
+        vendor = self._vendor(request)
+        vendor.reset_counters()
+        return web.json_response(self._state(vendor))
+
+    def _vendor(self, request: web.Request) -> Vendor:
+        try:
+            return self._vendors[request.match_info["name"]]
+        except KeyError as error:
+            raise _error(404, [f"no such vendor; there are {', '.join(self._vendors)}"]) from error
+
+    def _state(self, vendor: Vendor) -> dict[str, Any]:
+        now = vendor.clock.monotonic()
+        tokens = [
+            {"fingerprint": issued.fingerprint, "expires_in": round(issued.expires_at - now, 3), "uses": issued.uses}
+            for issued in vendor.ledger.live()
+        ]
+        return {
+            "api": vendor.base_url,
+            "token_endpoint": vendor.token_url,
+            "listening": {role: not listener.refusing for role, listener in vendor.listeners().items()},
+            "switches": vendor.switches.model_dump(),
+            "counters": vendor.counters.as_json(self.started),
+            "live_tokens": tokens,
+        }
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    text = await request.text()
+    try:
+        body = json.loads(text or "{}")
+    except ValueError as error:
+        raise _error(400, ["the body is no JSON"]) from error
+    if not isinstance(body, dict):
+        raise _error(400, ["the body is no JSON object"])
+    return body
+
+
+def _error(status: int, problems: list[str]) -> web.HTTPException:
+    kind = web.HTTPNotFound if status == web.HTTPNotFound.status_code else web.HTTPBadRequest
+    return kind(text=json.dumps({"errors": problems}), content_type="application/json")

@@ -1,0 +1,78 @@
+"""One token, fetched for real and thrown away: what `gatepass check` and `gatepass token` do.
+
+No cache and no retry, so that the answer is the endpoint's own, now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gateway.clock import SystemClock
+from gateway.errors import CredentialRefused, TokenUnavailable
+from gateway.model import CredentialStatus
+from gateway.tokens.sender import Sender
+from gateway.tokens.source import TokenSource, call
+from gateway.tokens.static import StaticTokens
+
+if TYPE_CHECKING:
+    from gateway.model import Clock, Credential, Token
+
+
+async def fetch_once(credential: Credential, *, clock: Clock) -> tuple[Token, CredentialStatus]:
+    """Fetch one token and return it with what was learnt on the way; a refused secret is followed by the next one.
+
+    Raises:
+        CredentialRefused: the vendor refuses the credential, with each of its secrets.
+        TokenUnavailable: the token endpoint is down, slow or unwilling.
+        TokenMalformed: its answer was unusable.
+    """
+    if credential.static is not None:
+        tokens = StaticTokens(credential)
+        return tokens.current(), tokens.status()
+    sender = Sender(clock)
+    try:
+        return await _first_that_works(credential, sender, clock)
+    finally:
+        await sender.close()
+
+
+async def _first_that_works(credential: Credential, sender: Sender, clock: Clock) -> tuple[Token, CredentialStatus]:
+    refusal: CredentialRefused | None = None
+    names: tuple[Literal["current", "next"], ...] = ("current", "next")
+    for which, grant in zip(names, credential.grants, strict=False):
+        source = TokenSource(credential.name, grant, sender=sender, clock=clock)
+        try:
+            token = await source.fetch(credential.timeout)
+        except CredentialRefused as error:
+            refusal = refusal or error
+            continue
+        return token, CredentialStatus(
+            name=credential.name,
+            state="valid",
+            tried=True,
+            fingerprint=token.fingerprint,
+            generation=1,
+            life=token.life,
+            expires_in=token.expires_at - clock.monotonic(),
+            expiry_source=token.expiry_source,
+            last_success=clock.wall(),
+            skew=source.skew,
+            secret=which,
+        )
+    raise refusal or TokenUnavailable(reason="the credential has no grant")
+
+
+async def probe_once(credential: Credential, token: Token) -> int:
+    """Show `token` to the vendor's identity endpoint and return the answer's status; its body is never looked at.
+
+    Raises:
+        TokenUnavailable: there was no answer, or the credential names no such endpoint.
+    """
+    if credential.probe is None:
+        raise TokenUnavailable(reason="the credential names no identity endpoint")
+    clock = SystemClock()
+    sender = Sender(clock)
+    try:
+        return await call(credential.probe, token, sender=sender, clock=clock, within=credential.timeout)
+    finally:
+        await sender.close()

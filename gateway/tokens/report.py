@@ -1,0 +1,111 @@
+"""Every change of a token, told to the log and to the metrics. Nothing here decides anything.
+
+Events show a token only by its fingerprint, and of an answer only what `grant.py` lets through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gateway.errors import CredentialRefused, TokenError, TokenMalformed
+from gateway.observe import get_logger
+
+if TYPE_CHECKING:
+    from gateway.model import Clock, Token
+    from gateway.observe import CredentialMetrics
+    from gateway.tokens.sighting import Outcome
+
+Cause = Literal["startup", "refresh_ahead", "demand", "unauthorized", "rotated", "check"]
+Failure = Literal["unavailable", "refused", "malformed"]
+Which = Literal["current", "next"]
+
+WHICH: tuple[Which, ...] = ("current", "next")
+_LOG = get_logger("gatepass.tokens")
+
+
+def failure_of(error: TokenError) -> Failure:
+    """Return the outcome that an error is counted as."""
+    if isinstance(error, CredentialRefused):
+        return "refused"
+    return "malformed" if isinstance(error, TokenMalformed) else "unavailable"
+
+
+class Report:
+    """The log and the metrics of one credential."""
+
+    def __init__(self, credential: str, metrics: CredentialMetrics, clock: Clock) -> None:
+        self._credential = credential
+        self._metrics = metrics
+        self._clock = clock
+
+    def in_use(self, token: Token) -> None:
+        """A token is in use, fetched or taken over."""
+        left = token.expires_at - self._clock.monotonic()
+        self._metrics.expires(self._clock.wall() + left, token.life)
+
+    def fetched(
+        self, token: Token, outcome: Outcome, *, cause: Cause, duration: float, attempt: int, skew: float | None,
+        which: int,
+    ) -> None:  # fmt: skip
+        """A fetch brought a token."""
+        self._metrics.fetched(outcome, cause, duration)
+        self._metrics.failures(0)
+        self.in_use(token)
+        if skew is not None:
+            self._metrics.skew(skew)
+        if outcome == "unchanged":
+            self._metrics.unchanged()
+        _LOG.info(
+            "token_fetched", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation,
+            life=round(token.life, 3), expiry_source=token.expiry_source, cause=cause, duration=round(duration, 4),
+            attempt=attempt, outcome=outcome, secret=WHICH[which], skew=skew,
+        )  # fmt: skip
+
+    def failed(
+        self, error: TokenError, *, cause: Cause, duration: float, attempt: int, next_in: float, left: float
+    ) -> None:
+        """A fetch failed; the token in hand lives `left` more seconds."""
+        outcome = failure_of(error)
+        self._metrics.fetched(outcome, cause, duration)
+        self._metrics.failures(attempt)
+        _LOG.warning(
+            "token_fetch_failed", credential=self._credential, cause=cause, duration=round(duration, 4),
+            attempt=attempt, outcome=outcome, reason=error.reason or error.detail, next_attempt_in=round(next_in, 3),
+            valid_for=round(left, 3),
+        )  # fmt: skip
+
+    def crashed(self, cause: Cause) -> None:
+        """A defect of ours inside a fetch; called while its exception is handled."""
+        _LOG.exception("token_fetch_crashed", credential=self._credential, cause=cause)
+
+    def switched(self, which: int, *, changed: bool) -> None:
+        """Which of two secrets worked; `changed` when it is not the one that worked before."""
+        self._metrics.secret_used(WHICH[which])
+        if changed:
+            _LOG.warning("credential_secret_switched", credential=self._credential, secret=WHICH[which])
+
+    def adopted(self, token: Token, *, rotated: bool) -> None:
+        """A token from before a reload is used further; `rotated` when an older secret had fetched it."""
+        self.in_use(token)
+        _LOG.info(
+            "token_adopted", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation,
+            rotated=rotated,
+        )  # fmt: skip
+
+    def invalidated(self, token: Token, *, accepted: bool) -> None:
+        """The vendor refused a live token, and it was dropped."""
+        _LOG.warning(
+            "token_invalidated", credential=self._credential, fingerprint=token.fingerprint,
+            generation=token.generation, cause="unauthorized", accepted=accepted,
+            age=round(self._clock.monotonic() - token.fetched_at, 3),
+        )  # fmt: skip
+
+    def expired(self, token: Token) -> None:
+        """A token ran out before its successor came."""
+        _LOG.warning(
+            "token_expired", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation
+        )
+
+    def revoked(self, token: Token, outcome: str) -> None:
+        """The vendor was told that a token is no longer needed; `outcome` is its status or our reason."""
+        _LOG.info("token_revoked", credential=self._credential, fingerprint=token.fingerprint, outcome=outcome)

@@ -1,0 +1,224 @@
+"""All credentials of a configuration: one cache per recipe, kept across reloads, closed at the end.
+
+Knows which cache serves which name and what a changed configuration does to it; when a token is fetched is decided in
+`cache.py`. Credentials whose recipes are equal in everything share one cache, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.errors import TokenError
+from gateway.tokens.cache import Recipe, TokenCache
+from gateway.tokens.key import cache_key, identity
+from gateway.tokens.report import Report
+from gateway.tokens.sender import Sender
+from gateway.tokens.source import TokenSource, call
+from gateway.tokens.static import StaticTokens
+from gateway.tokens.store import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gateway.model import Clock, Config, Credential, CredentialStatus, Token, Tokens
+    from gateway.observe import Metrics
+    from gateway.tokens.report import Cause
+    from gateway.tokens.store import Store
+
+REVOKE_WITHIN = 2.0
+"""Seconds for all revocations together when the gateway goes down."""
+
+Keys = tuple[str, ...]
+
+
+class TokenSet:
+    """Every credential's tokens."""
+
+    def __init__(self, config: Config, *, clock: Clock, metrics: Metrics, store: Store | None = None) -> None:
+        """Build all caches; nothing is fetched before `start`.
+
+        Args:
+            config: the snapshot to begin with.
+            clock: all instants and timers.
+            metrics: the process's metrics.
+            store: where tokens outlive a reload; in memory by default.
+        """
+        self.warmed = asyncio.Event()
+        """Set when each credential that is kept warm was tried once."""
+        self._clock = clock
+        self._metrics = metrics
+        self._store = store or MemoryStore(clock)
+        self._sender = Sender(clock)
+        self._caches: dict[Keys, TokenCache] = {}
+        self._tokens: dict[str, TokenCache | StaticTokens] = {}
+        self._started = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._apply(config)
+
+    async def start(self) -> None:
+        """Open the session, begin to fetch every credential that is kept warm, and return at once."""
+        self._sender.open()
+        self._started = True
+        for cache in self._caches.values():
+            cache.begin("startup")
+        self._look_whether_warm()
+
+    def tokens(self, name: str) -> Tokens:
+        """Return the tokens of the credential `name`; to be asked for again after a reload.
+
+        What was returned before a reload stays usable: it passes on to its successor.
+
+        Raises:
+            KeyError: there is no such credential.
+        """
+        return self._tokens[name]
+
+    def status(self) -> list[CredentialStatus]:
+        """How each credential stands, in the configuration's order."""
+        return [
+            tokens.status() if isinstance(tokens, StaticTokens) else tokens.status(name)
+            for name, tokens in self._tokens.items()
+        ]
+
+    async def reload(self, config: Config) -> None:
+        """Take over a new configuration without a gap.
+
+        A recipe that did not change keeps its cache, its token and its timers. Where only the secrets changed, the
+        new one is tried at once and the old token serves until that brings its successor. Anything else begins anew.
+        """
+        self._apply(config)
+        self._look_whether_warm()
+
+    async def stop(self) -> None:
+        """Go down: no fetch is waited for; tokens are revoked where that is configured, within `REVOKE_WITHIN`."""
+        self._started = False
+        caches = list(self._caches.values())
+        last = [(cache.recipe.credential, cache.peek(), cache.key) for cache in caches]
+        for cache in caches:
+            self._close(cache, None)
+        revocations = [self._revoke(credential, token, key) for credential, token, key in last if token is not None]
+        await asyncio.gather(*revocations, *self._closing, return_exceptions=True)
+        await self._sender.close()
+
+    # ---------------------------------------------------------------------------------------------------------- reloading
+
+    def _apply(self, config: Config) -> None:
+        before, old = self._tokens, self._caches
+        self._tokens, self._caches = {}, {}
+        fresh: list[tuple[TokenCache, Cause]] = []
+        for keys, credential in _recipes(config.credentials.values()):
+            cache = old.get(keys)
+            if cache is None:
+                predecessor = _predecessor(config, keys, before)
+                cache = self._new(
+                    Recipe(credential, self._sources(credential), keys), config.token_timeout, predecessor
+                )
+                fresh.append((cache, self._inherit(cache, predecessor)))
+            else:
+                cache.retune(credential, config.token_timeout)
+            self._caches[keys] = cache
+        for name, credential in config.credentials.items():
+            keys = _keys(credential)
+            self._tokens[name] = self._caches[keys] if keys else StaticTokens(credential)
+        self._close_unused(old.values(), before)
+        if self._started:
+            for cache, cause in fresh:
+                cache.begin(cause)
+
+    def _sources(self, credential: Credential) -> list[TokenSource]:
+        grants = credential.grants
+        return [TokenSource(credential.name, grant, sender=self._sender, clock=self._clock) for grant in grants]
+
+    def _new(self, recipe: Recipe, token_timeout: float, predecessor: TokenCache | None) -> TokenCache:
+        cache = TokenCache(
+            recipe,
+            clock=self._clock,
+            metrics=self._metrics.credential(recipe.credential.name),
+            store=self._store,
+            token_timeout=token_timeout,
+            tried=self._look_whether_warm,
+        )
+        if predecessor is not None:
+            cache.follow(predecessor)
+        return cache
+
+    def _inherit(self, cache: TokenCache, predecessor: TokenCache | None) -> Cause:
+        """Give a new cache the token that it may use, and return the cause of its first fetch."""
+        for which, key in enumerate(cache.recipe.keys):
+            token = self._store.get(key)
+            if token is not None:
+                cache.adopt(token, which=which)
+                return "startup"
+        if predecessor is None:
+            return "startup"
+        token = predecessor.peek()
+        if token is not None and identity(predecessor.recipe.credential) == identity(cache.recipe.credential):
+            cache.adopt(token, rotated=True)
+        return "rotated"
+
+    def _close_unused(self, caches: Iterable[TokenCache], before: Mapping[str, TokenCache | StaticTokens]) -> None:
+        """Close the caches that no name uses any more; who waits in them is sent on to what now has their name."""
+        kept = {id(cache) for cache in self._caches.values()}
+        for cache in caches:
+            if id(cache) not in kept:
+                heirs = [self._tokens.get(name) for name, tokens in before.items() if tokens is cache]
+                self._close(cache, next((heir for heir in heirs if isinstance(heir, TokenCache)), None))
+
+    def _close(self, cache: TokenCache, successor: TokenCache | None) -> None:
+        fetch = cache.close(successor)
+        if fetch is not None:
+            self._closing.add(fetch)
+            fetch.add_done_callback(self._closing.discard)
+
+    def _look_whether_warm(self) -> None:
+        if self._started and all(
+            cache.tried for cache in self._caches.values() if cache.recipe.credential.keep_warm == "always"
+        ):
+            self.warmed.set()
+
+    async def _revoke(self, credential: Credential, token: Token, key: str) -> None:
+        """Give a token back (RFC 7009, or the vendor's own form). A failure is only told: the token runs out anyway."""
+        if credential.revoke is None:
+            return
+        self._store.remove(key, token)
+        report = Report(credential.name, self._metrics.credential(credential.name), self._clock)
+        try:
+            status = await call(credential.revoke, token, sender=self._sender, clock=self._clock, within=REVOKE_WITHIN)
+        except TokenError as error:
+            report.revoked(token, error.reason or error.code)
+        else:
+            report.revoked(token, f"HTTP {status}")
+
+
+def _keys(credential: Credential) -> Keys:
+    return tuple(cache_key(grant) for grant in credential.grants)
+
+
+def _recipes(credentials: Iterable[Credential]) -> list[tuple[Keys, Credential]]:
+    """Return each distinct recipe once, with the settings that suit everybody who shares it."""
+    shared: dict[Keys, Credential] = {}
+    for credential in credentials:
+        keys = _keys(credential)
+        if keys:
+            shared[keys] = _merge(shared[keys], credential) if keys in shared else credential
+    return list(shared.items())
+
+
+def _merge(one: Credential, other: Credential) -> Credential:
+    return replace(
+        one,
+        keep_warm=min(one.keep_warm, other.keep_warm, key=("always", "used", "never").index),
+        min_interval=max(one.min_interval, other.min_interval),
+        timeout=max(one.timeout, other.timeout),
+        single_active_token=one.single_active_token or other.single_active_token,
+        revoke=one.revoke or other.revoke,
+    )
+
+
+def _predecessor(config: Config, keys: Keys, before: Mapping[str, TokenCache | StaticTokens]) -> TokenCache | None:
+    """Return the cache that served the names of this recipe before the reload."""
+    names = [name for name, credential in config.credentials.items() if _keys(credential) == keys]
+    caches = [before.get(name) for name in names]
+    return next((cache for cache in caches if isinstance(cache, TokenCache)), None)

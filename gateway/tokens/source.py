@@ -1,0 +1,105 @@
+"""A token's source: renders one grant, sends it once, parses the answer. Never caches and never retries.
+
+Ties the pure engine (`grant.py`) to the socket (`sender.py`). When to call it is the cache's business.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.errors import CredentialRefused
+from gateway.model import Token
+from gateway.observe import register
+from gateway.tokens.assertion import sign
+from gateway.tokens.expiry import skew_of
+from gateway.tokens.grant import parse, render
+
+if TYPE_CHECKING:
+    from gateway.model import Clock, Grant, GrantRequest
+    from gateway.tokens.sender import Sender
+
+
+class Source(Protocol):
+    """Where tokens come from. The seam for other ways to get one, and for tests of the cache."""
+
+    skew: float | None
+    """Vendor's clock minus ours in seconds, as last measured."""
+
+    async def fetch(self, within: float) -> Token:
+        """Return a new token, generation 0, or raise a TokenError after at most `within` seconds."""
+
+
+class TokenSource:
+    """One grant of one credential, on real sockets."""
+
+    def __init__(self, name: str, grant: Grant, *, sender: Sender, clock: Clock) -> None:
+        self.skew: float | None = None
+        self._name = name
+        self._grant = grant
+        self._sender = sender
+        self._clock = clock
+        self._tls: ssl.SSLContext | None = None
+
+    async def fetch(self, within: float) -> Token:
+        """Ask the endpoint once.
+
+        Raises:
+            CredentialRefused: the vendor refuses the credential, or it cannot be put into a request.
+            TokenUnavailable: no answer, or one that admits a failure.
+            TokenMalformed: a success without a usable token.
+        """
+        request = self._grant.request
+        assertion = sign(request.assertion, self._clock.wall()) if request.assertion else None
+        rendered = render(request, assertion=assertion)
+        answer = await self._sender.send(rendered, tls=self._context(), within=within)
+        date = answer.headers.get("Date")
+        skew = skew_of(date, wall_sent=answer.wall_sent, round_trip=answer.round_trip)
+        self.skew = self.skew if skew is None else skew
+        parsed = parse(self._grant.response, answer.status, answer.headers, answer.body, wall=answer.wall_sent)
+        register(parsed.value)
+        return Token(
+            value=parsed.value,
+            credential=self._name,
+            fetched_at=answer.sent_at,
+            expires_at=answer.sent_at + parsed.life,
+            expiry_source=parsed.expiry_source,
+            fingerprint=parsed.value.fingerprint,
+        )
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self._tls is None:
+            self._tls = tls_context(self._grant.request)
+        return self._tls
+
+
+async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Clock, within: float) -> int:
+    """Call a vendor's revoke or identity endpoint with `token` and return the answer's status; its body is dropped.
+
+    Raises a TokenError when there was no answer.
+    """
+    assertion = sign(request.assertion, clock.wall()) if request.assertion else None
+    rendered = render(request, assertion=assertion, token=token.value)
+    answer = await sender.send(rendered, tls=tls_context(request), within=within)
+    return answer.status
+
+
+def tls_context(request: GrantRequest) -> ssl.SSLContext | None:
+    """Return a verifying context for a custom authority or a client certificate (RFC 8705); None when neither is set.
+
+    Raises:
+        CredentialRefused: a file cannot be read; permanent until it is changed.
+    """
+    if request.ca_file is None and request.client_certificate is None:
+        return None
+    part = "certificate authority"
+    try:
+        context = ssl.create_default_context(cafile=str(request.ca_file) if request.ca_file else None)
+        if request.client_certificate:
+            part = "client certificate"
+            # A key under a passphrase must fail here: without the callback OpenSSL would ask the terminal for it.
+            certificate = request.client_certificate
+            context.load_cert_chain(certificate.certificate, certificate.key, password=lambda: b"")
+    except (OSError, ValueError) as error:
+        raise CredentialRefused(reason=f"the {part} cannot be read ({type(error).__name__})") from None
+    return context

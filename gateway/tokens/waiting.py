@@ -1,0 +1,49 @@
+"""Requests that wait for a token: each for itself, each with its own deadline, all woken by one call.
+
+A waiter that is cancelled takes nobody with it, and no waiter holds on to the fetch it waits for. Knows no token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.model import Clock
+    from gateway.observe import CredentialMetrics
+
+
+class WaitingRoom:
+    """Who waits now."""
+
+    def __init__(self, clock: Clock, metrics: CredentialMetrics) -> None:
+        self._clock = clock
+        self._gauge = metrics.waiters
+        self._waiters: set[asyncio.Future[bool]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    async def wait(self, deadline: float) -> bool:
+        """Return True when woken, False when `deadline` (monotonic) came first."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        timer = self._clock.call_later(deadline - self._clock.monotonic(), partial(_settle, waiter, woken=False))
+        self._gauge.inc()
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+            self._gauge.dec()
+
+    def wake(self) -> None:
+        """Wake everybody; each looks for itself at what has come."""
+        for waiter in self._waiters:
+            _settle(waiter, woken=True)
+
+
+def _settle(waiter: asyncio.Future[bool], *, woken: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(woken)

@@ -1,0 +1,92 @@
+"""A running gateway for tests, from YAML through the real loader, with its log and its metrics searched for canaries."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from gateway.app import Gateway
+from gateway.config import load
+from gateway.model import Logs
+from gateway.observe import close_logging, configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+CANARY = "CANARY-5f1d2c-do-not-print"
+"""The secret that tests use everywhere, and that may be found nowhere but on the vendors' wires."""
+
+
+class Running:
+    """A gateway under test and what it has said."""
+
+    def __init__(self, gateway: Gateway, stream: io.BytesIO) -> None:
+        self.gateway = gateway
+        self._stream = stream
+
+    @property
+    def address(self) -> tuple[str, int]:
+        assert self.gateway.data_address is not None
+        return self.gateway.data_address
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    @property
+    def log(self) -> str:
+        """Everything logged so far."""
+        self.gateway._access_log.close()
+        return self._stream.getvalue().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a sample; 0 if it does not exist."""
+        return self.gateway.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def at_rest(self) -> bool:
+        """Whether no exchange runs and no pool has a connection in use."""
+        gauges = [self.metric("gatepass_requests_in_flight", route=lane.route.name) for lane in self.lanes]
+        return not any(gauges) and all(lane.pool.at_rest for lane in self.lanes)
+
+    @property
+    def lanes(self) -> tuple[object, ...]:
+        assert self.gateway._handler is not None
+        return self.gateway._handler.snapshot.lanes
+
+
+@asynccontextmanager
+async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIterator[Running]:
+    """Run a gateway on free ports; afterwards no canary may stand in its log or metrics."""
+    text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.yaml")
+        path.write_text(f"listen: 127.0.0.1:0\nadmin: null\n{text}")
+        loaded = load([path], environ={"CANARY": CANARY, **environ})
+    stream = io.BytesIO()
+    configure_logging(Logs(format="json", level="debug"), stream)
+    gateway = Gateway(loaded)
+    it = Running(gateway, stream)
+    try:
+        await gateway.start()
+        yield it
+    finally:
+        await gateway.stop()
+        exposition = gateway.metrics.exposition(None)[0].decode()
+        close_logging()
+    said = stream.getvalue().decode()
+    assert CANARY not in said, "a secret in the log"
+    assert CANARY not in exposition, "a secret in the metrics"
+
+
+def one_route(port: int, **route: object) -> dict[str, object]:
+    """Return a config with one route `/v` to a vendor on `port`, carrying a static token (the canary)."""
+    return {
+        "credentials": {"key": {"static": {"token": "${CANARY}"}}},
+        "routes": {"v": {"credential": "key", "upstream": f"http://127.0.0.1:{port}", **route}},
+    }

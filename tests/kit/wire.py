@@ -1,0 +1,183 @@
+"""Raw bytes on either side of a running gateway: a client that sends what it is told, a vendor that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Script = Callable[["Peer"], Awaitable[None]]
+
+PATIENCE = 5.0
+"""Seconds after which a test that waits for bytes has failed."""
+
+
+@dataclass
+class Message:
+    """A request or a response as it was on the wire."""
+
+    start: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = b""
+    trailers: bytes = b""
+
+    @property
+    def status(self) -> int:
+        return int(self.start.split(b" ")[1])
+
+    @property
+    def target(self) -> bytes:
+        return self.start.split(b" ")[1]
+
+    def all(self, name: str) -> list[bytes]:
+        return [value for key, value in self.headers if key.lower() == name.lower().encode()]
+
+    def one(self, name: str) -> bytes:
+        values = self.all(name)
+        assert len(values) == 1, f"{name}: {values}"
+        return values[0]
+
+
+class Peer:
+    """One end of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> Message:
+        """Read up to the empty line."""
+        async with asyncio.timeout(PATIENCE):
+            raw = await self.reader.readuntil(b"\r\n\r\n")
+        start, *lines = raw[:-4].split(b"\r\n")
+        pairs = [line.partition(b":") for line in lines]
+        return Message(start, [(name, value.strip(b" \t")) for name, _, value in pairs])
+
+    async def chunk(self) -> bytes:
+        """Read one chunk of a chunked body; empty at the last one."""
+        async with asyncio.timeout(PATIENCE):
+            size = int((await self.reader.readuntil(b"\r\n")).split(b";")[0], 16)
+            data = await self.reader.readexactly(size)
+            assert await self.reader.readexactly(2) == b"\r\n"
+        return data
+
+    async def body(self, message: Message, *, is_head: bool = False) -> Message:
+        """Read the body that the head announces."""
+        status = message.start.split(b" ")[1] if message.start.startswith(b"HTTP/") else b""
+        if is_head or status in {b"204", b"304"} or status.startswith(b"1"):
+            return message
+        if [value.lower() for value in message.all("Transfer-Encoding")] == [b"chunked"]:
+            while data := await self.chunk():
+                message.body += data
+        elif message.all("Content-Length"):
+            async with asyncio.timeout(PATIENCE):
+                message.body = await self.reader.readexactly(int(message.one("Content-Length")))
+        elif status:
+            async with asyncio.timeout(PATIENCE):
+                message.body = await self.reader.read(-1)
+        return message
+
+    async def message(self, *, is_head: bool = False) -> Message:
+        """Read a whole request or response."""
+        return await self.body(await self.head(), is_head=is_head)
+
+    async def at_end(self) -> bool:
+        """Wait for the other side to close; False if it says something instead."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self.writer.transport.abort()
+
+
+@dataclass
+class RawVendor:
+    """A vendor of raw bytes. Every connection runs `script`; the heads that it read are kept in `seen`."""
+
+    script: Script
+    port: int = 0
+    connections: int = 0
+    open: set[Peer] = field(default_factory=set)
+    failures: list[BaseException] = field(default_factory=list)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        self.connections += 1
+        self.open.add(peer)
+        try:
+            await self.script(peer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the gateway closed: the ordinary end of a kept connection
+        except BaseException as error:  # noqa: BLE001 - told to the test, which would else wait for bytes
+            self.failures.append(error)
+        finally:
+            self.open.discard(peer)
+            writer.close()
+
+
+@asynccontextmanager
+async def vendor(script: Script) -> AsyncIterator[RawVendor]:
+    """Run a raw vendor on a free port."""
+    it = RawVendor(script)
+    server = await asyncio.start_server(it._serve, "127.0.0.1", 0, limit=2**20)
+    it.port = server.sockets[0].getsockname()[1]
+    try:
+        yield it
+    finally:
+        server.close()
+        for peer in tuple(it.open):
+            peer.reset()
+    assert not it.failures, it.failures
+
+
+async def connect(address: tuple[str, int] | None) -> Peer:
+    """Open a raw connection."""
+    assert address is not None
+    return Peer(*await asyncio.open_connection(*address, limit=2**20))
+
+
+def answering(*responses: bytes, seen: list[Message] | None = None) -> Script:
+    """Answer the n-th request of the process with the n-th response, the last one again and again."""
+    left = list(responses)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.message()
+            if seen is not None:
+                seen.append(request)
+            await peer.send(left.pop(0) if len(left) > 1 else left[0])
+
+    return script
+
+
+def ok(body: bytes = b"{}", *fields: bytes) -> bytes:
+    """Return a 200 with a Content-Length."""
+    return b"\r\n".join(
+        (b"HTTP/1.1 200 OK", b"Content-Type: application/json", b"Content-Length: %d" % len(body), *fields, b"", body)
+    )
+
+
+def get(path: str, *fields: str, method: str = "GET") -> bytes:
+    """Return a request head without a body."""
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: gatepass", *fields, "", "")).encode("latin-1")
+
+
+def post(path: str, body: bytes, *fields: str) -> bytes:
+    """Return a request with a Content-Length."""
+    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: gatepass", f"Content-Length: {len(body)}", *fields, "", ""))
+    return head.encode("latin-1") + body

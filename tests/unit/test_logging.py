@@ -1,0 +1,353 @@
+"""One chain for every logger; no canary gets past it, and no stream ever makes a request wait."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from gateway.model import Logs, Secret
+from gateway.observe import (
+    AccessLog,
+    Metrics,
+    close_logging,
+    configure_logging,
+    get_logger,
+    register,
+)
+from gateway.observe.writer import Writer, dropped_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CANARY = "CANARY/live token+71d0"
+register(Secret(CANARY))
+HALF = "71d0"
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    configure_logging(Logs(format="json", level="debug"), stream)
+    yield stream
+    close_logging()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    AccessLog().close()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def request(log: AccessLog, **over: Any) -> None:
+    fields: dict[str, Any] = {
+        "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
+        "route": "idfy",
+        "client": "onboarding-web",
+        "method": "GET",
+        "status": 200,
+        "code": "",
+        "seconds": 0.0123,
+        "upstream_seconds": 0.011,
+        "bytes_in": 0,
+        "bytes_out": 512,
+        "attempts": 1,
+        "fingerprint": "3f1c0a2b",
+        "remote": "10.0.0.7",
+    }
+    log.request(**(fields | over))
+
+
+# ------------------------------------------------------------------------------------------------------ the shape
+
+
+def test_an_event_is_one_json_line_with_time_level_event_and_logger_first(out: io.StringIO) -> None:
+    get_logger("gatepass.tokens").info("token_fetched", credential="idfy", life=3600.0)
+    [event] = lines(out)
+    assert list(event)[:4] == ["timestamp", "level", "event", "logger"]
+    assert event["logger"] == "gatepass.tokens"
+    assert event["credential"] == "idfy"
+    assert event["timestamp"].endswith("Z")
+    assert abs(datetime.fromisoformat(event["timestamp"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_logger_made_before_the_configuration_follows_it() -> None:
+    early = get_logger("gatepass.early")
+    first, second = io.StringIO(), io.StringIO()
+    configure_logging(Logs(format="json", level="warning"), first)
+    early.info("unheard")
+    configure_logging(Logs(format="json", level="info"), second)
+    early.info("heard")
+    close_logging()
+    assert first.getvalue() == ""
+    assert json.loads(second.getvalue())["event"] == "heard"
+
+
+def test_until_logging_is_configured_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    close_logging()
+    get_logger("gatepass.tokens").error("token_refused")
+    request(AccessLog())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_standard_librarys_loggers_come_out_the_same_way(out: io.StringIO) -> None:
+    logging.getLogger("aiohttp.server").warning("odd %s", "thing", stack_info=True)
+    [event] = lines(out)
+    assert (event["event"], event["level"], event["logger"]) == ("odd thing", "warning", "aiohttp.server")
+    assert "test_logging.py" in event["stack"]
+
+
+def test_on_a_terminal_lines_are_for_people() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    configure_logging(Logs(format="auto"), stream)
+    get_logger("gatepass.tokens").warning("token_refused", token=CANARY)
+    request(AccessLog(), status=503, code="token_unavailable")
+    close_logging()
+    refused, served = stream.getvalue().splitlines()
+    assert "token_refused" in refused
+    assert "token_unavailable" in served
+    assert "503" in served
+    assert HALF not in stream.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------ the canary
+
+
+class Leaky:
+    def __repr__(self) -> str:
+        return f"Leaky({CANARY})"
+
+
+def boom() -> None:
+    local_token = CANARY
+    raise ExceptionGroup("several", [ValueError(local_token), KeyError(f"Bearer {CANARY}")])
+
+
+def log_exception(log: Callable[..., object]) -> None:
+    try:
+        boom()
+    except ExceptionGroup:
+        log("failed %s", CANARY)
+
+
+def cause(log: Callable[..., object]) -> None:
+    try:
+        try:
+            boom()
+        except ExceptionGroup as error:
+            raise RuntimeError(CANARY) from error
+    except RuntimeError as error:
+        log("failed", exc_info=error)
+
+
+structured = get_logger("gatepass.any")
+stdlib = logging.getLogger("somebody.else")
+raw = structlog.get_logger()
+
+WAYS: dict[str, Callable[[], object]] = {
+    "as event": lambda: structured.info(CANARY),
+    "as positional argument": lambda: structured.info("got %s", CANARY),
+    "as value": lambda: structured.info("x", a=CANARY),
+    "as key": lambda: structured.info("x", **{CANARY: 1}),
+    "as bytes": lambda: structured.info("x", a=CANARY.encode()),
+    "nested": lambda: structured.info("x", a={"b": [(CANARY,), {CANARY}]}),
+    "as repr": lambda: structured.info("x", a=Leaky()),
+    "as bound value": lambda: structured.bind(a=CANARY).info("x"),
+    "as exception": lambda: log_exception(structured.exception),
+    "as chained exception": lambda: cause(structured.error),
+    "as value that is an exception": lambda: structured.info("x", error=ValueError(CANARY)),
+    "with a stack": lambda: structured.info("x", a=CANARY, stack_info=True),
+    "by critical": lambda: structured.critical("x", a=CANARY),
+    "by plain structlog": lambda: raw.warning("x", a=CANARY),
+    "by stdlib": lambda: stdlib.info(CANARY),
+    "by stdlib, as argument": lambda: stdlib.info("got %r", {"a": CANARY}),
+    "by stdlib, as exception": lambda: log_exception(stdlib.exception),
+    "by stdlib, as chained exception": lambda: cause(stdlib.error),
+    "by stdlib, with arguments that do not fit": lambda: stdlib.info("%s %s", CANARY),
+    "by stdlib, with an argument whose repr raises": lambda: stdlib.info("%d", Leaky()),
+    "by the name of a logger": lambda: logging.getLogger(f"x.{CANARY}").info("x"),
+    "as request id": lambda: request(AccessLog(), request_id=CANARY),
+    "inside a request id": lambda: request(AccessLog(), request_id=f"{CANARY}-{'x' * 60}"),
+    "as method": lambda: request(AccessLog(), method=CANARY),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+def test_a_canary_does_not_get_out(
+    way: Callable[[], object],
+    out: io.StringIO,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = logging.getLogger()  # without pytest's own handlers, which raise for a record that does not fit
+    monkeypatch.setattr(root, "handlers", [one for one in root.handlers if type(one).__module__.startswith("gateway")])
+    way()
+    assert len(lines(out)) == 1, "the event itself has to come out"
+    printed = out.getvalue() + "".join(capfd.readouterr())
+    assert HALF not in printed
+    assert CANARY not in printed
+
+
+def test_a_canary_in_context_variables_does_not_get_out(out: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(who=CANARY):
+        structured.info("x")
+    assert lines(out)[0]["who"] == "<redacted>"
+
+
+async def test_a_canary_in_a_task_that_nobody_awaited_does_not_get_out(out: io.StringIO) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": "lost", "exception": ValueError(CANARY)})
+    [event] = lines(out)
+    assert event["logger"] == "asyncio"
+    assert HALF not in out.getvalue()
+
+
+def test_what_json_has_no_word_for_is_still_an_event(out: io.StringIO) -> None:
+    structured.info("x", a=float("nan"), b=1 << 80, c="\ud800", d={1: 2}, e=object, f={"s"})
+    [event] = lines(out)
+    assert event["a"] is None
+    assert event["b"] == str(1 << 80)
+    assert event["d"] == {"1": 2}
+
+
+# ------------------------------------------------------------------------------------------------- the access event
+
+
+def test_a_request_is_one_event_with_stable_fields(out: io.StringIO) -> None:
+    request(AccessLog(), code="")
+    [event] = lines(out)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {
+        "level": "info",
+        "event": "request",
+        "logger": "gatepass.access",
+        "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
+        "route": "idfy",
+        "client": "onboarding-web",
+        "method": "GET",
+        "status": 200,
+        "code": None,
+        "duration_ms": 12.3,
+        "upstream_ms": 11.0,
+        "bytes_in": 0,
+        "bytes_out": 512,
+        "attempts": 1,
+        "fingerprint": "3f1c0a2b",
+        "remote": "10.0.0.7",
+    }
+
+
+def test_access_events_can_be_switched_off_alone() -> None:
+    stream = io.StringIO()
+    configure_logging(Logs(format="json", access=False), stream)
+    request(AccessLog())
+    structured.info("kept")
+    close_logging()
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["kept"]
+
+
+# ------------------------------------------------------------------------------------------------------ the way out
+
+
+def test_events_come_out_by_themselves_within_a_moment() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb") as stream:
+        writer = Writer(stream)
+        writer.write(b"one\n")
+        writer.write(b"two\n")
+        assert reader.readline() + reader.readline() == b"one\ntwo\n"
+        writer.close()
+
+
+def test_a_stream_that_nobody_reads_costs_lines_and_no_time() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb"), os.fdopen(write, "wb") as stream:
+        before = dropped_events()
+        writer = Writer(stream, limit=200_000)
+        started = time.perf_counter()
+        for _ in range(1000):
+            writer.write(b"x" * 999 + b"\n")
+        assert time.perf_counter() - started < 0.5
+        assert dropped_events() - before >= 800
+        writer.close(timeout=0.2)
+        assert dropped_events() - before == 1000
+
+
+def test_a_stream_that_was_closed_costs_lines_and_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as stream:
+        before = dropped_events()
+        writer = Writer(stream)
+        writer.write(b"lost\n")
+        assert writer.flush()
+        writer.write(b"lost too\n")
+        writer.close()
+        assert dropped_events() - before == 2
+
+
+def test_a_stream_that_does_not_block_is_waited_for() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb") as stream:
+        writer = Writer(stream)
+        for number in range(3000):
+            writer.write(b"%0100d\n" % number)
+        assert [int(reader.readline()) for _ in range(3000)] == list(range(3000))
+        writer.close()
+
+
+def test_drops_are_in_the_metrics() -> None:
+    metrics = Metrics()
+    metrics.exposition()
+    before = metrics.registry.get_sample_value("gatepass_log_events_dropped_total")
+    writer = Writer(io.StringIO())
+    writer.close()
+    writer.write(b"after the end\n")
+    metrics.exposition()
+    assert metrics.registry.get_sample_value("gatepass_log_events_dropped_total") == before + 1
+
+
+def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, check=False, timeout=20, **options)
+
+
+def test_what_is_buffered_at_exit_is_written() -> None:
+    done = run("""
+        from gateway.model import Logs
+        from gateway.observe import configure_logging, get_logger
+        configure_logging(Logs())
+        for number in range(1000):
+            get_logger("x").info("event", number=number)
+    """)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["number"] for line in done.stdout.splitlines()] == list(range(1000))
+
+
+def test_a_blocked_stdout_does_not_keep_the_process_from_ending() -> None:
+    read, write = os.pipe()
+    script = """
+        from gateway.model import Logs
+        from gateway.observe import configure_logging, get_logger
+        configure_logging(Logs())
+        for number in range(1000):
+            get_logger("x").info("event", number=number, filling="x" * 200)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with os.fdopen(read, "rb"), os.fdopen(write, "wb") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"")

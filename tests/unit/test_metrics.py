@@ -1,0 +1,179 @@
+"""What is counted, and that traffic cannot make it grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway.observe import Metrics, metrics_markdown
+from gateway.observe.families import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"gatepass_{name}", labels)
+
+
+def series(metrics: Metrics, name: str) -> int:
+    return metrics.exposition()[0].decode().count(f"\ngatepass_{name}{{")
+
+
+def test_a_request_is_counted_once_with_its_durations_and_bytes() -> None:
+    metrics = Metrics()
+    metrics.route("idfy").request("GET", 200, "", 0.3, 0.2, 10, 20)
+    assert value(metrics, "requests_total", route="idfy", method="GET", status="200", code="") == 1
+    assert value(metrics, "request_duration_seconds_sum", route="idfy") == 0.3
+    assert value(metrics, "upstream_duration_seconds_sum", route="idfy") == 0.2
+    assert value(metrics, "request_bytes_total", route="idfy") == 10
+    assert value(metrics, "response_bytes_total", route="idfy") == 20
+
+
+def test_a_request_that_never_reached_the_vendor_has_no_vendor_time() -> None:
+    metrics = Metrics()
+    metrics.route("idfy").request("GET", 503, "token_unavailable", 0.01, None, 0, 300)
+    assert value(metrics, "upstream_duration_seconds_count", route="idfy") == 0
+    assert value(metrics, "request_duration_seconds_count", route="idfy") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "below", "first_bucket_with_it"),
+    [(0.001, None, "0.001"), (0.0011, "0.001", "0.0025"), (60.0, "30.0", "60.0"), (61.0, "60.0", "+Inf")],
+    ids=["on the bound", "just over it", "on the last bound", "beyond all"],
+)
+def test_an_observation_falls_into_the_bucket_whose_bound_it_does_not_exceed(
+    seconds: float, below: str | None, first_bucket_with_it: str
+) -> None:
+    metrics = Metrics()
+    metrics.route("r").request("GET", 200, "", seconds, None, 0, 0)
+    assert value(metrics, "request_duration_seconds_bucket", route="r", le=first_bucket_with_it) == 1
+    assert below is None or value(metrics, "request_duration_seconds_bucket", route="r", le=below) == 0
+
+
+def test_made_up_methods_and_statuses_add_no_series() -> None:
+    metrics = Metrics()
+    route = metrics.route("idfy")
+    for number in range(300):
+        route.request(f"M{number}", 200, "", 0.1, None, 0, 0)
+        route.request("GET", 600 + number, "", 0.1, None, 0, 0)
+    route.request("GET", 599, "", 0.1, None, 0, 0)
+    assert series(metrics, "requests_total") == 3
+    assert value(metrics, "requests_total", route="idfy", method="other", status="200", code="") == 300
+    assert value(metrics, "requests_total", route="idfy", method="GET", status="5xx", code="") == 1
+    assert len(route._requests) == 0, "unknown ones are not remembered either"
+
+
+def test_the_same_name_gives_the_same_children() -> None:
+    metrics = Metrics()
+    assert metrics.route("idfy") is metrics.route("idfy")
+    assert metrics.credential("idfy") is metrics.credential("idfy")
+
+
+def test_two_registries_share_nothing() -> None:
+    one, other = Metrics(), Metrics()
+    one.refused("bad_request")
+    assert value(one, "unrouted_requests_total", code="bad_request") == 1
+    assert value(other, "unrouted_requests_total", code="bad_request") is None
+
+
+def test_before_the_first_token_no_expiry_is_shown_as_1970() -> None:
+    metrics = Metrics()
+    metrics.credential("idfy").fetched("unavailable", "startup", 0.2)
+    assert value(metrics, "token_expiry_timestamp_seconds", credential="idfy") is None
+    assert value(metrics, "token_last_success_timestamp_seconds", credential="idfy") is None
+    assert value(metrics, "token_fetches_total", credential="idfy", outcome="unavailable", cause="startup") == 1
+
+
+def test_a_good_fetch_dates_the_last_success_and_an_expiry_is_an_instant() -> None:
+    metrics = Metrics(wall=lambda: 1000.0)
+    credential = metrics.credential("idfy")
+    credential.fetched("ok", "refresh_ahead", 0.2)
+    credential.expires(4600.0, 3600.0)
+    assert value(metrics, "token_last_success_timestamp_seconds", credential="idfy") == 1000.0
+    assert value(metrics, "token_expiry_timestamp_seconds", credential="idfy") == 4600.0
+    assert value(metrics, "token_life_seconds", credential="idfy") == 3600.0
+
+
+def test_a_waiter_is_gone_afterwards_but_stays_counted() -> None:
+    metrics = Metrics()
+    waiters = metrics.credential("idfy").waiters
+    waiters.inc()
+    waiters.inc()
+    waiters.dec()
+    assert value(metrics, "token_waiters", credential="idfy") == 1
+    assert value(metrics, "token_waits_total", credential="idfy") == 2
+
+
+def test_exactly_one_secret_is_shown_as_in_use() -> None:
+    metrics = Metrics()
+    metrics.credential("idfy").secret_used("next")
+    assert value(metrics, "token_secret_in_use", credential="idfy", secret="next") == 1
+    assert value(metrics, "token_secret_in_use", credential="idfy", secret="current") == 0
+
+
+def test_a_failed_load_leaves_the_digest_in_force() -> None:
+    metrics = Metrics(wall=lambda: 5.0)
+    metrics.config_loaded("ok", "abc")
+    metrics.config_loaded("failed")
+    assert value(metrics, "config_info", digest="abc") == 1
+    assert value(metrics, "config_loads_total", outcome="failed") == 1
+    assert value(metrics, "config_last_load_success_timestamp_seconds") == 5.0
+
+
+def touch_everything() -> Metrics:
+    metrics = Metrics()
+    route, credential = metrics.route("idfy"), metrics.credential("idfy")
+    route.request("GET", 200, "", 0.1, 0.1, 1, 1)
+    route.vendor_refusal()
+    route.replayed("ok")
+    route.connect("ok", 0.1)
+    route.pool_wait(0.1)
+    credential.fetched("ok", "startup", 0.1)
+    credential.expires(10.0, 5.0)
+    credential.skew(1.0)
+    credential.unchanged()
+    credential.secret_used("current")
+    metrics.refused("bad_request")
+    metrics.config_loaded("ok", "abc")
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "parse"),
+    [(None, "text/plain", parse_text), (OPENMETRICS, "application/openmetrics-text", parse_openmetrics)],
+    ids=["text", "openmetrics"],
+)
+def test_every_declared_metric_is_exposed_under_its_declared_name_and_kind(
+    accept: str | None, content_type: str, parse: Callable[[str], Iterable[Metric]]
+) -> None:
+    body, served = touch_everything().exposition(accept)
+    exposed = {family.name: family for family in parse(body.decode())}
+    assert served.startswith(content_type)
+    for family in FAMILIES:
+        name = family.full_name.removesuffix("_total" if family.kind == "counter" else "_info")
+        shown = exposed.get(name) or exposed[family.full_name]
+        assert shown.documentation == family.help
+        assert shown.type in {family.kind, "gauge" if family.kind == "info" else family.kind}
+        assert shown.samples, family.full_name
+
+
+def test_names_end_in_their_unit_and_counters_in_total() -> None:
+    for family in FAMILIES:
+        assert family.full_name.endswith("_total") == (family.kind == "counter"), family.full_name
+        assert family.kind != "histogram" or family.full_name.endswith(("_seconds", "_bytes")), family.full_name
+        assert family.full_name.endswith("_info") == (family.kind == "info"), family.full_name
+        assert family.help.endswith("."), family.full_name
+
+
+def test_the_page_on_metrics_says_what_the_declarations_say() -> None:
+    assert metrics_markdown() in DOCS.read_text(), "run: python -m gateway.observe, and put it into docs/metrics.md"
