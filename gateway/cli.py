@@ -18,7 +18,7 @@ from gateway.commands.keys import keys
 from gateway.commands.options import example
 from gateway.commands.play import demo, sandbox
 from gateway.commands.serve import health, serve
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, GatepassError
 
 EXIT_CONFIG = 2
 FIRST_STEPS = example(
@@ -33,13 +33,15 @@ class Commands(click.Group):
     """A group that prints each problem of a configuration on a line of its own and exits 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `ConfigError` that leaves it is what the person at the terminal has to mend."""
+        """Run the command; an error of ours that leaves it is what the person at the terminal has to mend."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(str(problem), err=True)
             ctx.exit(EXIT_CONFIG)
+        except GatepassError as error:
+            raise click.ClickException(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order in which one meets them, not by the alphabet."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.wire import close_all
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 
 def pytest_asyncio_loop_factories(
@@ -20,3 +22,11 @@ def pytest_asyncio_loop_factories(
     except ImportError:
         return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+async def _peers_are_closed() -> AsyncIterator[None]:
+    """Close the raw connections that a test has opened."""
+    yield
+    close_all()
+    await asyncio.sleep(0)

@@ -5,6 +5,7 @@ A token that is fetched here is thrown away; shown is only its fingerprint. Noth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,9 +118,9 @@ async def verdict(credential: Credential, *, probe: bool) -> Verdict:
             answer, good = str(status), 200 <= status < 300  # noqa: PLR2004 - the 2xx class, RFC 9110 §15.3
     return Verdict(
         credential.name,
-        "static" if credential.static is not None else "valid",
+        facts.state,
         good=good,
-        life="never ends" if credential.static is not None else f"{token.life:.0f} s",
+        life="never ends" if math.isinf(token.life) else f"{token.life:.0f} s",
         expiry=token.expiry_source,
         skew="-" if facts.skew is None else f"{facts.skew:+.1f} s",
         fingerprint=token.fingerprint or token.value.fingerprint,

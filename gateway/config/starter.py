@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = """\
 # Gatepass: {count} behind one base URL. Apps call http://<listen>/<route>/<the vendor's own path>.
-# Every key: docs/configuration.md. Check it: `gatepass check`. For fewer vendors: `gatepass init uqudo idfy`.
+# Every key: docs/configuration.md. Check it: `gatepass check`. For fewer vendors: `gatepass init NAME NAME`.
 
 listen: ${{GATEPASS_LISTEN:-127.0.0.1:8080}}   # for apps; beyond loopback it wants `clients`, or `access: open`
 admin: ${{GATEPASS_ADMIN:-127.0.0.1:9090}}     # health, metrics and status, for operators

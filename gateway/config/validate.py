@@ -29,6 +29,7 @@ WORDS = {
     "dict_type": "must be a mapping: {key: value}",
     "list_type": "must be a list: [a, b]",
     "tuple_type": "must be a list: [a, b]",
+    "value_error": "cannot be used",  # its own words could repeat the value
 }
 
 

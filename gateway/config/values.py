@@ -20,11 +20,11 @@ from gateway.model import Address, Pairs, Secret, Text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>ms|s|m|h|d)?")
+DURATION = re.compile(r"(?P<number>[0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(?P<unit>ms|s|m|h|d)?")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-SIZE = re.compile(r"(?P<number>[0-9]+)\s*(?P<unit>B|KB|KiB|MB|MiB|GB|GiB)?")
+SIZE = re.compile(r"(?P<number>[0-9]{1,18})\s*(?P<unit>B|KB|KiB|MB|MiB|GB|GiB)?")
 BYTES = {"B": 1, "KB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2, "GB": 1000**3, "GiB": 1024**3, None: 1}
-WHOLE = re.compile(r"[0-9]+")
+WHOLE = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DOTTED = re.compile(r"[^.\s]+(?:\.[^.\s]+)*")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")

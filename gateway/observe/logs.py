@@ -57,7 +57,7 @@ def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
     out = sys.stdout if stream is None else stream
     console = logs.format == "console" or (logs.format == "auto" and _is_terminal(out))
     level = getattr(logging, logs.level.upper())
-    _sink = Sink(Writer(out), console, logs.access)
+    _sink = Sink(Writer(out), console, access=logs.access and level <= logging.INFO)
     _configure_structlog(level, renderer=_console if console else _json)
     _configure_stdlib(level, renderer=_console if console else _json)
 

@@ -68,8 +68,6 @@ class ClientConnection(Wire):
         self.busy = False
         """An exchange is running."""
         self.remote = ""
-        self.tail = b""
-        """Bytes behind an upgrade request: the first of the new protocol."""
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.remote} {'busy' if self.busy else 'idle'}>"
@@ -103,7 +101,7 @@ class ClientConnection(Wire):
 
     def _feed(self, data: bytes) -> tuple[RawRequestMessage, StreamReader] | None:
         try:
-            messages, upgraded, tail = self._parser.feed_data(data)
+            messages, _, _ = self._parser.feed_data(data)
         except HttpProcessingError as error:
             self._refuse(_head_error(error))
             return None
@@ -111,10 +109,6 @@ class ClientConnection(Wire):
             self._head_since = None
             self._head_size = 0
             self._body = messages[0][1]
-            if upgraded:
-                self.tail = tail
-                self._broken = True  # what follows is another protocol: nothing more is parsed here
-                self.hold_reading()
             return messages[0]
         if not self.busy and data:
             self._head_size += len(data)
@@ -193,6 +187,13 @@ class ClientConnection(Wire):
             return await body.readany()
         finally:
             self._body_since = None
+
+    def early_bytes(self) -> bytes:
+        """Return what the app sent behind its upgrade request: the first bytes of the new protocol."""
+        self._parser.message_consumed()
+        _, _, tail = self._parser.feed_data(b"")
+        early, self._pending = tail + b"".join(self._pending), []
+        return early
 
     def tunnel(self, receive: Callable[[bytes], None], sweep: Callable[[float], None]) -> None:
         """From now on hand every segment to `receive`; an empty one says that the app sends no more."""

@@ -68,8 +68,9 @@ async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, i
         if up.ended and down.ended:
             down.finish()
 
-    receive_up(client.tail) if client.tail else None
-    receive_down(upstream.tail) if upstream.tail else None
+    for receive, early in ((receive_up, client.early_bytes()), (receive_down, upstream.tail)):
+        if early:
+            receive(early)
     client.tunnel(receive_up, lambda now: _sweep(client, upstream, now, idle, up))
     upstream.tunnel(receive_down)
     try:

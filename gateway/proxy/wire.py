@@ -8,11 +8,14 @@ a segment that was read is always parsed whole and memory stays bounded by one s
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_RESET = struct.pack("ii", 1, 0)
 HIGH_WATER = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
 
@@ -131,8 +134,11 @@ class Wire(asyncio.Protocol):
             self.transport.close()
 
     def abort(self) -> None:
-        """Close at once; what was written may be lost, and the peer sees that."""
+        """Close at once and with a reset, so that the peer cannot take what it has for all there was."""
         if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None and not self.transport.is_closing():
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def silent_for(self, now: float) -> float:

@@ -12,7 +12,8 @@ from gateway.model import Secret
 from gateway.sandbox.ledger import Issued
 
 if TYPE_CHECKING:
-    from gateway.sandbox.vendor import Granted, Vendor
+    from gateway.sandbox.issuing import Granted
+    from gateway.sandbox.vendor import Vendor
 
 
 def signed(vendor: Vendor, granted: Granted, life: float, claims: dict[str, Any]) -> Issued:

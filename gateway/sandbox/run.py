@@ -40,8 +40,8 @@ async def run_sandbox(*, host: str = "127.0.0.1", ports: int = 0, console: Conso
             console.print(f"control       {sandbox.control_url}", highlight=False)
             console.print(f"credentials   {environ} (made up, mode 0600, gone when this ends)", highlight=False)
             console.print("\nA gateway for it, in another terminal:", highlight=False)
-            command = f"( set -a; . {shlex.quote(str(environ))}; gatepass serve -c config.yaml -c {shlex.quote(str(overlay))} )"
-            console.print(command, highlight=False, soft_wrap=True)
+            serve = f"gatepass serve -c config.yaml -c {shlex.quote(str(overlay))}"
+            console.print(f"( set -a; . {shlex.quote(str(environ))}; {serve} )", highlight=False, soft_wrap=True)
             await stop_signal()
     return 0
 

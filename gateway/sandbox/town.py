@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.model import Clock
     from gateway.sandbox.vendor import Vendor
 
+
 class Sandbox:
     """The four vendors and the control port. Also an asynchronous context manager.
 

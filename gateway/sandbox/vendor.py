@@ -11,7 +11,6 @@ import asyncio
 import json
 import secrets
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,10 +19,11 @@ from aiohttp import web
 from gateway.model import Secret
 from gateway.sandbox import api_faults, token_faults
 from gateway.sandbox.endpoints import Endpoints
+from gateway.sandbox.issuing import Granted, issue, write_expiry
 from gateway.sandbox.ledger import Counters, Issued, Ledger, State, Time
 from gateway.sandbox.listener import Listener
 from gateway.sandbox.refusal import Refusal
-from gateway.sandbox.switches import Override, Switches
+from gateway.sandbox.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,16 +33,6 @@ if TYPE_CHECKING:
 Why = Literal["missing", "unknown", "expired", "revoked"]
 TOKEN: web.RequestKey[Issued] = web.RequestKey("token", Issued)
 MAX_JSON = 32 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Granted:
-    """What a token request earned: the vendor's decision before a token is made."""
-
-    life: float
-    scopes: frozenset[str] = frozenset()
-    service: str = ""
-    replaces: Issued | None = None
 
 
 class Vendor(ABC):
@@ -159,32 +149,12 @@ class Vendor(ABC):
         broken = await token_faults.instead(request, self.switches)
         if broken is not None:
             return broken
-        issued, left = self._issue(await self.grant(request))
+        issued, left = issue(self, await self.grant(request))
         answer = self.answer(issued)
-        self._write_expiry(answer, left)
+        write_expiry(answer, self.fields[2], left, self.switches.expires_in)
         await asyncio.sleep(self.switches.travel)
         headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
         return await token_faults.bent(request, self.switches.token_fault, answer, self.fields[:2], headers)
-
-    def _issue(self, granted: Granted) -> tuple[Issued, float]:
-        live = [issued for issued in self.ledger.live() if issued.service == granted.service]
-        if self.switches.same_token and live:
-            return live[-1], round(live[-1].expires_at - self.clock.monotonic(), 3)
-        doomed = live if self.switches.single_active else []
-        for issued in [*doomed, *([granted.replaces] if granted.replaces else [])]:
-            issued.revoked = True
-        life = self.switches.life or granted.life
-        issued = self.make_token(granted, life)
-        self.ledger.add(issued)
-        self.counters.tokens_issued += 1
-        return issued, life
-
-    def _write_expiry(self, answer: dict[str, Any], left: float) -> None:
-        override, name = self.switches.expires_in, self.fields[2]
-        if isinstance(override, Override):
-            answer[name] = override.value
-        elif override is None:
-            answer[name] = int(left) if left == int(left) else left
 
     def now(self) -> float:
         """The vendor's own wall clock."""

@@ -11,7 +11,7 @@ import asyncio
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.model import CredentialStatus
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gateway.tokens.sighting import Outcome
     from gateway.tokens.source import Source
     from gateway.tokens.store import Store
+
+State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 
 _PAUSES = (0.25, 0.5, 1.0)
 """Seconds between attempts when an endpoint still hands out a token whose end has come; those who wait, wait on."""
@@ -176,7 +178,7 @@ class TokenCache:
         Args:
             token: the token.
             which: the grant that fetched it.
-            rotated: that grant had an older secret, so the token serves only until the first fetch brings its successor.
+            rotated: that grant had an older secret: the token serves only until the first fetch brings its successor.
         """
         self._token = self._last = token
         self._generation = max(self._generation, token.generation)
@@ -233,15 +235,9 @@ class TokenCache:
     def status(self, name: str) -> CredentialStatus:
         """How the credential `name` stands now."""
         token, failure = self.peek(), self._failure
-        if token is not None:
-            state = "valid"
-        elif failure is not None:
-            state = failure_of(failure)
-        else:
-            state = "idle" if self._fetch is None and self._planned == math.inf else "pending"
         return CredentialStatus(
             name=name,
-            state=state,
+            state=self._state(),
             tried=self.tried,
             fingerprint=token.fingerprint if token else None,
             generation=self._generation,
@@ -256,6 +252,13 @@ class TokenCache:
             skew=self.recipe.sources[self._works].skew,
             secret=WHICH[self._works],
         )
+
+    def _state(self) -> State:
+        if self._left() > 0:
+            return "valid"
+        if self._failure is not None:
+            return failure_of(self._failure)
+        return "idle" if self._fetch is None and self._planned == math.inf else "pending"
 
     # --------------------------------------------------------------------------------------------------------- planning
 
@@ -335,7 +338,7 @@ class TokenCache:
         return self._refusal()
 
     def _refusal(self) -> TokenError:
-        """Return a fresh error: the last failure, and how long until the next attempt (a second if one is under way)."""
+        """Return a fresh error: the last failure, and the time to the next attempt (a second if one is under way)."""
         wait = max(0.0, self._planned - self._now()) if self._planned < math.inf else 1.0
         failure = self._failure or TokenUnavailable(reason="the next token request is not due yet")
         return type(failure)(reason=failure.reason, retry_after=wait)

@@ -25,7 +25,7 @@ MAX_LIFE = 86_400.0
 MAX_RETRY_AFTER = 300.0
 """Seconds. The longest `Retry-After` of a token endpoint that is obeyed to the letter."""
 
-_NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _MILLISECONDS_FROM = 1e11
 """An epoch value above this is in milliseconds: as seconds it would lie beyond the year 5000."""
 

@@ -29,10 +29,10 @@ MAX_ANSWER = 64 * KIB
 """Bytes of an answer that are read; a longer one is unusable."""
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 §2.2."""
-ERROR_CODES = frozenset(
-    "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope "  # RFC 6749
-    "server_error temporarily_unavailable access_denied invalid_target slow_down".split()
-)
+ERROR_CODES = frozenset({
+    "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+    "invalid_scope", "invalid_target", "access_denied", "slow_down", "server_error", "temporarily_unavailable",
+})  # fmt: skip
 """Values of `error` that may be shown. All else in an answer could be anything, a secret included."""
 
 _TOO_MANY = 429

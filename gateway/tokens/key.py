@@ -18,7 +18,7 @@ from gateway.model import Basic, Secret
 if TYPE_CHECKING:
     from gateway.model import Credential, Grant
 
-_WHO = frozenset("clientid username user appid appkey accountid account tenant tenantid".split())
+_WHO = frozenset({"clientid", "username", "user", "appid", "appkey", "accountid", "account", "tenant", "tenantid"})
 """Names, without case and punctuation, of fields that say who asks, even when they came from `${…}`."""
 
 

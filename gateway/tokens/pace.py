@@ -44,7 +44,7 @@ TIMEOUT_FACTOR = 3.0
 """A fetch may take this many times the last good one."""
 PATIENCE = 12
 """Failures in a row (half a minute of eager attempts) after which the endpoint's own kind of trouble is believed: an
-endpoint that only became slow gets its full time-out again, a stubborn client error is no longer asked about eagerly."""
+endpoint that only became slow gets its full time-out again, a client error that stays is asked about less often."""
 _STICKY_SHARE = 0.25
 """After a token came back unchanged, the next attempt comes when this share of its remaining life is left."""
 

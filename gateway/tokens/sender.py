@@ -128,7 +128,7 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _in_our_words(error: Exception) -> TokenError:
+def _in_our_words(error: Exception) -> TokenError:  # noqa: PLR0911 - one return per kind of failure
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return TokenUnavailable(reason=f"TLS: the certificate is not trusted{_verify_message(error)}")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):

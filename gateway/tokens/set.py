@@ -102,7 +102,7 @@ class TokenSet:
         await asyncio.gather(*revocations, *self._closing, return_exceptions=True)
         await self._sender.close()
 
-    # ---------------------------------------------------------------------------------------------------------- reloading
+    # -------------------------------------------------------------------------------------------------------- reloading
 
     def _apply(self, config: Config) -> None:
         before, old = self._tokens, self._caches

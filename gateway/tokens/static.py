@@ -1,6 +1,7 @@
 """A key that never expires, behind the same protocol as every other credential.
 
-There is nothing to fetch and nothing to refresh, so a refusal cannot be helped: the vendor's own answer goes to the app.
+There is nothing to fetch and nothing to refresh, so a refusal cannot be helped: the vendor's own answer goes to
+the app.
 """
 
 from __future__ import annotations

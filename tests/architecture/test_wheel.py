@@ -82,7 +82,7 @@ def test_a_configuration_that_it_begins_passes_its_own_check(home: Path) -> None
     gatepass = home / "venv/bin/gatepass"
     begun = run(gatepass, "init", *PROFILES, "--output", "config.yaml", cwd=home)
     assert begun.returncode == 0, begun.stderr
-    names = re.findall(r"\$\{(\w+)", (home / "config.yaml").read_text(encoding="utf-8"))
+    names = re.findall(r"\$\{(\w+)\}", (home / "config.yaml").read_text(encoding="utf-8"))
     assert names
     checked = run(gatepass, "check", "--offline", cwd=home, **dict.fromkeys(names, "CANARY-value"))
     assert (checked.returncode, checked.stdout) == (0, ""), checked.stderr

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 import yaml
+from yarl import URL
 
 from gateway.sandbox import Sandbox
 from gateway.sandbox.endpoints import pattern_sha256
@@ -105,7 +106,7 @@ async def test_the_echo_shows_which_token_arrived_and_never_the_token(
     headers = await bearer(session, sandbox, "akiba")
     token = headers["Authorization"].removeprefix("Bearer ")
     url = sandbox.akiba.base_url + "/sandbox/echo/%7Ea?b=%20c"
-    async with session.get(aiohttp.client.URL(url, encoded=True), headers={**headers, "Cookie": "CANARY"}) as response:
+    async with session.get(URL(url, encoded=True), headers={**headers, "Cookie": "CANARY"}) as response:
         text = await response.text()
         seen = await response.json()
     fingerprint = hashlib.sha256(token.encode()).hexdigest()[:8]
@@ -196,12 +197,10 @@ async def test_the_first_event_comes_at_once_and_the_next_spaced(
 ) -> None:
     headers = await bearer(session, sandbox, "hypersign")
     url = sandbox.hypersign.base_url + "/api/v1/e-kyc/verification/doc-ocr/status/1?count=2&interval=0.3"
-    began, arrived = time.monotonic(), []
+    began = time.monotonic()
     async with session.get(url, headers=headers) as response:
         assert response.content_type == "text/event-stream"
-        async for line in response.content:
-            if line.startswith(b"data:"):
-                arrived.append(time.monotonic() - began)
+        arrived = [time.monotonic() - began async for line in response.content if line.startswith(b"data:")]
     assert len(arrived) == 2
     assert arrived[0] < 0.25
     assert arrived[1] - arrived[0] >= 0.25
@@ -231,7 +230,7 @@ async def test_an_unlisted_origin_is_a_401_that_looks_like_a_bad_token(
 
 async def test_a_did_arrives_as_it_was_written(sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
     headers, did = await bearer(session, sandbox, "hypersign"), "did:hid:testnet:z6Mk%23key-1"
-    url = aiohttp.client.URL(f"{sandbox.hypersign.base_url}/api/v1/did/resolve/{did}", encoded=True)
+    url = URL(f"{sandbox.hypersign.base_url}/api/v1/did/resolve/{did}", encoded=True)
     async with session.get(url, headers=headers) as response:
         assert (await response.json())["didDocument"]["id"] == did
 
@@ -352,6 +351,7 @@ async def test_the_control_port_switches_revokes_counts_and_resets(
 async def test_the_control_port_says_what_is_wrong(
     sandbox: Sandbox,
     session: aiohttp.ClientSession,
+    *,
     method: str,
     path: str,
     body: str | None,

@@ -1,4 +1,4 @@
-"""The emulated token endpoints are strict: the documented request earns a token, any other shape the vendor's own no."""
+"""The emulated token endpoints are strict: the documented request earns a token, any other the vendor's own no."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def test_the_documented_request_earns_the_documented_answer(
     sandbox: Sandbox,
     session: aiohttp.ClientSession,
+    *,
     vendor: str,
     life: tuple[str, int],
     token_type: tuple[str, str],
@@ -77,7 +78,9 @@ def by_get(request: TokenRequest) -> TokenRequest:
 
 def no_proof(request: TokenRequest) -> TokenRequest:
     data = request.arguments.get("data")
-    return request.but(headers=None, data={"grant_type": "client_credentials", "scope": "document_read"} if data else None)
+    return request.but(
+        headers=None, data={"grant_type": "client_credentials", "scope": "document_read"} if data else None
+    )
 
 
 def wrong_proof(request: TokenRequest) -> TokenRequest:
@@ -157,6 +160,7 @@ REFUSED: list[tuple[str, Callable[[TokenRequest], TokenRequest], int, Any]] = [
 async def test_a_wrong_shape_gets_the_vendors_own_no(
     sandbox: Sandbox,
     session: aiohttp.ClientSession,
+    *,
     vendor: str,
     change: Callable[[TokenRequest], TokenRequest],
     status: int,

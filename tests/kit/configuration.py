@@ -38,4 +38,4 @@ def problems(folder: Path, text: str, **environ: str) -> list[str]:
 
 def canaries(text: str) -> dict[str, str]:
     """Every variable that a configuration cannot do without, with a made-up secret for each."""
-    return {name: f"CANARY-{name.lower()}-+%&=:~/ x" for name in NEEDED.findall(text)}
+    return {name: f"CANARY-{name.lower()}-+%&=~/ x" for name in NEEDED.findall(text)}

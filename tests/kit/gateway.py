@@ -25,7 +25,7 @@ CANARY = "CANARY-5f1d2c-do-not-print"
 class Running:
     """A gateway under test and what it has said."""
 
-    def __init__(self, gateway: Gateway, stream: io.BytesIO) -> None:
+    def __init__(self, gateway: Gateway, stream: io.StringIO) -> None:
         self.gateway = gateway
         self._stream = stream
 
@@ -43,7 +43,7 @@ class Running:
     def log(self) -> str:
         """Everything logged so far."""
         self.gateway._access_log.close()
-        return self._stream.getvalue().decode()
+        return self._stream.getvalue()
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a sample; 0 if it does not exist."""
@@ -68,7 +68,7 @@ async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIt
         path = Path(folder, "config.yaml")
         path.write_text(f"listen: 127.0.0.1:0\nadmin: null\n{text}")
         loaded = load([path], environ={"CANARY": CANARY, **environ})
-    stream = io.BytesIO()
+    stream = io.StringIO()
     configure_logging(Logs(format="json", level="debug"), stream)
     gateway = Gateway(loaded)
     it = Running(gateway, stream)
@@ -79,7 +79,7 @@ async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIt
         await gateway.stop()
         exposition = gateway.metrics.exposition(None)[0].decode()
         close_logging()
-    said = stream.getvalue().decode()
+    said = stream.getvalue()
     assert CANARY not in said, "a secret in the log"
     assert CANARY not in exposition, "a secret in the metrics"
 

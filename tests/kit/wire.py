@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     Script = Callable[["Peer"], Awaitable[None]]
 
+OPENED: list[Peer] = []
 PATIENCE = 5.0
 """Seconds after which a test that waits for bytes has failed."""
 
@@ -102,6 +105,9 @@ class Peer:
 
     def reset(self) -> None:
         """Close with RST."""
+        sock = self.writer.get_extra_info("socket")
+        if sock is not None and not self.writer.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
@@ -148,7 +154,15 @@ async def vendor(script: Script) -> AsyncIterator[RawVendor]:
 async def connect(address: tuple[str, int] | None) -> Peer:
     """Open a raw connection."""
     assert address is not None
-    return Peer(*await asyncio.open_connection(*address, limit=2**20))
+    peer = Peer(*await asyncio.open_connection(*address, limit=2**20))
+    OPENED.append(peer)
+    return peer
+
+
+def close_all() -> None:
+    """Close what `connect` has opened; called after every test."""
+    while OPENED:
+        OPENED.pop().reset()
 
 
 def answering(*responses: bytes, seen: list[Message] | None = None) -> Script:

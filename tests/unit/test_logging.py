@@ -250,6 +250,14 @@ def test_a_request_is_one_event_with_stable_fields(out: io.StringIO) -> None:
     }
 
 
+def test_access_events_are_of_level_info() -> None:
+    stream = io.StringIO()
+    configure_logging(Logs(format="json", level="warning"), stream)
+    request(AccessLog())
+    close_logging()
+    assert stream.getvalue() == ""
+
+
 def test_access_events_can_be_switched_off_alone() -> None:
     stream = io.StringIO()
     configure_logging(Logs(format="json", access=False), stream)

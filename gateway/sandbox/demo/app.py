@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,11 +68,15 @@ class App:
             raise RuntimeError("the app was not started")
         return self._session
 
+    def url(self, route: str, path: str) -> URL:
+        """Return an address below a route, its escapes left as they are written."""
+        return URL(f"{self.base}/{route}{path}", encoded=True)
+
     async def call(self, route: str, method: str, path: str, **arguments: Any) -> Shot:
         """Do one exchange and read the answer to its end. Never raises: a broken one has the status 0."""
         began = time.monotonic()
         try:
-            async with self.session.request(method, f"{self.base}/{route}{path}", **arguments) as response:
+            async with self.session.request(method, self.url(route, path), **arguments) as response:
                 is_json = response.content_type.endswith("json")
                 body = await response.json(content_type=None) if is_json else await response.read()
                 status, headers = response.status, response.headers

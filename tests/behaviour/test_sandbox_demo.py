@@ -1,0 +1,90 @@
+"""The demo is a test of the whole: it must hold every claim, and must be able to say that one did not hold."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gateway.sandbox import Sandbox, run_demo
+from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
+from gateway.sandbox.demo.report import Report
+from gateway.sandbox.run import write_files
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_every_claim_of_the_demo_holds() -> None:
+    """The gateway as its own process, the shipped configuration, four vendors; about 15 s."""
+    screen = io.StringIO()
+    status = await run_demo(keep=False, console=Console(file=screen, width=160))
+    shown = screen.getvalue()
+    assert status == 0, shown
+    assert shown.count("✓") >= 10
+    assert "✗" not in shown
+    assert "Every claim held" in shown
+
+
+@pytest.mark.parametrize(
+    ("held", "verdict"), [([True, True], True), ([True, False], False), ([], False)], ids=["all", "one-not", "none"]
+)
+def test_the_verdict_is_good_only_when_each_claim_held(held: list[bool], verdict: bool) -> None:
+    report = Report(Console(file=io.StringIO()))
+    for each in held:
+        report.claim("[bold]promise", "figures", held=each)
+    assert report.verdict() is verdict
+
+
+async def test_a_gateway_that_cannot_start_is_shown_with_its_last_words(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("lisen: 127.0.0.1:0\n", encoding="utf-8")
+    with pytest.raises(GatewayDied, match=r"exit status 2\n.*config\.yaml:1") as died:
+        async with GatewayProcess([config], {}, tmp_path / "log"):
+            pytest.fail("a wrong configuration was served")
+    assert "lisen" in str(died.value)
+
+
+async def test_an_error_event_and_a_traceback_are_errors_and_other_lines_are_not(tmp_path: Path) -> None:
+    gateway = GatewayProcess([], {}, tmp_path / "log")
+    gateway.log.write_text('{"level": "info"}\n{"level": "error", "event": "x"}\nTraceback\n\n', encoding="utf-8")
+    assert gateway.errors() == ['{"level": "error", "event": "x"}', "Traceback"]
+
+
+async def test_the_credentials_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        environ, overlay = write_files(sandbox, tmp_path)
+        assert stat.S_IMODE(environ.stat().st_mode) == 0o600
+        text = environ.read_text(encoding="utf-8")
+        assert all(f"{name}={value}\n" in text for name, value in sandbox.environ().items())
+        assert overlay.read_text(encoding="utf-8") == sandbox.overlay()
+
+
+async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
+    program = (
+        "import asyncio, sys; from rich.console import Console; from gateway.sandbox import run_sandbox; "
+        "sys.exit(asyncio.run(run_sandbox(host='127.0.0.1', ports=0, console=Console(width=200))))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", "-c", program, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    shown = ""
+    while "gatepass serve" not in shown:
+        line = await asyncio.wait_for(process.stdout.readline(), 10)
+        assert line, shown
+        shown += line.decode()
+    path = Path(re.search(r"/\S+sandbox\.env", shown)[0])
+    secrets = [line.partition("=")[2] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(secrets) == 9
+    assert not [secret for secret in secrets if secret in shown]
+    os.kill(process.pid, signal.SIGTERM)
+    rest, _ = await asyncio.wait_for(process.communicate(), 5)
+    assert (process.returncode, rest, path.exists()) == (0, b"", False)

@@ -1,0 +1,94 @@
+"""A clock that stands still until a test moves it.
+
+Implements `model.Clock`. `advance` fires the timers that come due in their order, at their own instants, and lets
+tasks run in between, so that an hour of refreshes takes milliseconds. Tasks on real sockets need real time as well:
+`until` gives it to them without moving this clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TURNS = 25
+"""Turns of the event loop that tasks get whenever time stands still: more than any chain of awaits here is long."""
+
+
+class FakeTimer:
+    """A scheduled call; cancelled ones are skipped."""
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    """Time by hand. Both clocks move together unless a test sets `wall_offset`."""
+
+    def __init__(self, start: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
+        self._now = start
+        self.wall_offset = wall - start
+        self._timers: list[tuple[float, int, FakeTimer]] = []
+        self._order = itertools.count()
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now + self.wall_offset
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
+        timer = FakeTimer(callback)
+        heapq.heappush(self._timers, (self._now + max(0.0, delay), next(self._order), timer))
+        return timer
+
+    async def sleep(self, delay: float) -> None:
+        done = asyncio.get_running_loop().create_future()
+        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    @property
+    def next_timer(self) -> float | None:
+        """Seconds until the next timer; None when there is none."""
+        live = [at for at, _, timer in self._timers if not timer.cancelled]
+        return min(live) - self._now if live else None
+
+    async def advance(self, seconds: float) -> None:
+        """Move time on by `seconds`, firing each timer at its own instant."""
+        end = self._now + seconds
+        await self.settle()
+        while self._timers and self._timers[0][0] <= end:
+            at, _, timer = heapq.heappop(self._timers)
+            if timer.cancelled:
+                continue
+            self._now = max(self._now, at)
+            timer.callback()
+            await self.settle()
+        self._now = end
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let every task run as far as it can without time passing."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], object], *, within: float = 5.0) -> None:
+        """Wait in real time, for work on sockets, until `condition` holds; this clock stands still meanwhile."""
+        end = time.monotonic() + within
+        while not condition():
+            if time.monotonic() > end:
+                msg = "the condition did not come true in time"
+                raise AssertionError(msg)
+            await asyncio.sleep(0.001)

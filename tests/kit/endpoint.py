@@ -1,0 +1,148 @@
+"""A token endpoint on a real socket that does as it is told.
+
+It records every request as raw bytes and answers from a script, else with a fresh token. It parses no more HTTP than it
+must, so that what it saw is what was sent. For tests only: it says yes to everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it arrived."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    raw: bytes
+    peer_certificate: Mapping[str, object] | None = None
+
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        return values[0] if values else None
+
+    @property
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to answer; `trouble` instead of an answer: `hang` says nothing, `close` and `reset` end the connection."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    delay: float = 0.0
+    trouble: Literal["", "hang", "close", "reset", "truncate"] = ""
+
+
+def json_answer(document: object, status: int = 200, **fields: object) -> Answer:
+    return Answer(status, json.dumps(document).encode(), **fields)  # type: ignore[arg-type]
+
+
+@dataclass
+class TokenEndpoint:
+    """`async with TokenEndpoint() as endpoint:`; `endpoint.url` is where to ask."""
+
+    life: float = 3600
+    latency: float = 0.0
+    tls: ssl.SSLContext | None = None
+    path: str = "/token"
+    requests: list[Request] = field(default_factory=list)
+    script: deque[Answer] = field(default_factory=deque)
+    always: Answer | Callable[[Request], Answer] | None = None
+    issued: list[str] = field(default_factory=list)
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._connections: set[asyncio.Task[None]] = set()
+        await self.listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shut()
+
+    async def listen(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def shut(self) -> None:
+        """Refuse connections from now on, and drop what is open."""
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.path}"
+
+    @property
+    def count(self) -> int:
+        return len(self.requests)
+
+    def fresh(self) -> Answer:
+        token = f"CANARY-token-{self.port}-{len(self.issued) + 1}"
+        self.issued.append(token)
+        return json_answer({"access_token": token, "token_type": "Bearer", "expires_in": self.life})
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer)
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await self._read(reader, writer)
+        self.requests.append(request)
+        answer = self._choose(request)
+        await asyncio.sleep(self.latency + answer.delay)
+        if answer.trouble == "hang":
+            await asyncio.Event().wait()
+        if answer.trouble == "reset":
+            writer.transport.abort()
+        if answer.trouble in {"close", "reset"}:
+            return
+        length = len(answer.body) + (10 if answer.trouble == "truncate" else 0)
+        fields = [*answer.headers, ("Content-Length", str(length)), ("Connection", "close")]
+        head = f"HTTP/1.1 {answer.status} Said\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
+        writer.write(head.encode() + b"\r\n" + answer.body)
+        await writer.drain()
+
+    def _choose(self, request: Request) -> Answer:
+        if self.script:
+            return self.script.popleft()
+        if self.always is None:
+            return self.fresh()
+        return self.always if isinstance(self.always, Answer) else self.always(request)
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")[:-2]
+        method, target, _ = first.split(" ")
+        headers = [(line.split(":", 1)[0], line.split(":", 1)[1].strip()) for line in lines]
+        length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+        body = await reader.readexactly(length)
+        certificate = writer.get_extra_info("peercert")
+        return Request(method, target, headers, body, head + body, certificate)
