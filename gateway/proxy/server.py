@@ -58,6 +58,8 @@ class ClientConnection(Wire):
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._head_size = 0
+        self._start = b""
+        """The beginning of a head that came in several segments."""
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._idle_limit = limits.header_timeout
@@ -106,17 +108,28 @@ class ClientConnection(Wire):
             self._refuse(_head_error(error))
             return None
         if messages:
+            message, self._body = messages[0]
+            if message.version != (1, 1) and not self._says_http_1_0(data):
+                self._refuse(BadRequest("The HTTP version is neither 1.0 nor 1.1"))
+                return None
             self._head_since = None
             self._head_size = 0
-            self._body = messages[0][1]
+            self._start = b""
             return messages[0]
         if not self.busy and data:
+            if self._head_size < TARGET_LIMIT:
+                self._start += data
             self._head_size += len(data)
             if self._head_since is None:
                 self._head_since = self.loop.time()
             if self._head_size > self._server.limits.head_bytes:
                 self._refuse(HeadersTooLarge(f"The head may hold {self._server.limits.head_bytes} bytes"))
         return None
+
+    def _says_http_1_0(self, data: bytes) -> bool:
+        """Whether the request line ends with HTTP/1.0: the parser reads RTSP/1.0 as the same version."""
+        line, _, _ = (self._start + data).lstrip(b"\r\n").partition(b"\r\n")
+        return line.endswith(b" HTTP/1.0")
 
     def _deliver(self, message: tuple[RawRequestMessage, StreamReader]) -> None:
         self.busy = True

@@ -205,6 +205,9 @@ class UpstreamConnection(Wire):
         for message, body in messages:
             if self._body is not None:
                 self._unasked()
+                break
+            if message.code < 100:  # noqa: PLR2004 - RFC 9110 §15
+                self.fail(UpstreamMalformed(reason="a status below 100"))
                 return
             if message.code >= 200 or message.code == 101:  # noqa: PLR2004 - RFC 9110 §15
                 self._body = body

@@ -18,22 +18,22 @@ ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
 
 @pytest.mark.parametrize("key", keys(), ids=lambda key: key.path)
-def test_a_key_stands_in_the_documentation_with_its_type_default_and_meaning(key: Any):
+def test_a_key_stands_in_the_documentation_with_its_type_default_and_meaning(key: Any) -> None:
     assert key.row in CONFIGURATION.splitlines()
 
 
-def test_the_documentation_names_no_key_that_does_not_exist():
+def test_the_documentation_names_no_key_that_does_not_exist() -> None:
     assert set(ROW.findall(CONFIGURATION)) == {key.path for key in keys()}
 
 
 @pytest.mark.parametrize("name", profiles())
-def test_each_parameter_of_a_profile_stands_in_the_vendors_page(name: str):
+def test_each_parameter_of_a_profile_stands_in_the_vendors_page(name: str) -> None:
     section = VENDORS[VENDORS.index(f"(`{name}`)") :]
     for param in profile(name).params.values():
         assert f"`{param.name}`" in section, param.name
 
 
-def test_the_json_schema_names_every_key():
+def test_the_json_schema_names_every_key() -> None:
     found = json_schema()
     named: set[str] = set()
     for model in [found, *found["$defs"].values()]:
@@ -41,7 +41,7 @@ def test_the_json_schema_names_every_key():
     assert named >= {key.path.rsplit(".", 1)[-1].removesuffix("[]") for key in keys()}
 
 
-def test_the_json_schema_knows_a_profile_s_parameters():
+def test_the_json_schema_knows_a_profile_s_parameters() -> None:
     rules = json_schema()["$defs"]["CredentialKeys"]["allOf"]
     names = {rule["if"]["properties"]["profile"]["const"]: set(rule["then"]["properties"]) for rule in rules}
     assert set(names) == set(profiles())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.config import load, merged, profiles, starter
 from tests.kit.configuration import ROOT, canaries
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SHOWN = [ROOT / "config.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
-def test_a_shown_configuration_loads_with_the_variables_that_it_names(path: Path):
+def test_a_shown_configuration_loads_with_the_variables_that_it_names(path: Path) -> None:
     environ = canaries(path.read_text("utf-8"))
     assert environ, "an example without a secret shows nothing"
     config = load([path], environ=environ)
@@ -22,20 +25,20 @@ def test_a_shown_configuration_loads_with_the_variables_that_it_names(path: Path
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
-def test_what_a_shown_configuration_prints_holds_no_secret(path: Path):
+def test_what_a_shown_configuration_prints_holds_no_secret(path: Path) -> None:
     environ = canaries(path.read_text("utf-8"))
     printed = merged([path], environ=environ) + repr(load([path], environ=environ))
     assert "CANARY" not in printed
     assert "<secret " in printed
 
 
-def test_the_shipped_configuration_is_what_init_writes_for_its_four_vendors():
+def test_the_shipped_configuration_is_what_init_writes_for_its_four_vendors() -> None:
     vendors = ["hypersign", "akiba", "uqudo", "idfy"]
     assert starter(vendors) == (ROOT / "config.yaml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("vendor", profiles())
-def test_init_writes_a_configuration_that_loads_for_each_profile(vendor: str, tmp_path: Path):
+def test_init_writes_a_configuration_that_loads_for_each_profile(vendor: str, tmp_path: Path) -> None:
     text = starter([vendor])
     path = tmp_path / "config.yaml"
     path.write_text(text, "utf-8")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,6 +17,8 @@ from yarl import URL
 from gateway.sandbox import Sandbox
 from gateway.sandbox.endpoints import pattern_sha256
 from gateway.sandbox.idfy import PDF_SHA256
+from gateway.sandbox.ledger import Counters
+from gateway.sandbox.switches import API_FAULTS, TOKEN_FAULTS, Switches
 from gateway.sandbox.uqudo import IMAGE_SHA256
 from tests.kit.asking import ask, bearer, documented
 
@@ -431,3 +434,9 @@ async def test_stopping_breaks_off_what_hangs(session: aiohttp.ClientSession) ->
     with pytest.raises(aiohttp.ClientError):
         await waiting
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("name", [*Switches.model_fields, *TOKEN_FAULTS, *API_FAULTS, *Counters.__slots__])
+def test_the_page_about_the_sandbox_knows_every_switch_fault_and_counter(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in page

@@ -12,14 +12,28 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from gateway.sandbox import Sandbox, run_demo
+from gateway.sandbox.demo import play
 from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
 from gateway.sandbox.demo.report import Report
 from gateway.sandbox.run import write_files
 
 ROOT = Path(__file__).parents[2]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def there(path: Path) -> bool:
+    return path.exists()
 
 
 async def test_every_claim_of_the_demo_holds() -> None:
@@ -52,6 +66,16 @@ async def test_a_gateway_that_cannot_start_is_shown_with_its_last_words(tmp_path
     assert "lisen" in str(died.value)
 
 
+async def test_outside_a_checkout_the_demo_writes_its_configuration_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(play, "SHIPPED", tmp_path / "absent.yaml")
+    monkeypatch.chdir(ROOT)
+    async with Sandbox() as sandbox:
+        config = await play.shipped(sandbox, tmp_path)
+    assert set(yaml.safe_load(read(config))["routes"]) == set(sandbox.vendors)
+
+
 async def test_an_error_event_and_a_traceback_are_errors_and_other_lines_are_not(tmp_path: Path) -> None:
     gateway = GatewayProcess([], {}, tmp_path / "log")
     gateway.log.write_text('{"level": "info"}\n{"level": "error", "event": "x"}\nTraceback\n\n', encoding="utf-8")
@@ -61,10 +85,9 @@ async def test_an_error_event_and_a_traceback_are_errors_and_other_lines_are_not
 async def test_the_credentials_file_is_for_its_owner_only(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
         environ, overlay = write_files(sandbox, tmp_path)
-        assert stat.S_IMODE(environ.stat().st_mode) == 0o600
-        text = environ.read_text(encoding="utf-8")
-        assert all(f"{name}={value}\n" in text for name, value in sandbox.environ().items())
-        assert overlay.read_text(encoding="utf-8") == sandbox.overlay()
+        assert mode(environ) == 0o600
+        assert read(environ) == "".join(f"{name}={value}\n" for name, value in sandbox.environ().items())
+        assert read(overlay) == sandbox.overlay()
 
 
 async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
@@ -82,9 +105,10 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
         assert line, shown
         shown += line.decode()
     path = Path(re.search(r"/\S+sandbox\.env", shown)[0])
-    secrets = [line.partition("=")[2] for line in path.read_text(encoding="utf-8").splitlines()]
+    secrets = [line.partition("=")[2] for line in read(path).splitlines()]
     assert len(secrets) == 9
     assert not [secret for secret in secrets if secret in shown]
     os.kill(process.pid, signal.SIGTERM)
     rest, _ = await asyncio.wait_for(process.communicate(), 5)
-    assert (process.returncode, rest, path.exists()) == (0, b"", False)
+    assert (process.returncode, rest) == (0, b"")
+    assert not there(path)

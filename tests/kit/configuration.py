@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 from gateway.config import load
 from gateway.errors import ConfigError
-from gateway.model import Config
+
+if TYPE_CHECKING:
+    from gateway.model import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.config import load, merged
 from gateway.model import MIB, Address, Expires, Injection, RefusalSign, Secret
 from tests.kit.configuration import loaded, problems, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BASE = """\
 credentials: {a: {static: {token: t}}}
@@ -29,7 +32,7 @@ routes: {a: {credential: a, upstream: 'https://api.example.com'}}
 """
 
 
-def test_what_is_left_out_has_its_documented_default(tmp_path: Path):
+def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE)
     (route,) = config.routes
     assert (config.listen, config.admin) == (Address("127.0.0.1", 8080), Address("127.0.0.1", 9090))
@@ -39,7 +42,7 @@ def test_what_is_left_out_has_its_documented_default(tmp_path: Path):
     assert route.refusal_signs == (RefusalSign(401, explicit=False),)
 
 
-def test_a_grant_without_a_response_is_read_as_rfc_6749_says(tmp_path: Path):
+def test_a_grant_without_a_response_is_read_as_rfc_6749_says(tmp_path: Path) -> None:
     response = loaded(tmp_path, GRANT, S="CANARY").credentials["a"].grants[0].response
     assert (response.token, response.expires, response.token_type) == (
         "access_token",
@@ -48,27 +51,27 @@ def test_a_grant_without_a_response_is_read_as_rfc_6749_says(tmp_path: Path):
     )
 
 
-def test_a_header_of_its_own_carries_the_bare_token(tmp_path: Path):
+def test_a_header_of_its_own_carries_the_bare_token(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE.replace("{credential: a,", "{credential: a, header: X-Key,"))
     assert config.routes[0].injections == (Injection("X-Key", "a", "{token}"),)
 
 
-def test_no_client_on_loopback_means_that_anyone_here_may_call(tmp_path: Path):
+def test_no_client_on_loopback_means_that_anyone_here_may_call(tmp_path: Path) -> None:
     assert loaded(tmp_path, BASE).access == "open"
 
 
-def test_clients_on_loopback_are_still_asked_for_their_key(tmp_path: Path):
+def test_clients_on_loopback_are_still_asked_for_their_key(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE + f"clients: [{{name: x, key_sha256: '{'A' * 64}'}}]")
     assert config.access == "clients"
     assert config.clients[0].keys_sha256 == ("a" * 64,)
 
 
-def test_a_public_port_is_open_only_when_the_file_says_so(tmp_path: Path):
+def test_a_public_port_is_open_only_when_the_file_says_so(tmp_path: Path) -> None:
     assert problems(tmp_path, BASE + "listen: 0.0.0.0:8080")
     assert loaded(tmp_path, BASE + "listen: 0.0.0.0:8080\naccess: open").access == "open"
 
 
-def test_null_switches_the_admin_port_off_and_lifts_the_body_limit(tmp_path: Path):
+def test_null_switches_the_admin_port_off_and_lifts_the_body_limit(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE.replace("{credential: a,", "{credential: a, max_body: null,") + "admin: null")
     assert config.admin is None
     assert config.routes[0].max_body is None
@@ -77,7 +80,7 @@ def test_null_switches_the_admin_port_off_and_lifts_the_body_limit(tmp_path: Pat
 # --------------------------------------------------------------------------------------------------- merging of files
 
 
-def test_a_later_file_wins_key_by_key(tmp_path: Path):
+def test_a_later_file_wins_key_by_key(tmp_path: Path) -> None:
     first = written(tmp_path, GRANT, "a.yaml")
     second = written(tmp_path, "credentials: {a: {grant: {request: {url: 'http://127.0.0.1:9'}}}}", "b.yaml")
     request = load([first, second], environ={"S": "CANARY"}).credentials["a"].grants[0].request
@@ -85,13 +88,13 @@ def test_a_later_file_wins_key_by_key(tmp_path: Path):
     assert request.form == (("grant_type", "client_credentials"), ("secret", Secret("CANARY")))
 
 
-def test_a_null_in_a_later_file_takes_an_entry_back(tmp_path: Path):
+def test_a_null_in_a_later_file_takes_an_entry_back(tmp_path: Path) -> None:
     first = written(tmp_path, BASE + "  # more\n", "a.yaml")
     second = written(tmp_path, "routes: {b: {credential: a, upstream: 'https://b.example'}, a: null}", "b.yaml")
     assert [route.name for route in load([first, second], environ={}).routes] == ["b"]
 
 
-def test_an_overlay_can_point_a_profile_elsewhere(tmp_path: Path):
+def test_an_overlay_can_point_a_profile_elsewhere(tmp_path: Path) -> None:
     first = written(
         tmp_path,
         """\
@@ -119,7 +122,7 @@ def test_an_overlay_can_point_a_profile_elsewhere(tmp_path: Path):
 # ---------------------------------------------------------------------------------------------------- variables, files
 
 
-def test_a_variable_may_stand_inside_other_text(tmp_path: Path):
+def test_a_variable_may_stand_inside_other_text(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
         GRANT.replace("form:", "headers: {X-Key: 'Key ${S}'}\n        form:"),
@@ -128,18 +131,18 @@ def test_a_variable_may_stand_inside_other_text(tmp_path: Path):
     assert config.credentials["a"].grants[0].request.headers == (("X-Key", Secret("Key CANARY")),)
 
 
-def test_an_empty_variable_gives_way_to_its_default(tmp_path: Path):
+def test_an_empty_variable_gives_way_to_its_default(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE + "listen: ${L:-127.0.0.1:1}\nadmin: ${A:-127.0.0.1:2}", L="", A="[::1]:3")
     assert (config.listen, config.admin) == (Address("127.0.0.1", 1), Address("::1", 3))
 
 
-def test_two_dollars_write_one_brace_literally(tmp_path: Path):
+def test_two_dollars_write_one_brace_literally(tmp_path: Path) -> None:
     form = loaded(tmp_path, GRANT.replace('"${S}"', '"$${S}"')).credentials["a"].grants[0].request.form
     assert form is not None
     assert form[1][1] == Secret("${S}")
 
 
-def test_numbers_and_flags_may_come_from_variables(tmp_path: Path):
+def test_numbers_and_flags_may_come_from_variables(tmp_path: Path) -> None:
     text = BASE + "limits: {connections: '${N}', head_bytes: '${B}'}\nlogs: {access: '${F}', level: '${L}'}"
     config = loaded(tmp_path, text, N="7", B="1KiB", F="false", L="debug")
     assert (config.limits.connections, config.limits.head_bytes) == (7, 1024)
@@ -151,7 +154,7 @@ def test_numbers_and_flags_may_come_from_variables(tmp_path: Path):
     [(b"CANARY\n", "CANARY"), (b"CANARY\r\n", "CANARY"), (b"CANARY\n\n", "CANARY\n"), (b" CANARY ", " CANARY ")],
     ids=["newline", "crlf", "two newlines", "spaces"],
 )
-def test_a_secret_file_loses_one_trailing_newline_and_nothing_else(content: bytes, secret: str, tmp_path: Path):
+def test_a_secret_file_loses_one_trailing_newline_and_nothing_else(content: bytes, secret: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     config = loaded(tmp_path, GRANT.replace("${S}", f"${{file:{tmp_path}/key}}"))
     form = config.credentials["a"].grants[0].request.form
@@ -159,7 +162,7 @@ def test_a_secret_file_loses_one_trailing_newline_and_nothing_else(content: byte
     assert form[1][1] == Secret(secret)
 
 
-def test_secret_files_are_watched_under_the_name_that_the_file_gave(tmp_path: Path):
+def test_secret_files_are_watched_under_the_name_that_the_file_gave(tmp_path: Path) -> None:
     (tmp_path / "..data").mkdir()
     (tmp_path / "..data" / "key").write_text("CANARY")
     (tmp_path / "key").symlink_to("..data/key")
@@ -168,13 +171,13 @@ def test_secret_files_are_watched_under_the_name_that_the_file_gave(tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_secret_file_without_permission_is_named(tmp_path: Path):
+def test_a_secret_file_without_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "key").touch(mode=0)
     (line,) = problems(tmp_path, GRANT.replace("${S}", f"${{file:{tmp_path}/key}}"))
     assert "cannot be read: permission denied" in line
 
 
-def test_words_that_yaml_1_1_would_turn_into_something_else_stay_words(tmp_path: Path):
+def test_words_that_yaml_1_1_would_turn_into_something_else_stay_words(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
         BASE.replace("{credential: a,", "{credential: a, forwarded: off, methods: [GET],")
@@ -190,7 +193,7 @@ def test_words_that_yaml_1_1_would_turn_into_something_else_stay_words(tmp_path:
 @pytest.mark.parametrize(
     "key", ["next_client_secret: '${N:-}'", "next: {client_secret: '${N:-}'}"], ids=["short", "next"]
 )
-def test_a_next_secret_becomes_a_second_grant_with_everything_else_alike(key: str, tmp_path: Path):
+def test_a_next_secret_becomes_a_second_grant_with_everything_else_alike(key: str, tmp_path: Path) -> None:
     text = f"""\
     credentials: {{u: {{profile: uqudo, client_id: i, client_secret: CANARY-1, {key}}}}}
     routes: {{u: {{credential: u}}}}
@@ -202,7 +205,7 @@ def test_a_next_secret_becomes_a_second_grant_with_everything_else_alike(key: st
     assert len(loaded(tmp_path, text).credentials["u"].grants) == 1, "an empty next secret is none"
 
 
-def test_a_spelt_out_grant_is_rotated_by_the_keys_that_change(tmp_path: Path):
+def test_a_spelt_out_grant_is_rotated_by_the_keys_that_change(tmp_path: Path) -> None:
     text = GRANT.replace("routes:", "    next: {grant: {request: {form: {secret: '${N}'}}}}\nroutes:")
     today, following = loaded(tmp_path, text, S="CANARY-1", N="CANARY-2").credentials["a"].grants
     assert following.request.form == (today.request.form[0], ("secret", Secret("CANARY-2")))
@@ -211,7 +214,7 @@ def test_a_spelt_out_grant_is_rotated_by_the_keys_that_change(tmp_path: Path):
 # ---------------------------------------------------------------------------------------------- certificates and keys
 
 
-def test_a_client_certificate_is_tried_and_its_files_are_watched(tmp_path: Path):
+def test_a_client_certificate_is_tried_and_its_files_are_watched(tmp_path: Path) -> None:
     authority = trustme.CA()
     pair = authority.issue_cert("client.example")
     certificate, key, ca = tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "ca.pem"
@@ -226,7 +229,7 @@ def test_a_client_certificate_is_tried_and_its_files_are_watched(tmp_path: Path)
     assert set(config.watched_files) == {certificate, key, ca}
 
 
-def test_a_certificate_with_another_key_is_refused(tmp_path: Path):
+def test_a_certificate_with_another_key_is_refused(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     certificate.write_bytes(authority.issue_cert("a.example").cert_chain_pems[0].bytes())
@@ -236,7 +239,7 @@ def test_a_certificate_with_another_key_is_refused(tmp_path: Path):
     assert "client_certificate: certificate and key are no pair of PEM files" in line
 
 
-def test_a_private_key_for_assertions_comes_from_its_file(tmp_path: Path):
+def test_a_private_key_for_assertions_comes_from_its_file(tmp_path: Path) -> None:
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(pem)
     keys = f"assertion: {{key: '${{file:{tmp_path}/key.pem}}', algorithm: ES256, issuer: me, audience: you}}"
@@ -249,12 +252,12 @@ def test_a_private_key_for_assertions_comes_from_its_file(tmp_path: Path):
 # ------------------------------------------------------------------------------------------------------ digest, merged
 
 
-def test_the_digest_changes_with_a_secret_and_with_nothing_else(tmp_path: Path):
+def test_the_digest_changes_with_a_secret_and_with_nothing_else(tmp_path: Path) -> None:
     one, same, other = (loaded(tmp_path, GRANT, S=s).digest for s in ("CANARY-1", "CANARY-1", "CANARY-2"))
     assert one == same != other
 
 
-def test_the_merged_text_shows_the_profile_and_masks_the_secrets(tmp_path: Path):
+def test_the_merged_text_shows_the_profile_and_masks_the_secrets(tmp_path: Path) -> None:
     text = """\
     credentials: {u: {profile: uqudo, client_id: "${I}", client_secret: CANARY-literal}}
     routes: {u: {credential: u}}
@@ -265,7 +268,7 @@ def test_the_merged_text_shows_the_profile_and_masks_the_secrets(tmp_path: Path)
     assert "CANARY" not in printed
 
 
-def test_literal_secrets_of_a_spelt_out_grant_are_secrets_too(tmp_path: Path):
+def test_literal_secrets_of_a_spelt_out_grant_are_secrets_too(tmp_path: Path) -> None:
     text = """\
     credentials:
       a: {static: {token: CANARY-1}}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.config import load
 from gateway.errors import ConfigError
 from tests.kit.configuration import problems, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROUTE = "routes: {a: {credential: a, upstream: 'https://api.example.com'}}\n"
 KEY = "0" * 64
@@ -154,7 +157,10 @@ TABLE = {
         route("credential: a, upstream: 'http://api.example.com'"),
         "config.yaml:2: routes.a.upstream: must be https:// (http:// is only for loopback, private addresses and local names)",
     ),
-    "no route": ("credentials: {a: {static: {token: t}}}", "config.yaml:1: routes: is missing: there is nothing to serve"),
+    "no route": (
+        "credentials: {a: {static: {token: t}}}",
+        "config.yaml:1: routes: is missing: there is nothing to serve",
+    ),
     "empty routes": (static(route="routes: {}\n"), "config.yaml:2: routes: is empty: there is nothing to serve"),
     "route without a token": (
         route("upstream: 'https://h.example'"),
@@ -215,8 +221,7 @@ TABLE = {
         "config.yaml:2: routes.a.prefix: must be a path as /name: no slash at the end, no dot segments, no escapes",
     ),
     "two routes with one prefix": (
-        "credentials: {a: {static: {token: t}}}\nroutes:\n"
-        f"  a: {{{UP}}}\n  b: {{{UP}, prefix: /a}}\n",
+        f"credentials: {{a: {{static: {{token: t}}}}}}\nroutes:\n  a: {{{UP}}}\n  b: {{{UP}, prefix: /a}}\n",
         "config.yaml:4: routes.b.prefix: is the prefix of route a already",
     ),
     "tunnel method": (
@@ -283,11 +288,11 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("text", "expected"), TABLE.values(), ids=TABLE)
-def test_a_mistake_is_named_with_its_line_and_its_key(text: str, expected: str, tmp_path: Path):
+def test_a_mistake_is_named_with_its_line_and_its_key(text: str, expected: str, tmp_path: Path) -> None:
     assert problems(tmp_path, text, HOME="/x") == [expected]
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path):
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = """\
     listen: nowhere
     credentials:
@@ -299,12 +304,12 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path):
     assert [line.split(":")[1] for line in problems(tmp_path, text)] == ["1", "3", "3", "5", "6"]
 
 
-def test_a_broken_credential_does_not_blame_its_route(tmp_path: Path):
+def test_a_broken_credential_does_not_blame_its_route(tmp_path: Path) -> None:
     text = "credentials: {u: {profile: uqudo, client_id: i, client_secret: '${X}'}}\nroutes: {u: {credential: u}}\n"
     assert len(problems(tmp_path, text)) == 1
 
 
-def test_a_mistake_in_the_second_file_names_the_second_file(tmp_path: Path):
+def test_a_mistake_in_the_second_file_names_the_second_file(tmp_path: Path) -> None:
     first = written(tmp_path, static(), "first.yaml")
     second = written(tmp_path, "\nroutes: {a: {timeout: 1}}\n", "second.yaml")
     with pytest.raises(ConfigError) as caught:
@@ -314,7 +319,7 @@ def test_a_mistake_in_the_second_file_names_the_second_file(tmp_path: Path):
     ]
 
 
-def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path: Path):
+def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="config.yaml: cannot be read: no such file or directory"):
         load([tmp_path / "config.yaml"], environ={})
 
@@ -333,5 +338,5 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "expected"), BROKEN.values(), ids=BROKEN)
-def test_yaml_that_could_surprise_is_refused(text: str, expected: str, tmp_path: Path):
+def test_yaml_that_could_surprise_is_refused(text: str, expected: str, tmp_path: Path) -> None:
     assert any(line.startswith(expected) for line in problems(tmp_path, text))

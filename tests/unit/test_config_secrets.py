@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -10,6 +10,9 @@ import yaml
 from gateway.config import load
 from gateway.config.reference import Key, keys
 from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEAK = "CANARY-9f8e7d"
 KEYS = keys()
@@ -30,7 +33,7 @@ def configuration(key: Key, value: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("shape", ["{}", "Bearer {} x", "https://u:{}@h.example/", "-1{}", "\x00{}"])
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)
-def test_no_message_shows_what_a_variable_held(key: Key, shape: str, tmp_path: Path):
+def test_no_message_shows_what_a_variable_held(key: Key, shape: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(configuration(key, "${LEAK}")))
     try:
@@ -42,7 +45,7 @@ def test_no_message_shows_what_a_variable_held(key: Key, shape: str, tmp_path: P
 
 @pytest.mark.parametrize("value", [LEAK, [LEAK], {"x": LEAK}], ids=["text", "list", "mapping"])
 @pytest.mark.parametrize("key", [k for k in KEYS if k.path.startswith("credentials.")], ids=lambda key: key.path)
-def test_no_message_shows_a_literal_value_below_a_credential(key: Key, value: object, tmp_path: Path):
+def test_no_message_shows_a_literal_value_below_a_credential(key: Key, value: object, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(configuration(key, value)))
     try:
@@ -53,9 +56,11 @@ def test_no_message_shows_a_literal_value_below_a_credential(key: Key, value: ob
     assert LEAK not in told
 
 
-def test_a_validation_error_keeps_no_trace_of_its_input(tmp_path: Path):
+def test_a_validation_error_keeps_no_trace_of_its_input(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("credentials: {a: {static: {token: [CANARY-1]}}}\nroutes: {a: {credential: a, upstream: 'https://h.example'}}")
+    path.write_text(
+        "credentials: {a: {static: {token: [CANARY-1]}}}\nroutes: {a: {credential: a, upstream: 'https://h.example'}}"
+    )
     with pytest.raises(ConfigError) as caught:
         load([path], environ={})
     chained = [caught.value, caught.value.__cause__, caught.value.__context__]

@@ -13,28 +13,47 @@ from gateway.model import Address
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [(3, 3.0), (0.25, 0.25), ("45s", 45.0), ("500ms", 0.5), ("5m", 300.0), ("2h", 7200.0), ("1.5 h", 5400.0), ("7", 7.0)],
+    [
+        (3, 3.0),
+        (0.25, 0.25),
+        ("45s", 45.0),
+        ("500ms", 0.5),
+        ("5m", 300.0),
+        ("2h", 7200.0),
+        ("1.5 h", 5400.0),
+        ("7", 7.0),
+    ],
 )
-def test_a_duration_is_seconds_or_has_a_unit(text: object, seconds: float):
+def test_a_duration_is_seconds_or_has_a_unit(text: object, seconds: float) -> None:
     assert values.duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", [-1, "-1s", "s", "1 week", "", True, None, float("inf"), float("nan"), "1e3s", "٣s", [1]])
-def test_anything_else_is_no_duration(text: object):
+@pytest.mark.parametrize(
+    "text", [-1, "-1s", "s", "1 week", "", True, None, float("inf"), float("nan"), "1e3s", "٣s", [1]]
+)
+def test_anything_else_is_no_duration(text: object) -> None:
     with pytest.raises(PydanticCustomError, match="must be a duration"):
         values.duration(text)
 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [(10, 10), ("32MiB", 32 << 20), ("64KiB", 64 << 10), ("1GiB", 1 << 30), ("2MB", 2_000_000), ("5 KB", 5000), ("9B", 9)],
+    [
+        (10, 10),
+        ("32MiB", 32 << 20),
+        ("64KiB", 64 << 10),
+        ("1GiB", 1 << 30),
+        ("2MB", 2_000_000),
+        ("5 KB", 5000),
+        ("9B", 9),
+    ],
 )
-def test_a_size_is_bytes_or_has_a_unit(text: object, size: int):
+def test_a_size_is_bytes_or_has_a_unit(text: object, size: int) -> None:
     assert values.size(text) == size
 
 
 @pytest.mark.parametrize("text", [-1, "32 mib", "1.5MiB", 1.5, "", True, None, "MiB", "9" * 4301])
-def test_anything_else_is_no_size(text: object):
+def test_anything_else_is_no_size(text: object) -> None:
     with pytest.raises(PydanticCustomError, match="must be a size"):
         values.size(text)
 
@@ -49,12 +68,14 @@ def test_anything_else_is_no_size(text: object):
         ("gateway.internal:65535", Address("gateway.internal", 65535)),
     ],
 )
-def test_an_address_is_a_host_and_a_port(text: str, address: Address):
+def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
     assert net.parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["8080", "a:b", "::1:8080", "1.2.3.4.5:80", "h:65536", "[h]:80", "http://h:80", "a b:80", "[::1:80"])
-def test_anything_else_is_no_address(text: str):
+@pytest.mark.parametrize(
+    "text", ["8080", "a:b", "::1:8080", "1.2.3.4.5:80", "h:65536", "[h]:80", "http://h:80", "a b:80", "[::1:80"]
+)
+def test_anything_else_is_no_address(text: str) -> None:
     assert net.parse_address(text) is None
 
 
@@ -85,7 +106,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("text", "allowed"), PLAIN.items(), ids=PLAIN)
-def test_http_without_tls_is_only_for_hosts_that_are_not_public(text: str, allowed: bool):
+def test_http_without_tls_is_only_for_hosts_that_are_not_public(text: str, allowed: bool) -> None:
     assert (net.url_mistake(text) is None) is allowed
 
 
@@ -120,29 +141,37 @@ def test_http_without_tls_is_only_for_hosts_that_are_not_public(text: str, allow
         "https://h/x\n",
     ],
 )
-def test_a_url_that_could_mean_two_things_is_refused(text: str):
+def test_a_url_that_could_mean_two_things_is_refused(text: str) -> None:
     assert net.url_mistake(text) is not None
 
 
 @given(st.text())
-def test_no_text_makes_the_url_check_raise(text: str):
+def test_no_text_makes_the_url_check_raise(text: str) -> None:
     assert net.url_mistake(text) is None or isinstance(net.url_mistake("https://" + text), str | None)
 
 
 @pytest.mark.parametrize("prefix", ["/a", "/a/b", "/a.b", "/~a/-_", "/..a"])
-def test_a_prefix_is_plain_segments(prefix: str):
+def test_a_prefix_is_plain_segments(prefix: str) -> None:
     assert values.prefix_text(prefix) == prefix
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a", "/a/", "//a", "/.", "/..", "/a/./b", "/a%20", "/a?b", "/ä", "/a/.."])
-def test_anything_else_is_no_prefix(prefix: str):
+def test_anything_else_is_no_prefix(prefix: str) -> None:
     with pytest.raises(PydanticCustomError):
         values.prefix_text(prefix)
 
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False)],
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+    ],
 )
-def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool):
+def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
     assert net.is_loopback(host) is expected

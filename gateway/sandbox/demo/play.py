@@ -44,9 +44,9 @@ async def run_demo(*, keep: bool, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="gatepass-demo-") as folder:
         async with Sandbox() as sandbox:
             await _short_lives(sandbox)
-            gateway = await _gateway(sandbox, Path(folder))
-            report.say(f"$ {shlex.join(gateway.command)}")
             try:
+                gateway = await _gateway(sandbox, Path(folder))
+                report.say(f"$ {shlex.join(gateway.command)}")
                 async with gateway, App(gateway.listen) as app:
                     await _play(Stage(sandbox, gateway, app, report))
                     held = _end(report, gateway, time.monotonic() - began)
@@ -65,12 +65,12 @@ async def _short_lives(sandbox: Sandbox) -> None:
 
 async def _gateway(sandbox: Sandbox, folder: Path) -> GatewayProcess:
     overlay = folder / "sandbox.yaml"
-    gateway = GatewayProcess([await _shipped(sandbox, folder), overlay], sandbox.environ(), folder / "gateway.log")
+    gateway = GatewayProcess([await shipped(sandbox, folder), overlay], sandbox.environ(), folder / "gateway.log")
     overlay.write_text(sandbox.overlay(listen=gateway.listen, admin=gateway.admin), encoding="utf-8")
     return gateway
 
 
-async def _shipped(sandbox: Sandbox, folder: Path) -> Path:
+async def shipped(sandbox: Sandbox, folder: Path) -> Path:
     """Return the checkout's config.yaml; outside a checkout what `gatepass init` writes for the same vendors."""
     if SHIPPED.exists():
         return SHIPPED
