@@ -32,6 +32,8 @@ class Param:
     secret: bool
     required: bool
     default: str | None = None
+    example: str | None = None
+    """A value to begin with, for what is chosen rather than kept secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,22 @@ def profile(name: str) -> Profile:
 
 def _param(name: str, node: Node) -> Param:
     values = {key: child.value for key, child in node.entries.items()}
-    if values.get("type") not in {"secret", "plain"} or set(values) - {"type", "help", "required", "default"}:
+    if values.get("type") not in {"secret", "plain"} or set(values) - {
+        "type",
+        "help",
+        "required",
+        "default",
+        "example",
+    }:
         raise ValueError(f"parameter {name} is declared wrongly")
-    default = values.get("default")
+    default, example = values.get("default"), values.get("example")
     return Param(
         name,
         str(values["help"]),
         secret=values["type"] == "secret",
         required=values.get("required") is True,
         default=None if default is None else str(default),
+        example=None if example is None else str(example),
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = """\
 # Gatepass: {count} behind one base URL. Apps call http://<listen>/<route>/<the vendor's own path>.
-# Every key: docs/configuration.md. Check it: `gatepass check`. For fewer vendors: `gatepass init NAME NAME`.
+# Every key: docs/configuration.md. Check it: `gatepass check`. For fewer vendors: `gatepass init {init}`.
 
 listen: ${{GATEPASS_LISTEN:-127.0.0.1:8080}}   # for apps; beyond loopback it wants `clients`, or `access: open`
 admin: ${{GATEPASS_ADMIN:-127.0.0.1:9090}}     # health, metrics and status, for operators
@@ -32,8 +32,6 @@ ROUTES = """
 routes:                                      # upstream, limits and denied paths come from the credential's profile
 """
 NUMBERS = {1: "a vendor", 2: "two vendors", 3: "three vendors", 4: "four vendors", 5: "five vendors"}
-EXAMPLES = {"scope": "document_read document_write"}
-"""Parameters that are chosen rather than kept: written out, to be edited."""
 
 
 def profiles() -> Mapping[str, str]:
@@ -53,7 +51,7 @@ def starter(vendors: Sequence[str]) -> str:
     if unknown or not vendors:
         raise ConfigError(unknown or [Problem("profiles", 0, "", "name at least one of " + ", ".join(known))])
     names = list(dict.fromkeys(vendors))
-    head = HEAD.format(count=NUMBERS.get(len(names), f"{len(names)} vendors"), first=names[0])
+    head = HEAD.format(count=NUMBERS.get(len(names), f"{len(names)} vendors"), first=names[0], init=" ".join(names[:2]))
     blocks = "".join(_credential(name) for name in names)
     return head + blocks + ROUTES + "".join(f"  {name}: {{credential: {name}}}\n" for name in names)
 
@@ -63,6 +61,6 @@ def _credential(name: str) -> str:
     lines = [f"  {name}:", f"    profile: {name}"]
     for param in shipped.profile(name).params.values():
         if param.required:
-            value = EXAMPLES.get(param.name) or f"${{{prefix}_{param.name.upper()}}}"
+            value = param.example or f"${{{prefix}_{param.name.upper()}}}"
             lines.append(f"    {param.name}: {value}")
     return "\n".join(lines) + "\n"

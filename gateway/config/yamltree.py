@@ -76,6 +76,9 @@ def read_text(text: str, name: str, problems: Problems) -> Node | None:
         line = text.count("\n", 0, error.position) + 1
         problems.add(Mark(name, line), (), "holds a character that YAML does not allow")
         return None
+    except RecursionError:
+        problems.add(Mark(name, 1), (), "is nested too deeply")
+        return None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = error.problem or error.context or "is not YAML"

@@ -64,7 +64,8 @@ class Akiba(Vendor):
         """Take a form by POST: Basic proves the client, except in literal mode, where three fields do."""
         if request.method != "POST":
             raise Refusal(405, self.error_body(405, "Given request method is not supported"), {"Allow": "POST"})
-        self._check_ban()
+        if self._banned():
+            raise oauth_error(400, "invalid_request", _BANNED)
         try:
             form = await read_form(request)
         except BadForm as bad:
@@ -134,7 +135,8 @@ class Akiba(Vendor):
 
     def before(self, request: web.Request) -> None:  # noqa: ARG002 - all requests count alike
         """The ban comes first, then the hourly limit."""
-        self._check_ban()
+        if self._banned():
+            raise Refusal(403, self.error_body(403, _BANNED))
         hour = self.clock.monotonic() - 3600
         while self._seen and self._seen[0] < hour:
             self._seen.popleft()
@@ -152,15 +154,14 @@ class Akiba(Vendor):
         response.headers["RateLimit-Limit"] = str(HOURLY)
         response.headers["RateLimit-Remaining"] = str(max(0, HOURLY - len(self._seen)))
 
-    def _check_ban(self) -> None:
+    def _banned(self) -> bool:
         now = self.clock.monotonic()
         while self._errors and self._errors[0] < now - BAN_WINDOW:
             self._errors.popleft()
         if len(self._errors) > BAN_AFTER:
             self._banned_until = now + BAN_TIME
             self._errors.clear()
-        if self.switches.ip_ban and now < self._banned_until:
-            raise Refusal(403, self.error_body(403, _BANNED))
+        return self.switches.ip_ban and now < self._banned_until
 
     def api_routes(self) -> list[web.RouteDef]:
         """The endpoints whose path is documented, and one outside of every scope."""

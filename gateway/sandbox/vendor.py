@@ -184,7 +184,7 @@ class Vendor(ABC):
         """Look at an API request before anything else (limits, Origin). May raise Refusal."""
 
     def after(self, status: int) -> None:  # noqa: B027 - a hook
-        """Look at the answer's status."""
+        """Look at an answer's status, the API's or a refusal of the token endpoint."""
 
     def decorate(self, response: web.StreamResponse) -> None:  # noqa: B027 - a hook
         """Add the vendor's own fields to an answer of the API."""
@@ -262,11 +262,11 @@ class Vendor(ABC):
 
         return token
 
-    @staticmethod
-    async def _refusable(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _refusable(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except Refusal as refusal:
+            self.after(refusal.status)
             return refusal.response()
 
     async def _elsewhere(self, _request: web.Request) -> web.Response:

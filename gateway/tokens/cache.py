@@ -126,7 +126,9 @@ class TokenCache:
             CredentialRefused: the vendor refuses the credential.
             TokenMalformed: the token endpoint's answer was unusable.
         """
-        deadline = self._now() + self.token_timeout
+        return await self._get(self._now() + self.token_timeout)
+
+    async def _get(self, deadline: float) -> Token:
         while not self._closed:
             token = self.current()
             if token is not None:
@@ -139,7 +141,7 @@ class TokenCache:
                 raise self._overdue()
         if self._successor is None:
             raise TokenUnavailable(reason="the credential is no longer in use")
-        return await self._successor.get()
+        return await self._successor._get(deadline)  # noqa: SLF001 - its own kind; the deadline stays the waiter's
 
     def accepted(self, token: Token) -> None:
         """The vendor took `token`: if it refuses it later, a new one will help."""

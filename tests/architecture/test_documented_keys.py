@@ -14,7 +14,7 @@ from tests.kit.configuration import ROOT
 
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 VENDORS = (ROOT / "docs" / "vendors.md").read_text("utf-8")
-ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z0-9_.*\[\]]+)` \|", re.MULTILINE)
 
 
 @pytest.mark.parametrize("key", keys(), ids=lambda key: key.path)

@@ -230,6 +230,18 @@ async def whoami(session: aiohttp.ClientSession, sandbox: Sandbox, answer: dict[
         return response.status
 
 
+async def test_akiba_bans_whoever_errs_too_often_at_its_token_endpoint(
+    sandbox: Sandbox, session: aiohttp.ClientSession
+) -> None:
+    """The reason why a gateway must not go on asking with a wrong secret."""
+    await sandbox.akiba.set(ip_ban=True)
+    good = documented(sandbox, "akiba")
+    assert {(await ask(session, wrong_proof(good)))[0] for _ in range(33)} == {401}
+    status, answer = await ask(session, good)
+    assert (status, answer["error"]) == (400, "invalid_request")
+    assert "try again later" in answer["error_description"]
+
+
 async def test_akiba_read_literally_wants_its_three_fields_and_no_basic(
     sandbox: Sandbox, session: aiohttp.ClientSession
 ) -> None:

@@ -63,8 +63,8 @@ TABLE = {
         "config.yaml:1: credentials.a.client_secret: is missing: client secret, from the same page",
     ),
     "parameter that nothing uses": (
-        "credentials: {a: {profile: uqudo, client_id: i, client_secret: s, grant: {request: {form: {client_secret: null}}}}}\n"
-        + ROUTE,
+        "credentials: {a: {profile: uqudo, client_id: i, client_secret: s, "
+        "grant: {request: {form: {client_secret: null}}}}}\n" + ROUTE,
         "config.yaml:1: credentials.a.client_secret: is given, but nothing uses it any more",
     ),
     "missing variable": (
@@ -73,13 +73,17 @@ TABLE = {
     ),
     "missing file": (
         f"credentials: {{a: {{static: {{token: '${{file:/no/such}}'}}}}}}\n{ROUTE}",
-        "config.yaml:1: credentials.a.static.token: file /no/such cannot be read: no such file or directory "
-        "(needed by route a)",
+        (
+            "config.yaml:1: credentials.a.static.token: file /no/such cannot be read: no such file or directory "
+            "(needed by route a)"
+        ),
     ),
     "open brace": (
         f"credentials: {{a: {{static: {{token: '${{NOPE'}}}}}}\n{ROUTE}",
-        "config.yaml:1: credentials.a.static.token: a `${` has no `}`; write `$${` for the characters themselves "
-        "(needed by route a)",
+        (
+            "config.yaml:1: credentials.a.static.token: a `${` has no `}`; write `$${` for the characters themselves "
+            "(needed by route a)"
+        ),
     ),
     "shell syntax that is not ours": (
         f"credentials: {{a: {{static: {{token: '${{NOPE:?no}}'}}}}}}\n{ROUTE}",
@@ -107,17 +111,24 @@ TABLE = {
     ),
     "two places for a life": (
         grant(f"{{{URL}}}", "{expires: {in: a, after: 3}}"),
-        "config.yaml:1: credentials.a.grant.response.expires: wants exactly one of in, in_ms, at, jwt, after; "
-        "write null at the others",
+        (
+            "config.yaml:1: credentials.a.grant.response.expires: wants exactly one of in, in_ms, at, jwt, after; "
+            "write null at the others"
+        ),
     ),
     "no place for a life": (
         grant(f"{{{URL}}}", "{expires: {fallback: 3m}}"),
-        "config.yaml:1: credentials.a.grant.response.expires: wants exactly one of in, in_ms, at, jwt, after; "
-        "write null at the others",
+        (
+            "config.yaml:1: credentials.a.grant.response.expires: wants exactly one of in, in_ms, at, jwt, after; "
+            "write null at the others"
+        ),
     ),
     "two bodies": (
         grant(f"{{{URL}, form: {{a: b}}, json: {{}}}}"),
-        "config.yaml:1: credentials.a.grant.request: has both `form` and `json`; write null at the one that you do not want",
+        (
+            "config.yaml:1: credentials.a.grant.request: has both `form` and `json`; write null at the one "
+            "that you do not want"
+        ),
     ),
     "body of a GET": (
         grant(f"{{{URL}, method: GET, form: {{a: b}}}}"),
@@ -129,8 +140,10 @@ TABLE = {
     ),
     "colon in a raw user name": (
         grant(f"{{{URL}, basic: {{username: 'u:v', password: p, encode: raw}}}}"),
-        "config.yaml:1: credentials.a.grant.request.basic: username holds a colon, which `encode: raw` cannot carry; "
-        "use `encode: form`",
+        (
+            "config.yaml:1: credentials.a.grant.request.basic: username holds a colon, which `encode: raw` cannot carry"
+            "; use `encode: form`"
+        ),
     ),
     "header name": (
         grant(f"{{{URL}, headers: {{'X Y': a}}}}"),
@@ -138,7 +151,10 @@ TABLE = {
     ),
     "header value": (
         grant(f'{{{URL}, headers: {{X: "a\\r\\nY: b"}}}}'),
-        "config.yaml:1: credentials.a.grant.request.headers: X: is no header value: only visible ASCII, with spaces inside",
+        (
+            "config.yaml:1: credentials.a.grant.request.headers: X: is no header value: only visible ASCII, "
+            "with spaces inside"
+        ),
     ),
     "framing header": (
         grant(f"{{{URL}, headers: {{Content-Length: 3}}}}"),
@@ -150,12 +166,17 @@ TABLE = {
     ),
     "token URL without TLS": (
         grant("{url: 'http://auth.example.com/token'}"),
-        "config.yaml:1: credentials.a.grant.request.url: must be https:// (http:// is only for loopback, "
-        "private addresses and local names)",
+        (
+            "config.yaml:1: credentials.a.grant.request.url: must be https:// (http:// is only for loopback, "
+            "private addresses and local names)"
+        ),
     ),
     "upstream without TLS": (
         route("credential: a, upstream: 'http://api.example.com'"),
-        "config.yaml:2: routes.a.upstream: must be https:// (http:// is only for loopback, private addresses and local names)",
+        (
+            "config.yaml:2: routes.a.upstream: must be https:// (http:// is only for loopback, private "
+            "addresses and local names)"
+        ),
     ),
     "no route": (
         "credentials: {a: {static: {token: t}}}",
@@ -185,8 +206,10 @@ TABLE = {
     ),
     "hop-by-hop injection": (
         route("upstream: 'https://h.example', inject: [{header: Connection, credential: a}]"),
-        "config.yaml:2: routes.a.inject[0]: the header Connection cannot be injected: "
-        "it belongs to the connection or to the message",
+        (
+            "config.yaml:2: routes.a.inject[0]: the header Connection cannot be injected: "
+            "it belongs to the connection or to the message"
+        ),
     ),
     "format without a token": (
         route(UP + ", format: 'Bearer'"),
@@ -202,7 +225,10 @@ TABLE = {
     ),
     "two authors of Authorization": (
         route(UP + ", authorization: pass"),
-        "config.yaml:2: routes.a: `authorization: pass` and a token in Authorization exclude each other; name another `header`",
+        (
+            "config.yaml:2: routes.a: `authorization: pass` and a token in Authorization exclude each "
+            "other; name another `header`"
+        ),
     ),
     "passing Authorization as a header": (
         route(UP + ", pass_headers: [Authorization]"),
@@ -241,8 +267,10 @@ TABLE = {
     "list expected": (static("clients: {a: b}"), "config.yaml:3: clients: must be a list: [a, b]"),
     "public port without clients": (
         static("listen: 0.0.0.0:80"),
-        "config.yaml:3: listen: is not loopback, and no client is known: add `clients` (`gatepass keys new NAME` makes "
-        "a key), or say `access: open`",
+        (
+            "config.yaml:3: listen: is not loopback, and no client is known: add `clients` (`gatepass keys new NAME` "
+            "makes a key), or say `access: open`"
+        ),
     ),
     "one address for both ports": (
         static("admin: 127.0.0.1:8080"),
@@ -250,11 +278,17 @@ TABLE = {
     ),
     "client without a key": (
         static("clients: [{name: a}]"),
-        "config.yaml:3: clients[0]: needs exactly one of key_sha256 and keys_sha256 (`gatepass keys new NAME` prints a hash)",
+        (
+            "config.yaml:3: clients[0]: needs exactly one of key_sha256 and keys_sha256 (`gatepass keys new "
+            "NAME` prints a hash)"
+        ),
     ),
     "key that is no hash": (
         static("clients: [{name: a, key_sha256: abc}]"),
-        "config.yaml:3: clients[0].key_sha256: must be the 64 hex digits of a SHA-256; `gatepass keys new NAME` prints one",
+        (
+            "config.yaml:3: clients[0].key_sha256: must be the 64 hex digits of a SHA-256; `gatepass keys "
+            "new NAME` prints one"
+        ),
     ),
     "two clients of one name": (
         static(f"clients: [{{name: a, key_sha256: '{KEY}'}}, {{name: a, key_sha256: '{'1' * 64}'}}]"),
@@ -274,7 +308,10 @@ TABLE = {
     ),
     "key that cannot sign": (
         grant(f"{{{URL}, form: {{}}, assertion: {{key: x, algorithm: ES256, issuer: i, audience: a}}}}"),
-        "config.yaml:1: credentials.a.grant.request.assertion: key is no private key (PEM, without passphrase) for ES256",
+        (
+            "config.yaml:1: credentials.a.grant.request.assertion: key is no private key (PEM, without "
+            "passphrase) for ES256"
+        ),
     ),
     "authority that is not there": (
         grant(f"{{{URL}, ca_file: /no/such.pem}}"),
@@ -320,7 +357,7 @@ def test_a_mistake_in_the_second_file_names_the_second_file(tmp_path: Path) -> N
 
 
 def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="config.yaml: cannot be read: no such file or directory"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read: no such file or directory"):
         load([tmp_path / "config.yaml"], environ={})
 
 
@@ -333,6 +370,7 @@ BROKEN = {
     "two documents": ("a: 1\n---\nb: 2\n", "config.yaml:2: "),
     "not a mapping": ("- a\n", "config.yaml:1: must be a mapping: key: value"),
     "tab": ("a:\n\tb: 1\n", "config.yaml:2: "),
+    "bottomless": ("a: " + "[" * 5000, "config.yaml:1: is nested too deeply"),
     "control character": ("a: 1\nb: \x01\n", "config.yaml:2: holds a character that YAML does not allow"),
 }
 

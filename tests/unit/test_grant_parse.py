@@ -126,7 +126,9 @@ def test_a_401_without_a_word_is_a_refusal() -> None:
 
 
 def test_a_status_of_the_recipe_is_a_refusal() -> None:
-    assert isinstance(failure(b"", 418, dataclasses.replace(RESPONSE, refused_statuses=frozenset({418}))), CredentialRefused)
+    assert isinstance(
+        failure(b"", 418, dataclasses.replace(RESPONSE, refused_statuses=frozenset({418}))), CredentialRefused
+    )
 
 
 @pytest.mark.parametrize(

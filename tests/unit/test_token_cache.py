@@ -630,7 +630,12 @@ async def test_status_says_how_it_stands() -> None:
     await bench.clock.settle()
     await bench.fail(TokenMalformed(reason="not JSON"))
     status = bench.cache.status("acme")
-    assert (status.state, status.tried, status.reason, status.consecutive_failures) == ("malformed", True, "not JSON", 1)
+    assert (status.state, status.tried, status.reason, status.consecutive_failures) == (
+        "malformed",
+        True,
+        "not JSON",
+        1,
+    )
     assert status.next_attempt_in == pytest.approx(0.5, abs=0.3)
     bench.source.answer = lambda: bench.source.token(600)
     await bench.clock.advance(30)
