@@ -9,7 +9,6 @@ from __future__ import annotations
 import ssl
 from typing import Any, ClassVar, Literal, Self, get_origin
 
-import jwt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.config import fields as f  # noqa: TC001 - pydantic reads the annotations at run time
@@ -75,6 +74,8 @@ class AssertionKeys(Keys):
     @model_validator(mode="after")
     def key_can_sign(self) -> Self:
         """Try the key now rather than at the first fetch."""
+        import jwt  # noqa: PLC0415 - a fifth of a second of start-up that few configurations need
+
         try:
             key = jwt.get_algorithm_by_name(self.algorithm).prepare_key(self.key.reveal())
         except (ValueError, TypeError, jwt.InvalidKeyError):

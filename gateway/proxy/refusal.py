@@ -37,15 +37,17 @@ async def is_refusal(
         document = orjson.loads(x.prefetched)
     except orjson.JSONDecodeError:
         return False
-    return any(_at(document, sign.path or "") in sign.values for sign in signs)
+    return any(not sign.values.isdisjoint(_words(document, sign.path or "")) for sign in signs)
 
 
-def _at(document: object, path: str) -> str | None:
+def _words(document: object, path: str) -> list[str]:
+    """Return the string at a dotted path, or the strings of the list there."""
     for step in path.split("."):
         if isinstance(document, list) and step.isdigit() and int(step) < len(document):
             document = document[int(step)]
         elif isinstance(document, dict):
             document = document.get(step)
         else:
-            return None
-    return document if isinstance(document, str) else None
+            return []
+    words = document if isinstance(document, list) else [document]
+    return [word for word in words if isinstance(word, str)]

@@ -438,7 +438,7 @@ class TokenCache:
         now, token, started = self._now(), self.peek(), self._started
         wanted = token is None and (self._demand or len(self._room) > 0)
         self._fetch, self._failure, self._wall_failure = None, error, self._clock.wall()
-        self._pace.failed(error)
+        self._pace.failed(error, seconds_left(token, now))
         self._floor = max(started + self.recipe.credential.min_interval, now + (error.retry_after or 0.0))
         self._eager_at = started + self._pace.delay(error, eager=True)
         at = self._eager_at if wanted else started + self._pace.delay(error, eager=False)

@@ -45,6 +45,8 @@ TIMEOUT_FACTOR = 3.0
 PATIENCE = 12
 """Failures in a row (half a minute of eager attempts) after which the endpoint's own kind of trouble is believed: an
 endpoint that only became slow gets its full time-out again, a client error that stays is asked about less often."""
+LONG_EVERY = 8
+"""From then on one attempt in this many gets the full time-out while there is no token."""
 _STICKY_SHARE = 0.25
 """After a token came back unchanged, the next attempt comes when this share of its remaining life is left."""
 
@@ -64,7 +66,7 @@ class Pace:
         self.failures = 0
         """Failed fetches in a row."""
         self._chance = chance
-        self._timeouts = 0
+        self._timeouts = self._bare_timeouts = 0
         self._last_good: float | None = None
         self._durations: deque[float] = deque(maxlen=5)
         self._sticky: float | None = None
@@ -78,14 +80,16 @@ class Pace:
 
     def succeeded(self, duration: float) -> None:
         """A fetch took `duration` seconds and brought a token."""
-        self.failures = self._timeouts = 0
+        self.failures = self._timeouts = self._bare_timeouts = 0
         self._last_good = duration
         self._durations.append(duration)
 
-    def failed(self, error: TokenError) -> None:
-        """A fetch failed."""
+    def failed(self, error: TokenError, left: float = 0.0) -> None:
+        """A fetch failed while the token in hand lived `left` more seconds."""
         self.failures += 1
-        self._timeouts = self._timeouts + 1 if isinstance(error, TokenEndpointTimeout) else 0
+        late = isinstance(error, TokenEndpointTimeout)
+        self._timeouts = self._timeouts + 1 if late else 0
+        self._bare_timeouts = self._bare_timeouts + 1 if late and left <= 0 else 0
 
     def unchanged(self, left: float) -> None:
         """A token with `left` seconds to live was handed back as it was: come back nearer to its end."""
@@ -125,14 +129,15 @@ class Pace:
         """Return the time-out of the next fetch, while the token in hand lives `left` more seconds (0: there is none).
 
         Three times the last good duration. An endpoint that became slow for good must not be cut off for ever, so the
-        bound grows again: at once while a token lives and nobody waits, else on every other attempt after `PATIENCE`.
+        bound grows again: at once while a token lives and nobody waits, else now and then after `PATIENCE` attempts,
+        since recovery from a mere hang is as quick as these attempts are short.
         """
         if self._last_good is None and not self._timeouts:
             return self.ceiling
         base = max(LEAST_TIMEOUT, TIMEOUT_FACTOR * (self._last_good or 0.0))
         if left > 0:
             return min(self.ceiling, max(base, min(base * 2.0 ** min(self._timeouts, 8), left)))
-        if self._timeouts >= PATIENCE and self._timeouts % 2 == 0:
+        if self._bare_timeouts >= PATIENCE and (self._bare_timeouts - PATIENCE) % LONG_EVERY == 0:
             return self.ceiling
         return min(self.ceiling, base)
 

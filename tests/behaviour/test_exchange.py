@@ -124,7 +124,10 @@ async def test_an_unusable_request_id_is_replaced(given: str) -> None:
 RESPONSES = {
     "sized": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
     "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
-    "chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nT: 1\r\n\r\n", b"hello"),
+    "chunked": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nT: 1\r\n\r\n",
+        b"hello",
+    ),
     "until close": (b"HTTP/1.1 200 OK\r\n\r\nhello", b"hello"),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
     "304": (b"HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 5\r\n\r\n", b""),

@@ -167,8 +167,16 @@ def test_more_time_is_not_given_beyond_the_end_of_the_token() -> None:
 
 
 def test_an_endpoint_that_became_slow_for_good_is_not_cut_off_for_ever() -> None:
-    """Short attempts first, so that recovery from a hang stays quick; then every other one is long."""
-    assert [timed_out(n).timeout(0.0) for n in (1, 11, 12, 13, 14)] == [2.0, 2.0, 10.0, 2.0, 10.0]
+    """Short attempts first, so that recovery from a hang stays quick; then one in eight is long."""
+    assert [timed_out(n).timeout(0.0) for n in (1, 11, 12, 13, 19, 20)] == [2.0, 2.0, 10.0, 2.0, 2.0, 10.0]
+
+
+def test_time_outs_while_a_token_lived_do_not_count_towards_long_attempts_after_it() -> None:
+    one = pace()
+    one.succeeded(0.1)
+    for _ in range(20):
+        one.failed(TokenEndpointTimeout(), 30.0)
+    assert one.timeout(0.0) == 2.0
 
 
 # ---------------------------------------------------------------------------------------------------------- forced fetches

@@ -102,7 +102,9 @@ LIMITS = {
     "a field of 9 KiB": f"GET /v/a HTTP/1.1\r\nHost: x\r\nX: {'y' * 9216}\r\n\r\n",
     "a name of 9 KiB": f"GET /v/a HTTP/1.1\r\nHost: x\r\n{'X' * 9216}: y\r\n\r\n",
     "a target of 17 KiB": f"GET /v/{'a' * 17408} HTTP/1.1\r\nHost: x\r\n\r\n",
-    "65 KiB in all": "GET /v/a HTTP/1.1\r\nHost: x\r\n" + "".join(f"X{i}: {'y' * 7000}\r\n" for i in range(10)) + "\r\n",
+    "65 KiB in all": "GET /v/a HTTP/1.1\r\nHost: x\r\n"
+    + "".join(f"X{i}: {'y' * 7000}\r\n" for i in range(10))
+    + "\r\n",
 }
 
 

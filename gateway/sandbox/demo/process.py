@@ -49,6 +49,7 @@ class GatewayProcess:
         self._configs = configs
         self._environ = {**os.environ, **environ}
         self._process: asyncio.subprocess.Process | None = None
+        self._answer = "nobody listens on the admin port"
 
     @property
     def command(self) -> list[str]:
@@ -67,7 +68,7 @@ class GatewayProcess:
         except BaseException as error:
             await self._stop()
             if isinstance(error, TimeoutError):
-                raise GatewayDied(f"not ready after {READY_WITHIN:.0f} s\n{self.tail()}") from error
+                raise GatewayDied(f"not ready after {READY_WITHIN:.0f} s: {self._answer}\n{self.tail()}") from error
             raise
         self.ready_after = time.monotonic() - began
         return self
@@ -83,6 +84,7 @@ class GatewayProcess:
                 self.check()
                 try:
                     async with session.get(f"http://{self.admin}/readyz") as response:
+                        self._answer = await response.text()
                         if response.status == 200:  # noqa: PLR2004 - OK
                             return
                 except aiohttp.ClientConnectionError:

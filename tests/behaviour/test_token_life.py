@@ -1,0 +1,266 @@
+"""A token's life that no app notices: the whole gateway in front of the emulated vendors, under load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from time import perf_counter
+
+import pytest
+
+from tests.kit.town import Load, ask, town, warm
+from tests.kit.wire import connect, get, post
+
+VENDORS = ["hypersign", "akiba", "uqudo", "idfy"]
+
+
+async def test_a_thousand_first_requests_make_one_token_request() -> None:
+    """And the app that came first, and for whom the fetch was started, goes away meanwhile."""
+    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+        await sandbox.uqudo.set(latency=0.5)
+        apps = [await connect(it.address) for _ in range(1000)]
+        await apps[0].send(get("/uqudo/sandbox/status/200"))
+        while sandbox.uqudo.counters.token_requests == 0:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(app.send(get("/uqudo/sandbox/status/200")) for app in apps[1:]))
+        apps[0].reset()
+        statuses = Counter([(await app.message()).status for app in apps[1:]])
+        assert statuses == {200: 999}
+        assert sandbox.uqudo.counters.token_requests == 1
+
+
+async def _steady(life: float, lives: int) -> None:
+    """Four routes under load while every token runs out `lives` times; two endpoints take a quarter of a life."""
+    async with town() as (it, sandbox):
+        for index, vendor in enumerate(sandbox.vendors.values()):
+            await vendor.set(life=life, latency=life * (0.25 if index % 2 else 0.4 / 3))
+        for vendor in sandbox.vendors.values():
+            vendor.revoke()
+        await warm(it)
+        await asyncio.sleep(life / 2)
+        for name in VENDORS:  # the tokens of the start are gone: from here on only short ones
+            await ask(it, name)
+        waits = {name: it.metric("gatepass_token_waits_total", credential=name) for name in VENDORS}
+        for vendor in sandbox.vendors.values():
+            vendor.reset_counters()
+        async with Load(it, VENDORS) as load:
+            await asyncio.sleep(life * lives)
+        assert load.failures == 0
+        assert load.total > 100 * lives * life
+        for name, vendor in sandbox.vendors.items():
+            assert vendor.counters.api_401s == 0
+            assert it.metric("gatepass_token_waits_total", credential=name) == waits[name]
+            assert lives <= vendor.counters.token_requests <= 2 * lives + 1
+
+
+async def test_ten_lives_under_load_are_not_noticed() -> None:
+    """Lives of a second: no failure, no vendor 401, nobody waits, at most two token requests a life."""
+    await _steady(1.0, 10)
+
+
+@pytest.mark.long
+async def test_ten_lives_of_three_seconds_are_not_noticed() -> None:
+    """The same with lives of 3 s and endpoints that take 400 ms and 750 ms."""
+    await _steady(3.0, 10)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "reset", "500", "503", "hang"])
+async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefly(fault: str) -> None:
+    """Then each request is refused at once, and served again soon after the endpoint is back."""
+    async with town() as (it, sandbox):
+        vendor = sandbox.idfy
+        await warm(it)
+        # A fetch has 2 s at the least: one that hangs must have the time to fail while the token lives.
+        life = 5.0 if fault == "hang" else 1.5
+        await vendor.set(life=life)
+        vendor.revoke()
+        assert (await ask(it, vendor))[0] == 200
+        issued = perf_counter()
+        await vendor.set(token_fault=fault)
+        vendor.reset_counters()
+        async with Load(it, ["idfy"]) as load:
+            await asyncio.sleep(issued + life - 0.15 - perf_counter())
+        assert load.failures == 0
+        await asyncio.sleep(issued + life + 0.1 - perf_counter())
+        for _ in range(30):
+            status, seconds, fields = await ask(it, vendor)
+            assert status == 503
+            assert seconds < 0.05
+            assert int(fields[b"retry-after"]) >= 1
+            assert b'next-hop="token-endpoint:idfy"' in fields[b"proxy-status"]
+            await asyncio.sleep(0.02)
+        assert vendor.counters.token_requests <= 10
+        await vendor.set(token_fault="none")
+        back = perf_counter()
+        while (await ask(it, vendor))[0] != 200:
+            assert perf_counter() - back < 3
+            await asyncio.sleep(0.02)
+
+
+async def test_who_waits_for_a_slow_first_fetch_is_refused_at_its_own_deadline_and_the_fetch_goes_on() -> None:
+    """`token_timeout` bounds the wait of a request, not the token request."""
+    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+        it.gateway.tokens._caches[next(iter(it.gateway.tokens._tokens["uqudo"].recipe.keys)),].token_timeout = 0.3
+        await sandbox.uqudo.set(latency=0.8)
+        status, seconds, _ = await ask(it, "uqudo")
+        assert status == 503
+        assert 0.25 < seconds < 0.7
+        assert (await ask(it, "uqudo"))[1] < 0.05
+        await asyncio.sleep(0.7)
+        assert (await ask(it, "uqudo"))[0] == 200
+        assert sandbox.uqudo.counters.token_requests == 1
+
+
+@pytest.mark.parametrize("fault", ["invalid_client_400", "invalid_client_401", "invalid_client_403"])
+async def test_a_refused_credential_is_permanent_and_asked_about_once_a_minute(fault: str) -> None:
+    """502 `credential_refused`, and no vendor has a reason to ban our address."""
+    async with town(akiba={"keep_warm": "never"}) as (it, sandbox):
+        await sandbox.akiba.set(token_fault=fault)
+        for _ in range(50):
+            status, _, fields = await ask(it, "akiba")
+            assert status == 502
+            assert b'details="credential_refused"' in fields[b"proxy-status"]
+        assert sandbox.akiba.counters.token_requests == 1
+        (akiba,) = [status for status in it.gateway.tokens.status() if status.name == "akiba"]
+        assert akiba.state == "refused"
+        assert akiba.next_attempt_in is not None
+        assert 50 < akiba.next_attempt_in < 95
+
+
+UNUSABLE = [
+    "html", "empty", "truncated", "not_json", "json_list", "oversized", "error_in_200", "no_token", "empty_token",
+    "number_token", "list_token", "crlf_token", "non_ascii_token", "mac",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+async def test_nothing_of_an_unusable_answer_reaches_vendor_log_or_app(fault: str) -> None:
+    """502 `token_malformed`; the API is never called."""
+    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+        await sandbox.uqudo.set(token_fault=fault)
+        app = await connect(it.address)
+        await app.send(get("/uqudo/sandbox/echo"))
+        answer = await app.message()
+        assert answer.status == 502
+        assert b'"code":"token_malformed"' in answer.body
+        assert sandbox.uqudo.counters.api_requests == 0
+        said = it.log + answer.body.decode()
+        for token in sandbox.uqudo.ledger.all():
+            assert token.value.reveal() not in said
+        for trace in ("Maintenance", "<html", "X-Injected", "temporarily_unavailable_"):
+            assert trace not in said
+
+
+async def test_a_redirect_of_a_token_endpoint_is_not_followed() -> None:
+    """No secret leaves for another address."""
+    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+        await sandbox.uqudo.set(token_fault="redirect")
+        assert (await ask(it, "uqudo"))[0] in {502, 503}
+        assert sandbox.uqudo.counters.redirects_followed == 0
+
+
+async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetch() -> None:
+    """Each is sent again once, with the one new token."""
+    async with town(uqudo={"keep_warm": "always"}) as (it, sandbox):
+        await warm(it)
+        await ask(it, "uqudo")
+        sandbox.uqudo.reset_counters()
+        await sandbox.uqudo.set(api_latency=0.3)
+        apps = [await connect(it.address) for _ in range(100)]
+        for app in apps:
+            await app.send(post("/uqudo/sandbox/sink", b"x" * 2000))
+        await asyncio.sleep(0.1)
+        sandbox.uqudo.revoke()
+        assert Counter([(await app.message()).status for app in apps]) == {200: 100}
+        assert sandbox.uqudo.counters.token_requests == 1
+        assert sandbox.uqudo.counters.api_requests == 200
+        assert it.metric("gatepass_replays_total", route="uqudo", outcome="sent") == 100
+
+
+async def test_the_same_route_revoked_three_times_in_two_seconds_is_not_noticed() -> None:
+    """Three fetches, no 401 at an app."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        await ask(it, "idfy")
+        sandbox.idfy.reset_counters()
+        async with Load(it, ["idfy"], apps=4) as load:
+            for _ in range(3):
+                await asyncio.sleep(0.4)
+                sandbox.idfy.revoke()
+            await asyncio.sleep(0.4)
+        assert load.failures == 0
+        assert sandbox.idfy.counters.token_requests == 3
+
+
+async def test_a_vendor_that_says_401_to_everything_costs_its_token_endpoint_little() -> None:
+    """And its own body reaches the app."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        await sandbox.uqudo.set(api_fault="401")
+        sandbox.uqudo.reset_counters()
+        async with Load(it, ["uqudo"], apps=10, pause=0) as load:
+            await asyncio.sleep(2)
+        assert set(load.statuses["uqudo"]) == {401}
+        assert sandbox.uqudo.counters.token_requests <= 2
+        app = await connect(it.address)
+        await app.send(get("/uqudo/sandbox/echo"))
+        assert b"invalid_token" in (await app.message()).body
+        assert (await ask(it, "idfy"))[0] == 200
+
+
+async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_next_request_is_fine() -> None:
+    """The token is gone from the cache although this request could not be saved."""
+    async with town(routes={"uqudo": {"replay": {"up_to": "64KiB"}}}) as (it, sandbox):
+        await warm(it)
+        await ask(it, "uqudo")
+        await sandbox.uqudo.set(api_latency=0.2)
+        sandbox.uqudo.revoke()
+        app = await connect(it.address)
+        await app.send(post("/uqudo/sandbox/sink", b"x" * 200_000))
+        assert (await app.message()).status == 401
+        assert (await ask(it, "uqudo"))[0] == 200
+
+
+async def test_a_403_fetches_nothing() -> None:
+    """It says that we may not, not that the token is old."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        await sandbox.idfy.set(api_fault="403")
+        sandbox.idfy.reset_counters()
+        for _ in range(5):
+            assert (await ask(it, "idfy"))[0] == 403
+        assert sandbox.idfy.counters.token_requests == 0
+
+
+@pytest.mark.parametrize("where", ["token endpoint hangs", "token endpoint refuses", "API hangs", "API resets"])
+async def test_one_vendors_trouble_is_not_the_others(where: str) -> None:
+    """No failure and no wait on the other three routes."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        port, _, fault = where.rpartition(" ")
+        kind = {"hangs": "hang", "refuses": "refuse", "resets": "reset"}[fault]
+        await sandbox.idfy.set(**({"api_fault": kind} if port == "API" else {"token_fault": kind}))
+        sandbox.idfy.revoke()
+        troubled = [asyncio.create_task(ask(it, "idfy")) for _ in range(50)]
+        async with Load(it, VENDORS[:3], apps=3) as load:
+            await asyncio.sleep(1)
+        assert load.failures == 0
+        assert load.total > 100
+        for task in troubled:
+            task.cancel()
+        await asyncio.gather(*troubled, return_exceptions=True)
+
+
+async def test_going_down_waits_for_no_fetch() -> None:
+    """A token endpoint that hangs does not hold up the end."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        await sandbox.idfy.set(token_fault="hang")
+        sandbox.idfy.revoke()
+        asking = asyncio.create_task(ask(it, "idfy"))
+        await asyncio.sleep(0.1)
+        started = perf_counter()
+        await it.gateway.stop()
+        assert perf_counter() - started < 1
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
