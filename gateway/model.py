@@ -242,7 +242,8 @@ class Tokens(Protocol):
 
         Returns the token to send the request again with, once; None when sending again cannot help (a forced fetch
         is not allowed yet, failed, or the credential is static). The refused token is gone from the cache when this
-        returns *and* when the caller is cancelled while waiting.
+        returns *and* when the caller is cancelled while waiting; only while no forced fetch is allowed does it stay in
+        use, being the best there is, so that the vendor's own answer goes to the app.
         """
 
     def discard(self, token: Token) -> None:

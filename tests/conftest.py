@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
+    config: pytest.Config,  # noqa: ARG001 - the hook's signature
+    item: pytest.Item,  # noqa: ARG001
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run asynchronous tests on the loop that the gateway runs on."""
     try:

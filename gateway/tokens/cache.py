@@ -17,6 +17,7 @@ from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.model import CredentialStatus
 from gateway.tokens.pace import ForcedBudget, Pace, seconds_left
 from gateway.tokens.report import WHICH, Report, failure_of
+from gateway.tokens.rotation import Rotation
 from gateway.tokens.sighting import judge, ran_out
 from gateway.tokens.waiting import WaitingRoom
 
@@ -76,6 +77,7 @@ class TokenCache:
         self._store = store
         self._on_tried = tried
         self._report = Report(recipe.credential.name, metrics, clock)
+        self._secrets = Rotation(recipe.sources, recipe.keys)
         self._room = WaitingRoom(clock, metrics)
         self._pace = Pace(recipe.credential.timeout, single_active=recipe.credential.single_active_token)
         self._budget = ForcedBudget()
@@ -93,8 +95,6 @@ class TokenCache:
         self._failure: TokenError | None = None
         self._eager_at = -math.inf
         self._demand = False
-        # Which grant is asked next, and which one worked last.
-        self._ask = self._works = 0
         self._wall_success: float | None = None
         self._wall_failure: float | None = None
         self._closed = False
@@ -184,7 +184,7 @@ class TokenCache:
         """
         self._token = self._last = token
         self._generation = max(self._generation, token.generation)
-        self._ask = self._works = which
+        self._secrets.settle(which)
         self._report.adopted(token, rotated=rotated)
         self.tried = True
 
@@ -214,7 +214,7 @@ class TokenCache:
     @property
     def key(self) -> str:
         """The store's key of the token in use."""
-        return self.recipe.keys[self._works]
+        return self._secrets.key
 
     def peek(self) -> Token | None:
         """Return the valid token without counting that as use."""
@@ -251,8 +251,8 @@ class TokenCache:
             reason=(failure.reason or failure.detail) if failure else None,
             consecutive_failures=self._pace.failures,
             next_attempt_in=None if self._planned == math.inf else max(0.0, self._planned - self._now()),
-            skew=self.recipe.sources[self._works].skew,
-            secret=WHICH[self._works],
+            skew=self._secrets.skew,
+            secret=WHICH[self._secrets.works],
         )
 
     def _state(self) -> State:
@@ -372,32 +372,15 @@ class TokenCache:
     async def _from_endpoint(self) -> Token:
         """Return a token that lives, asking again shortly when the endpoint still hands out the one that just ended."""
         for pause in _PAUSES:
-            token = await self._with_a_secret_that_works()
+            within = self._pace.timeout(self._left())
+            refused = isinstance(self._failure, CredentialRefused)
+            token = await self._secrets.fetch(within, both_refused=refused)
             if token.expires_at <= self._now():
                 raise TokenUnavailable(reason="the token had run out before it arrived")
             if not ran_out(token, self._last, self._now()):
                 return token
             await self._clock.sleep(pause)
         raise TokenUnavailable(reason="the endpoint hands out a token that has run out")
-
-    async def _with_a_secret_that_works(self) -> Token:
-        """Ask with the secret that worked; when it is refused, at once with the other one, if there is one.
-
-        Once both were refused, each probe asks with one of them in turn.
-        """
-        sources, first = self.recipe.sources, self._ask
-        within = self._pace.timeout(self._left())
-        try:
-            return await sources[first].fetch(within)
-        except CredentialRefused:
-            self._ask = (first + 1) % len(sources)
-            if self._ask == first or isinstance(self._failure, CredentialRefused):
-                raise
-        try:
-            return await sources[self._ask].fetch(within)
-        except CredentialRefused:
-            self._ask = first
-            raise
 
     def _succeeded(self, fetched: Token, cause: Cause) -> None:
         now, last, attempt = self._now(), self._last, self._pace.failures + 1
@@ -412,17 +395,17 @@ class TokenCache:
         self._keep(token)
         self._report.fetched(
             token, outcome, cause=cause, duration=now - fetched.fetched_at, attempt=attempt,
-            skew=self.recipe.sources[self._works].skew, which=self._works,
+            skew=self._secrets.skew, which=self._secrets.works,
         )  # fmt: skip
         self._plan_after(token, outcome if known_end > now else "ok", now)
 
     def _keep(self, token: Token) -> None:
         self._token = self._last = token
         self._used = False
-        self._store.put(self.recipe.keys[self._ask], token)
-        changed, self._works = self._ask != self._works, self._ask
-        if len(self.recipe.sources) > 1:
-            self._report.switched(self._works, changed=changed)
+        changed = self._secrets.worked()
+        self._store.put(self.key, token)
+        if self._secrets.choice:
+            self._report.switched(self._secrets.works, changed=changed)
 
     def _plan_after(self, token: Token, outcome: Outcome, now: float) -> None:
         if outcome == "ok":

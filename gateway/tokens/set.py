@@ -110,8 +110,8 @@ class TokenSet:
         fresh: list[tuple[TokenCache, Cause]] = []
         for keys, credential in _recipes(config.credentials.values()):
             cache = old.get(keys)
-            if cache is None:
-                predecessor = _predecessor(config, keys, before)
+            if cache is None or cache.recipe.credential.name != credential.name:
+                predecessor = cache or _predecessor(config, keys, before)
                 cache = self._new(
                     Recipe(credential, self._sources(credential), keys), config.token_timeout, predecessor
                 )
@@ -163,8 +163,11 @@ class TokenSet:
         kept = {id(cache) for cache in self._caches.values()}
         for cache in caches:
             if id(cache) not in kept:
-                heirs = [self._tokens.get(name) for name, tokens in before.items() if tokens is cache]
-                self._close(cache, next((heir for heir in heirs if isinstance(heir, TokenCache)), None))
+                heirs = [self._caches.get(tuple(cache.recipe.keys))]
+                heirs += [
+                    self._caches.get(_keys_of(self._tokens.get(n))) for n, tokens in before.items() if tokens is cache
+                ]
+                self._close(cache, next(filter(None, heirs), None))
 
     def _close(self, cache: TokenCache, successor: TokenCache | None) -> None:
         fetch = cache.close(successor)
@@ -194,6 +197,10 @@ class TokenSet:
 
 def _keys(credential: Credential) -> Keys:
     return tuple(cache_key(grant) for grant in credential.grants)
+
+
+def _keys_of(tokens: TokenCache | StaticTokens | None) -> Keys:
+    return tuple(tokens.recipe.keys) if isinstance(tokens, TokenCache) else ()
 
 
 def _recipes(credentials: Iterable[Credential]) -> list[tuple[Keys, Credential]]:

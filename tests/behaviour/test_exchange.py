@@ -60,7 +60,7 @@ async def test_path_query_and_foreign_fields_pass_byte_for_byte() -> None:
 async def test_what_is_not_the_vendors_business_does_not_reach_it(field: str) -> None:
     """Hop-by-hop fields, what Connection nominates, credentials of the app, and where the app came from."""
     seen: list[Message] = []
-    name = field.split(":")[0]
+    name = field.partition(":")[0]
     async with vendor(answering(ok(), seen=seen)) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
         await app.send(get("/v/a", field, "Connection: x-hop, authorization"))
@@ -87,7 +87,8 @@ async def test_a_look_alike_of_the_injected_field_is_dropped() -> None:
 async def test_the_answer_passes_unchanged_but_for_what_is_listed() -> None:
     """Statuses, unknown fields, repeated Set-Cookie in order; Via, the request id and Cache-Control are added."""
     answer = (
-        b"HTTP/1.1 418 Short And Stout\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nSet-Cookie: a=1\r\nContent-Length: 2\r\n"
+        b"HTTP/1.1 418 Short And Stout\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nSet-Cookie: a=1\r\n"
+        b"Content-Length: 2\r\n"
         b"Content-Encoding: gzip\r\nX-Odd: \xff\xfe\r\nSet-Cookie: b=2\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\x1f\x8b"
     )
     async with vendor(answering(answer)) as upstream, running(one_route(upstream.port)) as it:
@@ -158,15 +159,15 @@ async def test_every_framing_of_an_answer_arrives_whole(name: str) -> None:
 async def test_a_head_request_gets_the_fields_and_no_body() -> None:
     """Also when the vendor wrongly sends one: its bytes never become the next answer."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-    async with vendor(answering(answer, answer + b"wrong", ok(b"next"))) as upstream:
-        async with running(one_route(upstream.port)) as it:
-            app = await connect(it.address)
-            for _ in range(2):
-                await app.send(get("/v/a", method="HEAD"))
-                got = await app.message(is_head=True)
-                assert (got.status, got.one("Content-Length")) == (200, b"5")
-            await app.send(get("/v/a"))
-            assert (await app.message()).body == b"next"
+    answers = answering(answer, answer + b"wrong", ok(b"next"))
+    async with vendor(answers) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        for _ in range(2):
+            await app.send(get("/v/a", method="HEAD"))
+            got = await app.message(is_head=True)
+            assert (got.status, got.one("Content-Length")) == (200, b"5")
+        await app.send(get("/v/a"))
+        assert (await app.message()).body == b"next"
 
 
 BODIES = {

@@ -7,8 +7,8 @@ import io
 import json
 import time
 from dataclasses import replace
-from email.utils import format_datetime
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -49,7 +49,7 @@ async def failure(one: Credential) -> TokenError:
     return caught.value
 
 
-# ---------------------------------------------------------------------------------------------------------- what is sent
+# -------------------------------------------------------------------------------------------------------- what is sent
 
 
 async def test_a_token_request_is_exactly_what_the_recipe_says(endpoint: TokenEndpoint) -> None:
@@ -97,7 +97,7 @@ async def test_a_redirect_is_never_followed(endpoint: TokenEndpoint, status: int
     assert "never followed" in error.reason
 
 
-# ----------------------------------------------------------------------------------------------------- what is made of it
+# -------------------------------------------------------------------------------------------------- what is made of it
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_life_counts_from_before_the_request_left(endpoint: TokenEndpoint)
     assert token.expires_at == pytest.approx(token.fetched_at + 3600)
 
 
-# ------------------------------------------------------------------------------------------ client authentication and TLS
+# --------------------------------------------------------------------------------------- client authentication and TLS
 
 
 KEYS = {
@@ -270,7 +270,7 @@ async def test_a_missing_certificate_file_is_named(endpoint: TokenEndpoint, tmp_
     assert "certificate authority" in error.reason
 
 
-# ------------------------------------------------------------------------------------------------- probe, revoke, secrets
+# ---------------------------------------------------------------------------------------------- probe, revoke, secrets
 
 
 async def test_a_probe_shows_the_token_and_returns_only_the_status(endpoint: TokenEndpoint) -> None:

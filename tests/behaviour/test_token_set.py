@@ -62,7 +62,7 @@ def secret_is(good: str) -> Callable[[Request], Answer]:
     return answer
 
 
-# ------------------------------------------------------------------------------------------------------ start and sharing
+# --------------------------------------------------------------------------------------------------- start and sharing
 
 
 async def test_every_credential_is_fetched_at_start_and_start_waits_for_none(
@@ -138,7 +138,7 @@ async def test_a_static_key_serves_always_and_a_refusal_changes_nothing(start: A
     assert tokens.current() is key
 
 
-# --------------------------------------------------------------------------------------------------------- steady and ill
+# ------------------------------------------------------------------------------------------------------ steady and ill
 
 
 async def test_short_lives_under_load_never_run_out_and_cost_two_requests_a_life(
@@ -232,7 +232,7 @@ async def test_retry_after_as_a_date_is_obeyed(endpoint: TokenEndpoint, start: A
     assert endpoint.count == 2
 
 
-# --------------------------------------------------------------------------------------------------------------- rotation
+# ------------------------------------------------------------------------------------------------------------ rotation
 
 
 async def test_a_changed_secret_is_tried_at_once(endpoint: TokenEndpoint, start: Any) -> None:
@@ -351,7 +351,7 @@ async def test_the_next_secret_takes_over_when_the_vendor_refuses_the_first(
     assert endpoint.count == 2
 
 
-# ------------------------------------------------------------------------------------------------------------- revocation
+# ---------------------------------------------------------------------------------------------------------- revocation
 
 
 async def test_a_revoked_token_costs_one_fetch_for_two_hundred_requests(endpoint: TokenEndpoint, start: Any) -> None:
@@ -376,7 +376,7 @@ async def test_a_refused_token_whose_endpoint_is_down_becomes_a_503_with_retry_a
     assert caught.value.retry_after is not None
 
 
-# ------------------------------------------------------------------------------------------------------------- going down
+# ---------------------------------------------------------------------------------------------------------- going down
 
 
 async def test_stopping_waits_for_no_fetch_and_answers_who_waits(endpoint: TokenEndpoint) -> None:

@@ -1,4 +1,4 @@
-"""A running gateway for tests, from YAML through the real loader, with its log and its metrics searched for canaries."""
+"""A running gateway for tests, from YAML through the real loader; its log and metrics are searched for canaries."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIt
     text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
-        path.write_text(f"listen: 127.0.0.1:0\nadmin: null\n{text}")
+        path.write_text(  # noqa: ASYNC240 - a small file in a temporary folder
+            f"listen: 127.0.0.1:0\nadmin: null\n{text}"
+        )
         loaded = load([path], environ={"CANARY": CANARY, **environ})
     stream = io.StringIO()
     configure_logging(Logs(format="json", level="debug"), stream)

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
@@ -79,7 +79,7 @@ class Load:
         self.statuses: dict[str, Counter[int]] = {name: Counter() for name in names}
         self.slowest: dict[str, float] = dict.fromkeys(names, 0.0)
 
-    async def __aenter__(self) -> Load:
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._app(name)) for name in self._names for _ in range(self._apps)]
         return self
 

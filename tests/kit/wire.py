@@ -1,4 +1,4 @@
-"""Raw bytes on either side of a running gateway: a client that sends what it is told, a vendor that follows a script."""
+"""Raw bytes on either side of a running gateway: a client that sends what it is told, a vendor with a script."""
 
 from __future__ import annotations
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
-from gateway.model import Token
-from gateway.tokens.cache import TokenCache
 from tests.kit.clock import FakeClock
 from tests.kit.source import HandSource, cache
+
+if TYPE_CHECKING:
+    from gateway.model import Token
+    from gateway.tokens.cache import TokenCache
 
 
 class Bench:
@@ -170,7 +172,7 @@ async def test_what_is_not_kept_warm_is_not_retried_for_nobody() -> None:
     assert bench.source.count <= 2
 
 
-# ------------------------------------------------------------------------------------------------- the same token again
+# ------------------------------------------------------------------------------------------------ the same token again
 
 
 async def sticky(bench: Bench, life: float, *, full: bool) -> None:
@@ -223,7 +225,7 @@ async def test_a_token_that_is_still_handed_out_at_its_end_is_asked_about_again_
     assert (await task).value != first.value
 
 
-# -------------------------------------------------------------------------------------------------------------- trouble
+# ------------------------------------------------------------------------------------------------------------- trouble
 
 
 async def refused_load(bench: Bench, seconds: float, step: float = 0.002) -> int:
@@ -372,7 +374,7 @@ async def test_a_request_waits_for_an_interval_that_ends_in_time_and_is_told_at_
     assert (await task) is bench.cache.current()
 
 
-# -------------------------------------------------------------------------------------------------- a refused credential
+# ------------------------------------------------------------------------------------------------ a refused credential
 
 
 async def test_a_refused_credential_is_told_at_once_and_probed_once_a_minute() -> None:
@@ -431,7 +433,7 @@ async def test_with_both_secrets_refused_there_is_still_one_probe_a_minute() -> 
     assert min(source.count for source in bench.sources) >= 4
 
 
-# --------------------------------------------------------------------------------------------------- a refused live token
+# ------------------------------------------------------------------------------------------------ a refused live token
 
 
 async def test_two_hundred_refusals_of_one_token_cost_one_fetch() -> None:
@@ -547,7 +549,7 @@ async def test_an_only_live_token_is_replaced_without_another_fetch_for_those_st
     assert bench.source.count == 2
 
 
-# ------------------------------------------------------------------------------------------------------ reload and close
+# ---------------------------------------------------------------------------------------------------- reload and close
 
 
 def successor(bench: Bench, other: TokenCache) -> None:
@@ -600,7 +602,7 @@ async def test_a_closed_cache_without_a_successor_answers_at_once() -> None:
     assert await bench.cache.refused(bench.source.token()) is None
 
 
-# --------------------------------------------------------------------------------------------------------- what is seen
+# -------------------------------------------------------------------------------------------------------- what is seen
 
 
 async def test_every_change_of_a_token_is_one_event() -> None:

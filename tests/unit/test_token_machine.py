@@ -7,17 +7,20 @@ every waiter is answered, and a generation never goes down.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
-from gateway.model import Token
-from gateway.tokens.cache import TokenCache
 from tests.kit.clock import FakeClock
 from tests.kit.source import HandSource, cache
+
+if TYPE_CHECKING:
+    from gateway.model import Token
+    from gateway.tokens.cache import TokenCache
 
 TIMEOUT = 5.0
 FETCH_LIMIT = 10.0
@@ -185,7 +188,7 @@ class CacheMachine(RuleBasedStateMachine):
         """But for a changed secret and for the second of two, which are tried at once."""
         since = [at for at in self.source.started if at > self.rotated_at]
         if self.grants == 1:
-            assert all(later - earlier >= self.gap for earlier, later in zip(since, since[1:], strict=False))
+            assert all(later - earlier >= self.gap for earlier, later in itertools.pairwise(since))
 
     @invariant()
     def every_waiter_is_answered_by_its_deadline(self) -> None:

@@ -13,7 +13,7 @@ def pace(chance: float = 0.0, *, ceiling: float = 10.0, single_active: bool = Fa
     return Pace(ceiling, single_active=single_active, chance=lambda: chance)
 
 
-# ---------------------------------------------------------------------------------------------------------- refresh ahead
+# ------------------------------------------------------------------------------------------------------- refresh ahead
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_sticky_endpoint_is_first_asked_late_in_the_next_life_and_earlier_agai
     assert margins == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
 
 
-# --------------------------------------------------------------------------------------------------------------- back-off
+# ------------------------------------------------------------------------------------------------------------ back-off
 
 
 def attempts_within(seconds: float, error: type[TokenUnavailable], *, eager: bool, chance: float = 0.0) -> int:
@@ -130,7 +130,7 @@ def test_a_refused_credential_is_probed_once_a_minute(chance: float, eager: bool
     assert 60.0 <= one.delay(CredentialRefused(), eager=eager) <= 66.0
 
 
-# --------------------------------------------------------------------------------------------------------------- time-out
+# ------------------------------------------------------------------------------------------------------------ time-out
 
 
 def test_the_first_fetch_has_the_whole_time() -> None:
@@ -179,7 +179,7 @@ def test_time_outs_while_a_token_lived_do_not_count_towards_long_attempts_after_
     assert one.timeout(0.0) == 2.0
 
 
-# ---------------------------------------------------------------------------------------------------------- forced fetches
+# ------------------------------------------------------------------------------------------------------ forced fetches
 
 
 def forced(accepted: bool, until: float, step: float = 0.002) -> list[float]:

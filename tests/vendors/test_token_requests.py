@@ -14,7 +14,6 @@ import pytest
 from gateway import __version__
 from gateway.clock import SystemClock
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
-from gateway.model import Credential, Token
 from gateway.tokens import fetch_once, probe_once
 from tests.kit.configuration import loaded
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
@@ -22,6 +21,8 @@ from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from gateway.model import Credential, Token
 
 SECRET = "CANARY+s%e&c=r:e~t/"
 IN_A_FORM = "CANARY%2Bs%25e%26c%3Dr%3Ae~t%2F"
@@ -183,19 +184,23 @@ async def test_idfys_own_example_of_basic_comes_out_as_printed(tmp_path: Path, e
     assert lines[-1] == "grant_type=client_credentials&scope=document_read"
 
 
-# ------------------------------------------------------------------------------------------------ what is made of answers
+# --------------------------------------------------------------------------------------------- what is made of answers
 
 
 GOOD = {
     "hypersign": (b'{"access_token":"CANARY.j.wt","expiresIn":14400,"tokenType":"Bearer"}', 14_400),
     "akiba": (
-        b'{"access_token":"CANARYMTQ0NjJk","token_type":"bearer","expires_in":172800,'
-        b'"refresh_token":"CANARY-refresh","scope":"a,b"}',
+        (
+            b'{"access_token":"CANARYMTQ0NjJk","token_type":"bearer","expires_in":172800,'
+            b'"refresh_token":"CANARY-refresh","scope":"a,b"}'
+        ),
         86_400,
     ),
     "uqudo": (
-        b'{"access_token":"CANARY.j.ws","token_type":"bearer","expires_in":1859,"scope":"scopes",'
-        b'"jti":"30a622fd-11aa-464a-8eaf-6fa868540cb0"}',
+        (
+            b'{"access_token":"CANARY.j.ws","token_type":"bearer","expires_in":1859,"scope":"scopes",'
+            b'"jti":"30a622fd-11aa-464a-8eaf-6fa868540cb0"}'
+        ),
         1859,
     ),
     "idfy": (b'{"access_token":"CANARY.yyyyy.zzzzz","expires_in":3600,"token_type":"Bearer"}', 3600),
@@ -299,7 +304,7 @@ async def test_akibas_identity_endpoint_is_shown_the_token(tmp_path: Path, endpo
     assert endpoint.requests[1].header("Authorization") == f"Bearer {token.value.reveal()}"
 
 
-# ---------------------------------------------------------------------------------------------------------- a fifth vendor
+# ------------------------------------------------------------------------------------------------------ a fifth vendor
 
 
 async def fifth(folder: Path, endpoint: TokenEndpoint) -> tuple[Token, TokenEndpoint]:

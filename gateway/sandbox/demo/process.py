@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-READY_WITHIN = 15.0
+READY_WITHIN = 30.0
+"""Seconds; a machine that is busy with other things starts Python slowly."""
 STOP_WITHIN = 5.0
 _POLL = 0.02
 _TAIL = 30
