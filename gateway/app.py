@@ -1,32 +1,36 @@
 """The composition root: builds everything from a Config, in order; starts, reloads, drains and stops it.
 
-The only module that knows all the others. Decides nothing about requests or tokens.
+The only module that knows all the others below. Decides nothing about requests or tokens, and knows nothing of
+signals, files that change, or other processes: that is `gateway.serving`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
-import sys
-from typing import TYPE_CHECKING, Any
+import ipaddress
+from typing import TYPE_CHECKING
 
-from gateway.access import Clients
+from gateway.access import Access
 from gateway.admin import AdminServer
 from gateway.clock import SystemClock
-from gateway.errors import ConfigError, GatepassError
-from gateway.observe import AccessLog, Metrics, close_logging, configure_logging, get_logger, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, build_lanes
+from gateway.errors import ConfigError, GatepassError, Problem
+from gateway.observe import AccessLog, Metrics, adjust_logging, get_logger, register_all
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, build_lanes, listen
 from gateway.tokens import TokenSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Sequence
 
-    from gateway.model import Clock, Config, Route
+    from gateway.model import Clock, Config
 
 _log = get_logger("gatepass")
-WATCH_INTERVAL = 0.5
-"""Seconds between two looks at the files that the configuration was read from."""
+WARM_WITHIN = 30.0
+"""Seconds that a successor waits for its first tokens before it takes over the port."""
+LAST_CALL = 5.0
+"""Seconds in which a predecessor answers what comes on kept-alive connections, before it closes the silent ones."""
+AT_START = ("listen", "admin", "state_file")
+"""Keys that are taken up only at the start."""
 
 
 class PureParserError(GatepassError):
@@ -38,42 +42,59 @@ class Gateway:
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
         _require_c_parser()
+        clock = clock or SystemClock()
         self.config = config
         self.metrics = Metrics()
-        self.tokens = TokenSet(config, clock=clock or SystemClock(), metrics=self.metrics)
+        self.tokens = TokenSet(config, clock=clock, metrics=self.metrics)
         self.data_address: tuple[str, int] | None = None
         self.admin_address: tuple[str, int] | None = None
+        self.problems: tuple[str, ...] = ()
+        """Why the latest reading of the configuration was refused; empty when it is the one in force."""
+        self._access = Access(config, clock=clock, metrics=self.metrics)
         self._access_log = AccessLog()
+        self._contexts = TlsContexts()
         self._pools: dict[object, Pool] = {}
         self._handler: Handler | None = None
         self._data: DataServer | None = None
         self._admin: AdminServer | None = None
+        self._admin_sockets: list[socket.socket] = []
+        self._changing = asyncio.Lock()
         self.state = "starting"
         """`starting`, `ready` or `draining`."""
 
     def __repr__(self) -> str:
         return f"<Gateway {self.state} on {self.data_address}>"
 
-    async def start(self) -> None:
-        """Open both ports and begin to warm the tokens. Raises OSError when a port cannot be had."""
+    # ------------------------------------------------------------------------------------------------------- starting
+
+    async def start(
+        self,
+        *,
+        data: Sequence[socket.socket] = (),
+        admin: Sequence[socket.socket] = (),
+        warm_first: bool = False,
+    ) -> None:
+        """Open both ports and begin to warm the tokens.
+
+        Args:
+            data: listening sockets to serve apps on, instead of opening `listen`.
+            admin: the same for the admin port.
+            warm_first: try every credential before the ports are served: a predecessor still serves them.
+
+        Raises OSError when a port cannot be had, ConfigError when `data` is another kind of port than `listen`.
+        """
         config = self.config
+        if data:
+            _same_reach(data[0].getsockname()[0], config)
         register_all(config)
         await self.tokens.start()
-        self._handler = Handler(self._snapshot(config), self.metrics, self._access_log)
-        self._data = DataServer(self._handler, config.limits)
         try:
-            self.data_address = await self._data.start(config.listen)
-            if config.admin is not None:
-                self._admin = AdminServer(
-                    config.admin,
-                    metrics=self.metrics,
-                    status=self.tokens.status,
-                    state=lambda: self.state,
-                    data_address=lambda: self.data_address,
-                )
-                await self._admin.start()
-                self.admin_address = self._admin.address
-        except OSError:
+            self._access.start(config)
+            if warm_first:
+                await self._warmed()
+            await self._open_data(config, data)
+            await self._open_admin(config, admin)
+        except (OSError, GatepassError):
             await self.stop()
             raise
         self.state = "ready"
@@ -82,145 +103,157 @@ class Gateway:
             "started", data=_shown(self.data_address), admin=_shown(self.admin_address), routes=len(config.routes)
         )
 
-    def _snapshot(self, config: Config) -> Snapshot:
-        """Bind every route; pools whose upstream and bounds did not change are kept, the others retired."""
-        old, self._pools = self._pools, {}
+    async def _warmed(self) -> None:
+        try:
+            async with asyncio.timeout(WARM_WITHIN):
+                await self.tokens.warmed.wait()
+        except TimeoutError:
+            _log.warning("not_warm", seconds=WARM_WITHIN)
 
-        def pool(route: Route) -> Pool:
-            fresh = Pool(route, self.metrics.route(route.name))
-            kept = old.pop(fresh.key, fresh)
-            self._pools[kept.key] = kept
-            return kept
+    async def _open_data(self, config: Config, sockets: Sequence[socket.socket]) -> None:
+        pools = await asyncio.to_thread(self._prepare, config)
+        self._handler = Handler(self._snapshot(config, pools), self.metrics, self._access_log)
+        self._pools = pools
+        self._data = DataServer(self._handler, config.limits)
+        self.data_address = await self._data.start(config.listen, tls=config.tls, sockets=sockets)
 
-        lanes = build_lanes(config.routes, self.tokens.tokens, pool, self.metrics)
-        for retired in old.values():
-            retired.retire()
-        return Snapshot.of(lanes, Clients(config), config.limits, config.replay_budget)
+    async def _open_admin(self, config: Config, sockets: Sequence[socket.socket]) -> None:
+        if config.admin is None:
+            return
+        self._admin_sockets = list(sockets) or await listen(config.admin)
+        self._admin = AdminServer(
+            config.admin,
+            metrics=self.metrics,
+            status=self.tokens.status,
+            state=lambda: self.state,
+            data_address=lambda: self.data_address,
+        )
+        await self._admin.start(self._admin_sockets)
+        self.admin_address = self._admin.address
+
+    # ------------------------------------------------------------------------------------------------------ reloading
+
+    def _prepare(self, config: Config) -> dict[object, Pool]:
+        """Return the pools of a configuration; those whose upstream and bounds did not change are the old ones.
+
+        Slow (TLS contexts), so called on a thread; changes nothing. Raises OSError for certificates that went bad.
+        """
+        pools: dict[object, Pool] = {}
+        for route in config.routes:
+            key = Pool.key_of(route)
+            tls = self._contexts.of(route.upstream)
+            pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls)
+        return pools
+
+    def _snapshot(self, config: Config, pools: dict[object, Pool]) -> Snapshot:
+        lanes = build_lanes(
+            config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics
+        )
+        return Snapshot.of(lanes, self._access.clients(config), config.limits, config.replay_budget)
 
     async def reload(self, config: Config) -> None:
-        """Swap to another configuration; exchanges that run end on the old one. Addresses and limits need a restart."""
-        register_all(config)
-        await self.tokens.reload(config)
-        if self._handler is not None:
-            self._handler.snapshot = self._snapshot(config)
-        self.config = config
+        """Swap to another configuration; exchanges that run end on the old one.
+
+        Everything that may fail is done before anything changes: after ConfigError, OSError or ValueError the old
+        configuration is in force as if nothing had been asked. What of the new one needs a restart is logged.
+        """
+        async with self._changing:
+            if self._handler is None or self._data is None or self.state == "draining":
+                return
+            _same_reach(self.data_address[0] if self.data_address else "", config)
+            register_all(config)
+            pools = await asyncio.to_thread(self._prepare, config)
+            if config.tls != self.config.tls:
+                await self._data.use_tls(config.tls)
+            await self.tokens.reload(config)
+            retired = [pool for key, pool in self._pools.items() if key not in pools]
+            self._handler.use(self._snapshot(config, pools), retired)
+            self._data.limits = config.limits
+            self._pools = pools
+            self._reloaded(config)
+
+    def _reloaded(self, config: Config) -> None:
+        before, self.config = self.config, config
+        self._contexts.keep(route.upstream for route in config.routes)
+        self.metrics.keep("route", {route.name for route in config.routes})
+        self.metrics.keep("credential", set(config.credentials))
+        self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
+        for pool in self._pools.values():
+            pool.show()
+        if config.logs != before.logs:
+            adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
+        waits = [key for key in AT_START if getattr(before, key) != getattr(config, key)]
+        waits += [f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)]
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
+        if waits:
+            _log.warning("restart_needed", keys=waits)
+
+    # ----------------------------------------------------------------------------------------------------- going down
+
+    @property
+    def listening(self) -> dict[str, Sequence[socket.socket]]:
+        """The listening sockets by port, `data` and `admin`, for a successor."""
+        return {"data": self._data.sockets if self._data is not None else (), "admin": tuple(self._admin_sockets)}
 
     async def drain(self) -> None:
         """Fail `/readyz`, serve through the grace, then let exchanges end within the drain time-out, and stop."""
-        self.state = "draining"
-        _log.info("draining", grace=self.config.drain.grace, timeout=self.config.drain.timeout)
-        if self._handler is not None:
-            self._handler.draining = True
+        self._begin_drain()
         await asyncio.sleep(self.config.drain.grace)
         if self._data is not None:
             await self._data.drain(self.config.drain.timeout)
         await self.stop()
+
+    async def hand_over(self) -> None:
+        """Go down while a successor serves the same sockets: as `drain`, with nothing left in the queue to lose."""
+        self._begin_drain()
+        if self._data is not None:
+            await self._data.stop_listening()
+        if self._admin is not None:
+            await self._admin.stop()  # `/readyz` is the successor's from now on
+        if self._data is not None:
+            last_call = max(LAST_CALL, self.config.drain.grace)
+            await self._data.drain(self.config.drain.timeout, last_call=last_call)
+        await self.stop()
+
+    def _begin_drain(self) -> None:
+        self.state = "draining"
+        _log.info("draining", grace=self.config.drain.grace, timeout=self.config.drain.timeout)
+        if self._handler is not None:
+            self._handler.draining = True
 
     async def stop(self) -> None:
         """Close everything now."""
         self.state = "draining"
         if self._data is not None:
             await self._data.drain(0)
-        for pool in self._pools.values():
-            pool.abort()
+        if self._handler is not None:
+            self._handler.abort()
+        await self._access.stop()
         await self.tokens.stop()
         if self._admin is not None:
             await self._admin.stop()
+        for sock in self._admin_sockets:
+            sock.close()
         self._access_log.close()
 
 
-def serve(load: Callable[[], Config], *, stream: Any = None) -> int:
-    """Run a gateway until SIGTERM or SIGINT; return the process's exit status.
+def _same_reach(host: str, config: Config) -> None:
+    """Fail closed: what is meant for this machine alone is never served on a port that others reach."""
+    if config.access == "open" and not _is_loopback(host) and _is_loopback(config.listen.host):
+        message = f"says {config.listen}, but the port is open on {host}, where others could call without a key"
+        raise ConfigError([Problem("the running gateway", 0, "listen", message)])
 
-    `load` reads the configuration, at the start and again on SIGHUP and when a file it was read from changes. Raises
-    ConfigError for the first reading; a later one that fails is logged, and the old configuration goes on.
-    """
-    config = load()
-    configure_logging(config.logs, stream if stream is not None else sys.stdout)
+
+def _is_loopback(host: str) -> bool:
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(config, load))
-    finally:
-        close_logging()
-
-
-async def _serve(config: Config, load: Callable[[], Config]) -> int:
-    loop = asyncio.get_running_loop()
-    stopping, reloading = asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_now_or_later, stopping)
-    loop.add_signal_handler(signal.SIGHUP, reloading.set)
-    gateway = Gateway(config)
-    try:
-        await gateway.start()
-    except OSError as error:
-        _log.error("cannot_listen", reason=error.strerror or str(error))
-        return 1
-    # What was built so far lives for ever: full collections need not walk it again.
-    gc.collect()
-    gc.freeze()
-    watcher = asyncio.create_task(_watch(gateway, load, reloading))
-    await stopping.wait()
-    watcher.cancel()
-    await gateway.drain()
-    _log.info("stopped")
-    return 0
-
-
-def _stop_now_or_later(stopping: asyncio.Event) -> None:
-    if stopping.is_set():  # asked twice: at once
-        _log.warning("stopped_at_once")
-        close_logging()
-        sys.exit(130)
-    stopping.set()
-
-
-async def _watch(gateway: Gateway, load: Callable[[], Config], reloading: asyncio.Event) -> None:
-    """Reload on SIGHUP, and when a watched file is another one than before (a Kubernetes symlink swap included)."""
-    seen = _stamps(gateway.config)
-    while True:
-        try:
-            async with asyncio.timeout(WATCH_INTERVAL):
-                await reloading.wait()
-        except TimeoutError:
-            if _stamps(gateway.config) == seen:
-                continue
-        reloading.clear()
-        seen = _stamps(gateway.config)
-        try:
-            config = load()
-            await gateway.reload(config)
-            seen = _stamps(config)
-        except ConfigError as error:
-            gateway.metrics.config_loaded("failed")
-            _log.error("reload_refused", problems=[str(problem) for problem in error.problems])
-
-
-def _stamps(config: Config) -> tuple[tuple[int, ...], ...]:
-    """Return what tells a file from its successor: device, inode, time of change, size; zeros for a missing one."""
-    stamps = []
-    for path in config.watched_files:
-        try:
-            status = path.stat()
-        except OSError:
-            stamps.append((0, 0, 0, 0))
-        else:
-            stamps.append((status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(stamps)
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:
     return None if address is None else f"{address[0]}:{address[1]}"
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every Python; the gateway is slower without, not other
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 def _require_c_parser() -> None:

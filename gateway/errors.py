@@ -42,6 +42,10 @@ class ConfigError(GatepassError):
         self.problems = problems
 
 
+class StateError(GatepassError):
+    """The file that keeps counts across restarts cannot be used."""
+
+
 # ----------------------------------------------------------------------------------------------------------- exchanges
 
 
@@ -162,12 +166,27 @@ class ClientForbidden(ExchangeError):
 
 
 class RateLimited(ExchangeError):
-    """A known client over its limit."""
+    """A known client over its limit. `fields` are sent with the answer: which limit it was, and how it stands."""
 
     status = 429
     code = "rate_limited"
     title = "The client is over its limit"
     proxy_error = "http_request_denied"
+
+    def __init__(
+        self, detail: str = "", *, reason: str = "", retry_after: float, fields: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(detail, reason=reason, retry_after=retry_after)
+        self.fields = fields
+
+
+class IdentityUnavailable(ExchangeError):
+    """The keys that a JWT would be judged by are missing or too old: nobody is let in on trust."""
+
+    status = 503
+    code = "identity_unavailable"
+    title = "The client's token cannot be judged at the moment"
+    proxy_error = "proxy_internal_error"
 
 
 class Draining(ExchangeError):
@@ -188,6 +207,15 @@ class TooManyConnections(ExchangeError):
     title = "The gateway has too many connections"
     proxy_error = "connection_limit_reached"
     close = True
+
+
+class Overloaded(ExchangeError):
+    """As many requests are in flight as the gateway may hold."""
+
+    status = 503
+    code = "overloaded"
+    title = "The gateway has too many requests in flight"
+    proxy_error = "connection_limit_reached"
 
 
 # -------------------------------------------------------------------------------------------------------------- tokens

@@ -294,6 +294,8 @@ class Upstream:
     """Prefix of every outbound path, without a trailing slash."""
     ca_file: Path | None = None
     client_certificate: ClientCertificate | None = None
+    ca_fingerprint: str = ""
+    """SHA-256 of the file's bytes, hex: other authorities need other connections."""
 
     @property
     def authority(self) -> str:
@@ -329,6 +331,8 @@ class PoolLimits:
 
     size: int = 100
     wait: float = 5.0
+    queue: int = 1000
+    """Exchanges that wait at most; beyond it one is refused at once, so that one slow vendor never holds every app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +384,10 @@ class Route:
     """A fixed Origin for this vendor."""
     forwarded: Literal["off", "x-forwarded", "rfc7239"] = "off"
     websocket: bool = True
+    echo_guard: bool = False
+    """Mask the token where the vendor's answer holds it."""
+    paths: tuple[str, ...] = ()
+    """Templates below the prefix, as `/info/{id}`: the one that fits stands for the path in the log."""
 
 
 # --------------------------------------------------------------------------------------------------------- the config
@@ -397,14 +405,84 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientClaims:
+    """What a JWT must say to be this client: the issuer, by its name in the configuration, and values of claims."""
+
+    issuer: str
+    claims: tuple[tuple[str, str], ...]
+    """A claim that is a list fits if it holds the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimit:
+    """How fast a client may be on each of its routes, or on those named. None: not limited here."""
+
+    routes: frozenset[str] | None = None
+    rate: float | None = None
+    """Requests per second."""
+    burst: int | None = None
+    """Requests at once; the rate's second unless set."""
+    in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientBudget:
+    """How many calls of a route a client may have answered in a day or a month (UTC)."""
+
+    route: str
+    per: Literal["day", "month"]
+    hard: int | None = None
+    """Calls after which the next one is refused."""
+    soft: int | None = None
+    """Calls after which a warning is logged."""
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
-    """An internal app: known by the SHA-256 of its keys, allowed on some routes."""
+    """An internal app: how it is known, what it may do, how much of it."""
 
     name: str
     keys_sha256: tuple[str, ...]
     """Lower-case hex."""
     routes: frozenset[str] | None = None
     """None: all routes."""
+    key_ends: tuple[tuple[str, float], ...] = ()
+    """For keys that expire: the hash, and the wall-clock instant from which it is unknown."""
+    jwt: tuple[ClientClaims, ...] = ()
+    certificates: tuple[str, ...] = ()
+    """Names in its certificate, as `subject:CN=web,O=Acme`, `dns:web.internal`, `uri:spiffe://acme/web`."""
+    addresses: tuple[str, ...] = ()
+    """Networks (CIDR) that it may call from; empty: any."""
+    allow: tuple[str, ...] = ()
+    """Rules, as `POST /orders/v1/*` or `GET,HEAD /ledger/**`; empty: everything on its routes."""
+    deny: tuple[str, ...] = ()
+    """Wins over `allow`."""
+    limits: tuple[ClientLimit, ...] = ()
+    budgets: tuple[ClientBudget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who signs the JWTs of clients (RFC 7519), and how far it is believed."""
+
+    name: str
+    issuer: str
+    """The `iss` claim, exactly."""
+    audience: tuple[str, ...]
+    """Values of `aud` that mean this gateway."""
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    """Exactly one of the two."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    leeway: float = 30.0
+    """Seconds that its clock and ours may differ."""
+    refresh: float = 300.0
+    """Seconds between two looks at `jwks_url`."""
+    max_age: float = 86400.0
+    """Seconds that keys are believed without having been seen again."""
+    routes_claim: str | None = None
+    """A claim that narrows a token to some routes: a list of names, or one text with spaces."""
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +490,9 @@ class Limits:
     """Bounds of the data port."""
 
     connections: int = 10_000
+    connections_per_address: int = 5_000
+    exchanges: int = 10_000
+    """Requests in flight."""
     head_bytes: int = 64 * KIB
     """All header fields together, request line included."""
     field_bytes: int = 8 * KIB
@@ -421,6 +502,18 @@ class Limits:
     keepalive_timeout: float = 75.0
     body_timeout: float = 60.0
     """Longest silence of an app inside its request body, or of its reading side."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """TLS on the data port, as PEM files."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """Apps must show a certificate of these authorities."""
+    fingerprint: str = ""
+    """SHA-256 over the files' contents, hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +532,23 @@ class Logs:
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = True
     """One event per request."""
+    buffer: int = 8 * MIB
+    """Bytes of lines that wait for a slow standard output."""
+    sample: float = 1.0
+    """Share of the requests answered with 2xx that get their event; all others always do."""
+    loggers: tuple[tuple[str, str], ...] = ()
+    """Levels of single loggers, by name; a name stands for those below it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans go."""
+
+    otlp: str
+    """The collector's URL, OTLP over HTTP."""
+    sample: float = 1.0
+    """Share of the requests without a `traceparent` that are recorded; with one, its caller decides."""
+    service: str = "gatepass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,11 +567,26 @@ class Config:
     limits: Limits = Limits()
     drain: Drain = Drain()
     logs: Logs = Logs()
+    tracing: Tracing | None = None
+    tls: ServerTLS | None = None
+    issuers: tuple[Issuer, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) whose `X-Forwarded-For` is believed."""
+    allow_addresses: tuple[str, ...] = ()
+    """Networks (CIDR) that a name may lead to although it is loopback, link-local or a cloud's metadata service."""
+    admin_keys_sha256: tuple[str, ...] = ()
+    """Keys for what changes something on the admin port; none: nothing can be changed there."""
+    state_file: Path | None = None
+    """Where the counts of budgets outlive a restart."""
     digest: str = ""
     """SHA-256 over the merged configuration, secrets only as hashes: two gateways with one digest act alike."""
     watched_files: tuple[Path, ...] = ()
-    """Files beside the configuration whose change is a change of it: `${file:…}`, certificates. Absolute, symlinks
+    """Files whose change is a change of the configuration: its own, `${file:…}`, certificates. Absolute, symlinks
     unresolved, so that Kubernetes' swap of a folder's link shows."""
+    secret_files: tuple[Path, ...] = ()
+    """Those of them that hold secrets: nobody but the gateway should be able to read them."""
+    read_again_after: float | None = None
+    """Seconds after which to read the configuration again though no file changed: a command's secret may be new."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the clock

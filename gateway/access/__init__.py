@@ -1,6 +1,27 @@
-"""Who may call and what they may call. Knows the model and the errors; no HTTP, no tokens, no I/O."""
+"""Who may call, what they may call, and how much. Knows the model, the errors and what is observed; no vendor."""
 
+from gateway.access.access import Access
+from gateway.access.allowance import Admission, Allowance
+from gateway.access.certificates import NOBODY, certificate_names
 from gateway.access.clients import OPEN, Clients
+from gateway.access.counters import Counter, CounterStore, MemoryCounters, Usage
 from gateway.access.keys import hash_key, new_key, well_formed
+from gateway.access.wanted import KeysWanted
 
-__all__ = ["OPEN", "Clients", "hash_key", "new_key", "well_formed"]
+__all__ = [
+    "NOBODY",
+    "OPEN",
+    "Access",
+    "Admission",
+    "Allowance",
+    "Clients",
+    "Counter",
+    "CounterStore",
+    "KeysWanted",
+    "MemoryCounters",
+    "Usage",
+    "certificate_names",
+    "hash_key",
+    "new_key",
+    "well_formed",
+]

@@ -1,35 +1,44 @@
 """The ops port: health, readiness, metrics and status over `aiohttp.web`, on an address of its own.
 
-Knows metrics and statuses by the callables that it is given, nothing of the data plane. Serves no secret, takes no
-body and changes nothing. Everything it says is `no-store`, every refusal is JSON.
+Knows metrics and statuses by the callables that it is given, nothing of the data plane. Serves no secret; what changes
+something wants an admin key (`actions.py`). Everything it says is `no-store`, every refusal is JSON.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
 
-from gateway import __version__
-from gateway.admin import pages
+from gateway.admin import html, pages
+from gateway.admin.actions import Actions
+from gateway.admin.guard import COOKIE, Guard
+from gateway.admin.overview import Overview
+from gateway.admin.quiet import Runner
+from gateway.observe.history import STEP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.model import Address, CredentialStatus
+    from gateway.admin.actions import Workbench
+    from gateway.model import Address, Config, CredentialStatus
     from gateway.observe import Metrics
 
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds that a request under way may take when the port closes."""
+BODY = 16 * 1024
+"""Largest body that is read."""
 
 
 class AdminServer:
     """The admin port. `state` is `starting`, `ready` or `draining`; `data_address` is where the data port listens.
 
-    `address` is where it listens, known after `start()`: with port 0 a free one was taken.
+    `workbench` can fetch and check a credential; without one nobody can. `address` is where the port listens, known
+    after `start()`: with port 0 a free one was taken. `use()` the configuration in force, at the start and after each
+    reload.
     """
 
     def __init__(
@@ -40,19 +49,28 @@ class AdminServer:
         status: Callable[[], Sequence[CredentialStatus]],
         state: Callable[[], str],
         data_address: Callable[[], tuple[str, int] | None] = lambda: None,
+        workbench: Workbench | None = None,
     ) -> None:
         self._wanted = address
         self._metrics = metrics
         self._status = status
         self._state = state
         self._data_address = data_address
-        self._started = time.monotonic()
+        self._overview = Overview(metrics=metrics, status=status, state=state, data_address=data_address)
+        self._guard = Guard()
+        self._actions = Actions(self._guard, workbench)
         self._runner: web.AppRunner | None = None
+        self._ticking: asyncio.TimerHandle | None = None
         self.address: tuple[str, int] = (address.host, address.port)
+
+    def use(self, config: Config) -> None:
+        """Show this configuration and obey its admin keys."""
+        self._overview.use(config)
+        self._guard.use(config.admin_keys_sha256)
 
     async def start(self) -> None:
         """Open the port. Raises OSError when the address cannot be had."""
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+        runner = Runner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._wanted.host, self._wanted.port).start()
@@ -61,19 +79,29 @@ class AdminServer:
             raise
         self._runner = runner
         self.address = runner.addresses[0][:2]
+        self._tick()
 
     async def stop(self) -> None:
         """Close the port; harmless when it is not open."""
         runner, self._runner = self._runner, None
+        if self._ticking is not None:
+            self._ticking.cancel()
         if runner is not None:
             await runner.cleanup()
 
+    def _tick(self) -> None:
+        self._overview.tick()
+        self._ticking = asyncio.get_running_loop().call_later(STEP, self._tick)
+
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_refusals_as_json])
+        app = web.Application(middlewares=[_refusals_as_json], client_max_size=BODY)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
+        app.router.add_get("/status", self._status_page)
         app.router.add_get("/status.json", self._status_json)
+        app.router.add_get("/", self._to_status)
+        app.add_routes(self._actions.routes())
         app.on_response_prepare.append(_common_fields)
         return app
 
@@ -87,18 +115,27 @@ class AdminServer:
         return _json(body, HTTPStatus.OK if state == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.exposition(request.headers.get("Accept"))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        parts, content_type = self._metrics.exposition_in_parts(request.headers.get("Accept"))
+        body = bytearray()
+        for part in parts:
+            body += part
+            await asyncio.sleep(0)  # the data port's exchanges go on between two families
+        return web.Response(body=bytes(body), headers={"Content-Type": content_type})
 
     async def _status_json(self, _request: web.Request) -> web.Response:
-        return _json(
-            {
-                "version": __version__,
-                "state": pages.shown_state(self._state(), self._status()),
-                "uptime": round(time.monotonic() - self._started, 3),
-                "credentials": [pages.credential(status) for status in self._status()],
-            }
-        )
+        return _json(self._overview.data())
+
+    async def _status_page(self, request: web.Request) -> web.Response:
+        session = self._guard.session(request.cookies.get(COOKIE))
+        said = ""
+        if session is not None and "X-Refresh" not in request.headers:
+            said, session.said = session.said, ""
+        text = html.page(self._overview.data(), session=session, locked=self._guard.open_to_nobody, said=said)
+        fields = {"Content-Security-Policy": html.policy(), "Referrer-Policy": "same-origin"}
+        return web.Response(text=text, content_type="text/html", headers=fields)
+
+    async def _to_status(self, _request: web.Request) -> web.Response:
+        return web.Response(status=HTTPStatus.FOUND, headers={"Location": "status"})
 
 
 def _json(body: dict[str, Any], status: int = HTTPStatus.OK) -> web.Response:

@@ -28,11 +28,13 @@ def serve(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     Until SIGTERM or SIGINT. A mistake in the configuration is printed with its file and line, and the exit status is
     2, before any port is opened. SIGHUP reads the configuration again.
     """
-    from gateway.app import serve as run
-    from gateway.config import load
+    from gateway.config import Commands, load
+    from gateway.serving import serve as run
+
+    commands = Commands()
 
     def read() -> Config:
-        return load(paths)
+        return load(paths, commands=commands)
 
     ctx.exit(run(read))
 

@@ -13,7 +13,8 @@ from gateway.config.expand import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config.schema import ClientKeys, FileKeys, RouteKeys
+    from gateway.config.schema import FileKeys, RouteKeys
+    from gateway.config.schema_clients import ClientKeys
     from gateway.config.tree import Node, Path, Problems
 
 
@@ -58,24 +59,47 @@ def clients_differ(root: Node, clients: Mapping[int, ClientKeys], problems: Prob
                 root.mark_at((*path, "name")), (*path, "name"), f"is the name of clients[{names[client.name]}] already"
             )
         names.setdefault(client.name, index)
-        for which in ("key_sha256", "keys_sha256"):
+        for which in ("key_sha256", "keys_sha256", "keys", "certificates"):
             given = getattr(client, which)
-            for key in (given,) if isinstance(given, str) else given or ():
+            for each in (given,) if isinstance(given, str) else given or ():
+                key = each if isinstance(each, str) else each.sha256
                 if key in keys:
-                    problems.add(root.mark_at((*path, which)), (*path, which), f"holds a key of clients[{keys[key]}]")
+                    what = "a name" if which == "certificates" else "a key"
+                    problems.add(root.mark_at((*path, which)), (*path, which), f"holds {what} of clients[{keys[key]}]")
                 keys.setdefault(key, index)
 
 
 def clients_name_routes(root: Node, clients: Mapping[int, ClientKeys], problems: Problems) -> None:
-    """A client's routes exist."""
+    """A client's routes exist, and its limits and budgets are about routes that it may use."""
     known = _names(root, "routes")
     for index, client in clients.items():
-        for position, name in enumerate(client.routes or ()):
+        named: list[tuple[Path, str]] = [(("routes", at), name) for at, name in enumerate(client.routes or ())]
+        for at, limit in enumerate(client.limits):
+            named += [(("limits", at, "routes", place), name) for place, name in enumerate(limit.routes or ())]
+        named += [(("budgets", at, "route"), budget.route) for at, budget in enumerate(client.budgets)]
+        for below, name in named:
+            path: Path = ("clients", index, *below)
+            node = root.at(path)
+            shown = "of this name" if node is None or node.dynamic else repr(name)
             if name not in known:
-                path: Path = ("clients", index, "routes", position)
-                node = root.at(path)
-                shown = "of this name" if node is None or node.dynamic else repr(name)
                 problems.add(root.mark_at(path), path, f"there is no route {shown}{_hint(name, known)}")
+            elif client.routes is not None and name not in client.routes:
+                problems.add(root.mark_at(path), path, f"the client may not use the route {shown}: see its `routes`")
+
+
+def clients_can_be_known(root: Node, clients: Mapping[int, ClientKeys], problems: Problems) -> None:
+    """The issuers of a client's JWTs exist, and a port that asks for certificates does."""
+    known = _names(root, "issuers")
+    for index, client in clients.items():
+        for at, each in enumerate(client.jwt):
+            path: Path = ("clients", index, "jwt", at, "issuer")
+            node = root.at(path)
+            if each.issuer not in known:
+                shown = "of this name" if node is None or node.dynamic else repr(each.issuer)
+                problems.add(root.mark_at(path), path, f"there is no issuer {shown}{_hint(each.issuer, known)}")
+        if client.certificates and root.at(("tls", "client_ca")) is None:
+            path = ("clients", index, "certificates")
+            problems.add(root.mark_at(path), path, "nobody is asked for a certificate: set `tls.client_ca`")
 
 
 def somebody_may_call(root: Node, keys: FileKeys, problems: Problems) -> None:

@@ -7,6 +7,7 @@ defaults, nowhere else.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway import model
@@ -14,18 +15,40 @@ from gateway.config import net
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from gateway.config import schema as s
+    from gateway.config import schema_clients as k
     from gateway.config import schema_credential as c
 
 AUTHORIZATION = "authorization"
 
 
-def client(keys: s.ClientKeys) -> model.Client:
-    """An app, known by the hashes of its keys."""
+def client(keys: k.ClientKeys) -> model.Client:
+    """An app: how it is known, what it may do, how much of it."""
     hashes = keys.keys_sha256 or ((keys.key_sha256,) if keys.key_sha256 else ())
-    return model.Client(keys.name, hashes, None if keys.routes is None else frozenset(keys.routes))
+    return model.Client(
+        name=keys.name,
+        keys_sha256=(*hashes, *(key.sha256 for key in keys.keys)),
+        routes=_names(keys.routes),
+        key_ends=tuple((key.sha256, key.expires) for key in keys.keys if key.expires is not None),
+        jwt=tuple(model.ClientClaims(each.issuer, each.claims) for each in keys.jwt),
+        certificates=keys.certificates,
+        addresses=keys.addresses,
+        allow=keys.allow,
+        deny=keys.deny,
+        limits=tuple(
+            model.ClientLimit(_names(each.routes), each.rate, each.burst, each.in_flight) for each in keys.limits
+        ),
+        budgets=tuple(model.ClientBudget(each.route, each.per, each.hard, each.soft) for each in keys.budgets),
+    )
+
+
+def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _issuer(name: str, keys: k.IssuerKeys) -> model.Issuer:
+    return model.Issuer(name=name, **keys.model_dump())
 
 
 # --------------------------------------------------------------------------------------------------------- credentials
@@ -139,6 +162,8 @@ def route(name: str, keys: s.RouteKeys, credentials: Mapping[str, model.Credenti
         origin=keys.origin,
         forwarded=keys.forwarded,
         websocket=keys.websocket,
+        echo_guard=keys.echo_guard,
+        paths=keys.paths,
     )
 
 
@@ -150,6 +175,7 @@ def _upstream(keys: s.RouteKeys) -> model.Upstream:
         port=found.port,
         base_path=found.base_path,
         ca_file=keys.ca_file,
+        ca_fingerprint=fingerprint(keys.ca_file) if keys.ca_file else "",
         client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
     )
 
@@ -188,6 +214,17 @@ def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Creden
 # ---------------------------------------------------------------------------------------------------------- everything
 
 
+def _tls(keys: s.TlsKeys) -> model.ServerTLS:
+    """The data port's TLS, with a hash over its files: a renewed certificate is another value."""
+    files = [path for path in (keys.certificate, keys.key, keys.client_ca) if path is not None]
+    return model.ServerTLS(keys.certificate, keys.key, keys.client_ca, fingerprint(*files))
+
+
+def fingerprint(*files: Path) -> str:
+    """SHA-256 over the contents of files, hex."""
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+
+
 def config(
     keys: s.FileKeys,
     clients: tuple[model.Client, ...],
@@ -210,6 +247,13 @@ def config(
         limits=model.Limits(**keys.limits.model_dump()),
         drain=model.Drain(**keys.drain.model_dump()),
         logs=model.Logs(**keys.logs.model_dump()),
+        tracing=model.Tracing(**keys.tracing.model_dump()) if keys.tracing else None,
+        tls=_tls(keys.tls) if keys.tls else None,
+        issuers=tuple(_issuer(name, each) for name, each in keys.issuers.items()),
+        trusted_proxies=keys.trusted_proxies,
+        allow_addresses=keys.allow_addresses,
+        admin_keys_sha256=keys.admin_keys_sha256,
+        state_file=Path(keys.state_file).absolute() if keys.state_file else None,
         digest=digest,
         watched_files=watched_files,
     )

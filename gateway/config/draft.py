@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config.expand import Expanded, credential_names, expand_credential, expand_route
-from gateway.config.interpolate import Interpolation
+from gateway.config.interpolate import Interpolation, variables
 from gateway.config.tree import Mark, Node, Problems, merge
 from gateway.config.values import NAME
 from gateway.config.yamltree import read_file
@@ -15,6 +15,8 @@ from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from gateway.config.command import Commands
 
 
 @dataclass(slots=True)
@@ -24,6 +26,7 @@ class Draft:
     root: Node
     problems: Problems
     files: tuple[Path, ...] = ()
+    """Those that `${file:…}` names, readable or not."""
     credentials: dict[str, Expanded] = field(default_factory=dict)
     routes: dict[str, Node] = field(default_factory=dict)
 
@@ -33,7 +36,7 @@ class Draft:
             raise ConfigError(self.problems.sorted())
 
 
-def read(paths: Sequence[Path], environ: Mapping[str, str]) -> Draft:
+def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) -> Draft:
     """Read, merge, resolve and expand. Raises ConfigError when a file cannot be read as YAML at all."""
     problems = Problems()
     trees = [read_file(Path(path), problems) for path in paths]
@@ -46,7 +49,8 @@ def read(paths: Sequence[Path], environ: Mapping[str, str]) -> Draft:
     if any(tree is None for tree in trees):
         raise ConfigError(problems.sorted())
     found = Problems()
-    reading = Interpolation(environ, found)
+    reading = Interpolation(environ, found, commands=commands, hidden=variables(root))
+    commands.begin()
     root = reading.resolve(root)
     draft = Draft(root, problems, tuple(reading.files))
     _tell_who_needs(found, root, problems)

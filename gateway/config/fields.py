@@ -44,6 +44,11 @@ Duration = Annotated[float, *kind("duration", v.duration, type=["number", "strin
 SomeDuration = Annotated[float, *kind("duration", v.some_duration, type=["number", "string"])]
 Size = Annotated[int, *kind("size", v.size, type=["integer", "string"])]
 Count = Annotated[int, *kind("number", v.count, type=["integer", "string"])]
+Share = Annotated[float, *kind("share", v.share, type=["number", "string"], minimum=0, maximum=1)]
+Levels = Annotated[
+    tuple[tuple[str, str], ...],
+    *kind("levels by logger", v.levels, type="object", additionalProperties={"enum": list(v.LEVELS)}),
+]
 Flag = Annotated[bool, *kind("true or false", v.flag, type=["boolean", "string"])]
 Status = Annotated[int, *kind("status", v.status, type="integer", minimum=100, maximum=599)]
 Statuses = Annotated[tuple[int, ...], *kind("list of statuses", v.texts(v.status), **_STATUSES)]

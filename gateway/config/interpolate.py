@@ -1,4 +1,4 @@
-"""`${VAR}`, `${VAR:-default}` and `${file:/path}`: the only things that a configuration computes.
+"""`${VAR}`, `${VAR:-default}`, `${file:/path}` and `${command:/path}`: the only things that a configuration computes.
 
 What came from `${…}` under `credentials` becomes a `Secret` here, before anything else can look at it; elsewhere it is
 marked so that no message shows it. `$$` before a brace writes a literal `${`. Knows nothing of the keys' meaning.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+from gateway.config.command import CommandError, Commands
 from gateway.config.tree import Absent, Node, Path, Problems
 from gateway.model import KIB, Secret
 
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
 REFERENCE = re.compile(r"\$(?P<escaped>\$(?=\{))|\$\{(?P<inside>[^{}]*)\}|(?P<open>\$\{)")
 VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 FILE = "file:"
+COMMAND = "command:"
 MAX_FILE = 64 * KIB
+
+
+def variables(node: Node) -> frozenset[str]:
+    """Return the names of all variables that a tree refers to."""
+    if isinstance(node.value, dict):
+        return frozenset().union(*map(variables, node.value.values()))
+    if isinstance(node.value, list):
+        return frozenset().union(*map(variables, node.value))
+    inside = [match["inside"] or "" for match in REFERENCE.finditer(node.value)] if isinstance(node.value, str) else []
+    found = [VARIABLE.fullmatch(text) for text in inside]
+    return frozenset(match["name"] for match in found if match is not None)
 
 
 class _Missing(Exception):
@@ -35,6 +48,9 @@ class Interpolation:
     environ: Mapping[str, str]
     problems: Problems
     files: dict[FilePath, None] = field(default_factory=dict)
+    commands: Commands = field(default_factory=Commands)
+    hidden: frozenset[str] = frozenset()
+    """Variables that commands do not get: those that the configuration itself reads."""
 
     def resolve(self, node: Node, path: Path = ()) -> Node:
         """Return the tree with every reference replaced; each that cannot be is a problem and leaves a gap."""
@@ -66,15 +82,23 @@ class Interpolation:
         inside = match["inside"]
         if inside.startswith(FILE):
             return self._read(inside.removeprefix(FILE))
+        if inside.startswith(COMMAND):
+            return self._run(inside.removeprefix(COMMAND))
         variable = VARIABLE.fullmatch(inside)
         if variable is None:
-            raise _Missing("`${…}` takes NAME, NAME:-default or file:/path")
+            raise _Missing("`${…}` takes NAME, NAME:-default, file:/path or command:/path")
         value = self.environ.get(variable["name"])
         if not value and variable["default"] is not None:
             return variable["default"]
         if value is None:
             raise _Missing(f"environment variable {variable['name']} is not set")
         return value
+
+    def _run(self, reference: str) -> str:
+        try:
+            return self.commands.value(reference, self.environ, self.hidden)
+        except CommandError as error:
+            raise _Missing(str(error)) from None
 
     def _read(self, name: str) -> str:
         """Read a secret file: UTF-8, at most 64 KiB, one trailing newline dropped."""

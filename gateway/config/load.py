@@ -6,10 +6,14 @@ Each credential, route and client is checked by itself, so that one mistake hide
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import checks, compile, draft, schema, summary  # noqa: A004 - the step is called so
+from gateway.config.command import Commands
 from gateway.config.expand import credential_names
+from gateway.config.schema_clients import ClientKeys
 from gateway.config.schema_credential import CredentialKeys
 from gateway.config.tree import Mark, Node, Problems
 from gateway.config.validate import validate
@@ -17,7 +21,6 @@ from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from gateway.model import Config
 
@@ -26,22 +29,25 @@ Recipes = dict[str, tuple[CredentialKeys, CredentialKeys | None]]
 SECTIONS = {"credentials": dict, "routes": dict, "clients": list}
 
 
-def load(paths: Sequence[Path], *, environ: Mapping[str, str] = os.environ) -> Config:
+def load(paths: Sequence[Path], *, environ: Mapping[str, str] = os.environ, commands: Commands | None = None) -> Config:
     """Read the files, later ones laid over earlier ones, and return the snapshot.
 
-    Raises ConfigError with every problem that was found. Reads the secret files that `${file:…}` names.
+    Raises ConfigError with every problem that was found. Reads the secret files that `${file:…}` names and runs the
+    programs of `${command:…}`; `commands` keeps their outputs from one reading to the next.
     """
-    return _load(draft.read(paths, environ))
+    commands = commands or Commands()
+    return _load(draft.read(paths, environ, commands), paths, commands)
 
 
 def merged(paths: Sequence[Path], *, environ: Mapping[str, str] = os.environ) -> str:
     """Return the configuration as it is meant, profiles applied and secrets masked, as YAML. Raises as `load`."""
-    found = draft.read(paths, environ)
-    _load(found)
+    commands = Commands()
+    found = draft.read(paths, environ, commands)
+    _load(found, paths, commands)
     return summary.text(found)
 
 
-def _load(found: draft.Draft) -> Config:
+def _load(found: draft.Draft, paths: Sequence[Path], commands: Commands) -> Config:
     keys = validate(schema.FileKeys, _without_sections(found.root), (), found.problems)
     clients = _clients(found)
     recipes = _recipes(found)
@@ -50,23 +56,32 @@ def _load(found: draft.Draft) -> Config:
     if found.problems or keys is None:
         raise ConfigError(found.problems.sorted())
     try:
-        return _compile(found, keys, clients, recipes, routes)
+        config = _compile(found, keys, clients, recipes, routes)
     except OSError as error:
         changed = Mark(str(error.filename), 0)
         found.problems.add(changed, (), "changed while it was read")
         raise ConfigError(found.problems.sorted()) from None
+    watched = dict.fromkeys([*(Path(path).absolute() for path in paths), *config.watched_files])
+    return replace(
+        config,
+        watched_files=tuple(watched),
+        secret_files=tuple(dict.fromkeys([*found.files, *summary.private_keys(config)])),
+        read_again_after=commands.again_after,
+    )
 
 
 def _compile(
     found: draft.Draft,
     keys: schema.FileKeys,
-    clients: Mapping[int, schema.ClientKeys],
+    clients: Mapping[int, ClientKeys],
     recipes: Recipes,
     routes: Mapping[str, schema.RouteKeys],
 ) -> Config:
     credentials = {name: compile.credential(name, *pair) for name, pair in recipes.items()}
     compiled = tuple(compile.route(name, route, credentials) for name, route in routes.items())
     apart = summary.files_apart(credentials, compiled)
+    apart += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
+    apart += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]
     return compile.config(
         keys,
         tuple(compile.client(client) for client in clients.values()),
@@ -86,11 +101,11 @@ def _without_sections(root: Node) -> Node:
     return Node(entries, root.mark)
 
 
-def _clients(found: draft.Draft) -> dict[int, schema.ClientKeys]:
+def _clients(found: draft.Draft) -> dict[int, ClientKeys]:
     """The clients that are well written, by their place in the list."""
     section = found.root.entries.get("clients")
     checked = {
-        index: validate(schema.ClientKeys, node, ("clients", index), found.problems)
+        index: validate(ClientKeys, node, ("clients", index), found.problems)
         for index, node in enumerate(section.items if section is not None else ())
     }
     return {index: keys for index, keys in checked.items() if keys is not None}
@@ -131,7 +146,7 @@ def _routes(found: draft.Draft, recipes: Recipes) -> dict[str, schema.RouteKeys]
 def _check_across(
     found: draft.Draft,
     keys: schema.FileKeys | None,
-    clients: Mapping[int, schema.ClientKeys],
+    clients: Mapping[int, ClientKeys],
     routes: Mapping[str, schema.RouteKeys],
 ) -> None:
     checks.there_is_a_route(found.root, found.problems)
@@ -139,6 +154,7 @@ def _check_across(
     checks.prefixes_differ(found.root, routes, found.problems)
     checks.clients_differ(found.root, clients, found.problems)
     checks.clients_name_routes(found.root, clients, found.problems)
+    checks.clients_can_be_known(found.root, clients, found.problems)
     if keys is not None:
         checks.somebody_may_call(found.root, keys, found.problems)
         checks.ports_differ(found.root, keys, found.problems)

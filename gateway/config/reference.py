@@ -102,7 +102,9 @@ def _default(field: FieldInfo) -> str:
 def written(value: object, kind: str) -> str:
     """A value in the form of the file: `5s`, `32MiB`, `true`."""
     if kind == "duration" and isinstance(value, float):
-        return f"{value:g}s" if value < 120 or value % 60 else f"{value / 60:g}m"  # noqa: PLR2004 - 60s and 75s read well, 300s does not
+        larger = ((unit, n) for unit, n in (("h", 3600), ("m", 60)) if value >= 2 * n and not value % n)
+        unit, seconds = next(larger, ("s", 1))  # 60s and 75s read well, 300s and 1440m do not
+        return f"{value / seconds:g}{unit}"
     if kind == "size" and isinstance(value, int):
         unit = next((u for u, n in (("MiB", 2**20), ("KiB", 2**10)) if value and value % n == 0), "B")
         return f"{value // {'MiB': 2**20, 'KiB': 2**10, 'B': 1}[unit]}{'' if unit == 'B' else unit}"

@@ -1,35 +1,22 @@
-"""The documented keys of the file as a whole, of clients and of routes. Credentials: `schema_credential.py`.
+"""The documented keys of the file as a whole and of routes. Others: `schema_credential.py`, `schema_clients.py`.
 
 Each field's description is its line in `docs/configuration.md` and in the JSON Schema.
 """
 
 from __future__ import annotations
 
+import ssl
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gateway.config import fields as f
+from gateway.config import fields_clients as fc
 from gateway.config import net
+from gateway.config.schema_clients import ClientKeys, IssuerKeys  # noqa: TC001 - pydantic reads them at run time
 from gateway.config.schema_credential import ClientCertificateKeys, CredentialKeys, Keys
 from gateway.config.values import refuse
 from gateway.model import KIB, MIB, Address
-
-
-class ClientKeys(Keys):
-    """An internal app that may call the gateway."""
-
-    name: f.Name = Field(description="Shown in logs and metrics.")
-    key_sha256: f.Sha256 | None = Field(None, description="SHA-256 of its key; `gatepass keys new NAME` prints both.")
-    keys_sha256: f.Sha256s | None = Field(None, description="The same for several keys, while one replaces another.")
-    routes: f.Names | None = Field(None, description="Routes that it may use; all of them unless set.")
-
-    @model_validator(mode="after")
-    def one_way_to_say_it(self) -> Self:
-        """One key or a list of keys."""
-        if (self.key_sha256 is None) == (not self.keys_sha256):
-            refuse("needs exactly one of key_sha256 and keys_sha256 (`gatepass keys new NAME` prints a hash)")
-        return self
 
 
 class InjectionKeys(Keys):
@@ -71,6 +58,7 @@ class PoolKeys(Keys):
 
     size: f.Count = Field(100, description="Most connections of this route at a time.")
     wait: f.SomeDuration = Field(5.0, description="Longest wait for a free one; then 503 `upstream_busy`.")
+    queue: f.Count = Field(1000, description="Requests that wait at most; one more gets its 503 at once.")
 
 
 class ReplayKeys(Keys):
@@ -134,6 +122,13 @@ class RouteKeys(Keys):
     origin: f.PlainText | None = Field(None, description="A fixed Origin for this vendor.")
     forwarded: Literal["off", "x-forwarded", "rfc7239"] = Field("off", description="Tell the vendor who the app is.")
     websocket: f.Flag = Field(default=True, description="Whether a WebSocket may be opened.")
+    echo_guard: f.Flag = Field(
+        default=False,
+        description="Mask the token in the vendor's fields and in the first 64 KiB of a text body.",
+    )
+    paths: fc.Templates = Field(
+        (), description="Path templates, as `/api/v1/info/{id}`: the one that fits is logged in the path's place."
+    )
     ca_file: f.ReadableFile | None = Field(None, description="PEM file of the authorities to trust for this vendor.")
     client_certificate: ClientCertificateKeys | None = Field(None, description="Mutual TLS with the vendor's API.")
 
@@ -190,10 +185,31 @@ class RouteKeys(Keys):
 AUTHORIZATION_HINT = "; use `authorization: pass`"
 
 
+class TlsKeys(ClientCertificateKeys):
+    """TLS on the data port: 1.2 or newer."""
+
+    client_ca: f.ReadableFile | None = Field(
+        None, description="PEM file of authorities: an app must then show a certificate of theirs."
+    )
+
+    @model_validator(mode="after")
+    def authorities_can_be_read(self) -> Self:
+        """Try the file now rather than at the first connection."""
+        try:
+            ssl.create_default_context(cafile=self.client_ca)
+        except (ssl.SSLError, OSError, ValueError):
+            refuse("client_ca is no PEM file of certificates")
+        return self
+
+
 class LimitKeys(Keys):
     """Bounds of the data port."""
 
     connections: f.Count = Field(10_000, description="Most connections of apps at a time.")
+    connections_per_address: f.Count = Field(
+        5_000, description="Most of them from one address; a proxy in front of the gateway is one address."
+    )
+    exchanges: f.Count = Field(10_000, description="Most requests in flight at a time; then 503 `overloaded`.")
     head_bytes: f.Size = Field(64 * KIB, description="Request line and all header fields together.")
     field_bytes: f.Size = Field(8 * KIB, description="One header field.")
     fields: f.Count = Field(100, description="Number of header fields.")
@@ -217,6 +233,24 @@ class LogKeys(Keys):
     )
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
     access: f.Flag = Field(default=True, description="One line per request.")
+    buffer: f.Size = Field(8 * MIB, description="Lines that wait for a slow standard output; beyond it they are lost.")
+    sample: f.Share = Field(
+        1.0, description="Share of the requests answered with 2xx that get a line; all others always do."
+    )
+    loggers: f.Levels = Field(
+        (), description="Levels of single loggers, and of those below: `{gatepass.tokens: debug}`."
+    )
+
+
+class TracingKeys(Keys):
+    """Spans for a collector of traces; needs `pip install 'gatepass[tracing]'`."""
+
+    otlp: f.Url = Field(description="The collector, OTLP over HTTP; without a path, `/v1/traces` is asked.")
+    sample: f.Share = Field(
+        1.0,
+        description="Share of the requests without a `traceparent` that are recorded; with one, its caller decides.",
+    )
+    service: f.PlainText = Field("gatepass", description="`service.name` of the spans.")
 
 
 class FileKeys(Keys):
@@ -232,10 +266,26 @@ class FileKeys(Keys):
         default_factory=lambda: Address("127.0.0.1", 9090),
         description="The admin port: health, metrics, status. `null`: none.",
     )
+    tls: TlsKeys | None = Field(None, description="TLS on the data port, with files that are read again on change.")
     access: Literal["clients", "open"] = Field(
         "clients", description="Who may call: known `clients` (on loopback anyone while none is known), or anyone."
     )
     clients: tuple[ClientKeys, ...] = Field((), strict=False, description="The internal apps.")
+    issuers: dict[f.Name, IssuerKeys] = Field(default_factory=dict, description="By name: who signs clients' JWTs.")
+    trusted_proxies: fc.NetworkList = Field(
+        (), description="Networks of proxies in front, as `10.0.0.0/8`: their `X-Forwarded-For` says who calls."
+    )
+    allow_addresses: fc.NetworkList = Field(
+        (),
+        description="Networks that a vendor's or an issuer's name may lead to though they are loopback, link-local "
+        "or a cloud's metadata service.",
+    )
+    admin_keys_sha256: f.Sha256s = Field(
+        (), description="SHA-256 of the keys for changes over the admin port; none: nothing can be changed there."
+    )
+    state_file: f.PlainText | None = Field(
+        None, description="File in which the counts of budgets outlive a restart; in memory only unless set."
+    )
     credentials: dict[f.Name, CredentialKeys] = Field(default_factory=dict, description="By name.")
     routes: dict[f.Name, RouteKeys] = Field(default_factory=dict, description="By name.")
     replay_budget: f.Size = Field(
@@ -247,3 +297,4 @@ class FileKeys(Keys):
     limits: LimitKeys = Field(default_factory=LimitKeys.empty, description="Bounds of the data port.")
     drain: DrainKeys = Field(default_factory=DrainKeys.empty, description="Going down.")
     logs: LogKeys = Field(default_factory=LogKeys.empty, description="What is written to standard output.")
+    tracing: TracingKeys | None = Field(None, description="Where spans go; no tracing unless set.")

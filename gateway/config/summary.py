@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.config.draft import Draft
-    from gateway.model import Credential, GrantRequest, Route, Upstream
+    from gateway.model import Config, Credential, GrantRequest, Route, Upstream
 
 
 def text(draft: Draft) -> str:
@@ -44,6 +44,14 @@ def files_apart(credentials: Mapping[str, Credential], routes: Sequence[Route]) 
         found += [pair.certificate, pair.key] if pair else []
         found += [holder.ca_file] if holder.ca_file else []
     return list(dict.fromkeys(found))
+
+
+def private_keys(config: Config) -> list[Path]:
+    """Files of private keys: of client certificates and of the data port."""
+    holders: list[GrantRequest | Upstream] = [route.upstream for route in config.routes]
+    holders += [grant.request for credential in config.credentials.values() for grant in credential.grants]
+    found = [holder.client_certificate.key for holder in holders if holder.client_certificate]
+    return [*found, *([config.tls.key] if config.tls else [])]
 
 
 def _meant(draft: Draft) -> dict[str, object]:

@@ -28,6 +28,7 @@ WHOLE = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DOTTED = re.compile(r"[^.\s]+(?:\.[^.\s]+)*")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+LEVELS = ("debug", "info", "warning", "error")
 
 
 def refuse(message: str) -> NoReturn:
@@ -130,6 +131,26 @@ def count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         refuse("must be a whole number of at least 1")
     return value
+
+
+def share(value: object) -> float:
+    """A part of a whole: 0 to 1."""
+    value = opened(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        refuse("must be a share from 0 to 1")
+    return float(value)
+
+
+def levels(value: object) -> tuple[tuple[str, str], ...]:
+    """Log levels by the logger's name."""
+    if not isinstance(value, dict):
+        refuse("must be a mapping: {gatepass.tokens: debug}")
+    for name, level in value.items():
+        if level not in LEVELS:
+            refuse(f"{name}: must be one of {', '.join(LEVELS)}")
+    return tuple(sorted((str(name), str(level)) for name, level in value.items()))
 
 
 def flag(value: object) -> bool:

@@ -5,20 +5,33 @@ it.
 """
 
 from gateway.observe.access import AccessLog
+from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
+from gateway.observe.counting import Level
 from gateway.observe.families import metrics_markdown
-from gateway.observe.logs import close_logging, configure_logging, get_logger
-from gateway.observe.metrics import CredentialMetrics, Metrics, RouteMetrics
+from gateway.observe.logs import adjust_logging, close_logging, configure_logging, current_logging, get_logger
+from gateway.observe.metrics import Metrics
+from gateway.observe.otlp import Exporter, TracingUnavailable
 from gateway.observe.redaction import redact, redact_text, register, register_all
+from gateway.observe.spans import Trace, Tracer, read_traceparent
 
 __all__ = [
     "AccessLog",
+    "ClientMetrics",
     "CredentialMetrics",
+    "Exporter",
+    "Level",
     "Metrics",
     "RouteMetrics",
+    "Trace",
+    "Tracer",
+    "TracingUnavailable",
+    "adjust_logging",
     "close_logging",
     "configure_logging",
+    "current_logging",
     "get_logger",
     "metrics_markdown",
+    "read_traceparent",
     "redact",
     "redact_text",
     "register",

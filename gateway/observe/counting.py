@@ -2,22 +2,24 @@
 
 `prometheus_client` guards every increment with a lock and every observation with a walk over the buckets, which
 together cost more than matching and admitting a request. What the data plane counts is counted from one thread, the
-loop's, so that an addition is enough; `Cells` hands the sums to a registry like any other collector. What happens a
-few times a minute (tokens, reloads) uses the library's own metrics.
+loop's, so that an addition is enough; `Cells` hands the sums to a registry like any other collector, and writes them
+as text itself: a scrape of fifty routes must not hold up the requests beside it.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from itertools import accumulate
-from typing import TYPE_CHECKING, Generic, TypeVar
+from math import isfinite
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
 
@@ -45,20 +47,36 @@ class Level:
         self.value = value
 
 
-class Spread:
-    """A histogram: how many observations fell into each bucket, and their sum."""
+class Exemplar(NamedTuple):
+    """One observation that a trace explains (OpenMetrics 1.0, "Exemplars")."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    trace_id: str
+    value: float
+    timestamp: float
+
+    def __str__(self) -> str:
+        return f' # {{trace_id="{self.trace_id}"}} {self.value!r} {self.timestamp:.3f}'
+
+
+class Spread:
+    """A histogram: how many observations fell into each bucket, their sum, and the last one with a trace in each."""
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """By the bucket's index; only OpenMetrics shows them."""
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float, trace_id: str | None = None) -> None:
         """Count one observation; a bucket's bound belongs to it."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        at = bisect_left(self.bounds, value)
+        self.counts[at] += 1
         self.sum += value
+        if trace_id is not None:
+            self.exemplars[at] = Exemplar(trace_id, value, time.time())
 
 
 Cell = TypeVar("Cell", Level, Spread)
@@ -68,13 +86,42 @@ class Cells(Collector, Generic[Cell]):
     """All cells of one family, by label values."""
 
     def __init__(self, family: Family, registry: CollectorRegistry) -> None:
-        self._family = family
+        self.family = family
         self._type = family.kind
         self._cells: dict[tuple[str, ...], Cell] = {}
+        self._written: dict[tuple[str, ...], tuple[str, ...]] = {}
+        """Beginnings of the lines of a cell, names and labels; they never change."""
         registry.register(self)
 
-    def _get(self, labels: tuple[str, ...], new: Cell) -> Cell:
-        return self._cells.setdefault(labels, new)
+    def labels(self, *labels: str) -> Cell:
+        """Return the cell with these label values, the same one every time."""
+        cell = self._cells.get(labels)
+        if cell is None:
+            cell = self._cells[labels] = self.new()
+        return cell
+
+    def new(self) -> Cell:
+        """Return a cell that belongs to nobody yet."""
+        raise NotImplementedError
+
+    def keep(self, label: str, values: Collection[str]) -> None:
+        """Forget the cells whose `label` has none of these values; nothing happens in a family without the label."""
+        if label not in self.family.labels:
+            return
+        at = self.family.labels.index(label)
+        for labels in [labels for labels in self._cells if labels[at] not in values]:
+            del self._cells[labels]
+            self._written.pop(labels, None)
+
+    def by(self, label: str) -> dict[str, list[tuple[dict[str, str], Cell]]]:
+        """Return the cells by the value of one label, each with all its labels."""
+        found: dict[str, list[tuple[dict[str, str], Cell]]] = {}
+        for labels, cell in self._cells.items():
+            named = dict(zip(self.family.labels, labels, strict=True))
+            found.setdefault(named[label], []).append((named, cell))
+        return found
+
+    # --------------------------------------------------------------------------------------- as the library sees it
 
     def describe(self) -> Iterable[Metric]:
         """Name the family, so that the registry refuses a second one."""
@@ -85,27 +132,73 @@ class Cells(Collector, Generic[Cell]):
         metric = self._metric()
         for labels, cell in list(self._cells.items()):
             for suffix, extra, value in self._samples(cell):
-                named = dict(zip(self._family.labels, labels, strict=True)) | extra
+                named = dict(zip(self.family.labels, labels, strict=True)) | extra
                 metric.add_sample(metric.name + suffix, named, value)
         yield metric
 
     def _metric(self) -> Metric:
-        name = self._family.full_name
-        return Metric(name.removesuffix("_total") if self._type == "counter" else name, self._family.help, self._type)
+        name = self.family.full_name
+        return Metric(name.removesuffix("_total") if self._type == "counter" else name, self.family.help, self._type)
 
     def _samples(self, cell: Cell) -> Iterator[tuple[str, dict[str, str], float]]:
         raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------------ as text
+
+    def text(self, *, openmetrics: bool) -> str:
+        """Return the family in Prometheus' text format 0.0.4, or in OpenMetrics 1.0, exemplars included."""
+        name = self.family.full_name
+        shown = name.removesuffix("_total") if openmetrics and self._type == "counter" else name
+        lines = [
+            f"# HELP {shown} {_escaped(self.family.help, openmetrics=openmetrics)}",
+            f"# TYPE {shown} {self._type}",
+        ]
+        for labels, cell in self._cells.items():
+            heads = self._written.get(labels)
+            if heads is None:
+                heads = self._written[labels] = self._heads(self._labelled(labels))
+            self._write(lines, heads, cell, openmetrics)
+        lines.append("")
+        return "\n".join(lines)
+
+    def _labelled(self, values: tuple[str, ...]) -> str:
+        pairs = zip(self.family.labels, values, strict=True)
+        return ",".join(f'{name}="{_escaped(value, openmetrics=True)}"' for name, value in pairs)
+
+    def _heads(self, labelled: str) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _write(self, lines: list[str], heads: tuple[str, ...], cell: Cell, openmetrics: bool) -> None:
+        raise NotImplementedError
+
+
+def _escaped(text: str, *, openmetrics: bool) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return escaped.replace('"', '\\"') if openmetrics else escaped
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(int(value))
+    return repr(value) if isfinite(value) else floatToGoString(value)  # type: ignore[no-untyped-call]
 
 
 class Levels(Cells[Level]):
     """A counter or gauge family."""
 
-    def labels(self, *labels: str) -> Level:
-        """Return the cell with these label values, the same one every time."""
-        return self._get(labels, Level())
+    def new(self) -> Level:
+        """Return a level at zero."""
+        return Level()
 
     def _samples(self, cell: Level) -> Iterator[tuple[str, dict[str, str], float]]:
         yield "_total" if self._type == "counter" else "", {}, cell.value
+
+    def _heads(self, labelled: str) -> tuple[str, ...]:
+        return (f"{self.family.full_name}{{{labelled}}} " if labelled else f"{self.family.full_name} ",)
+
+    def _write(self, lines: list[str], heads: tuple[str, ...], cell: Level, openmetrics: bool) -> None:
+        del openmetrics  # both formats write a level alike
+        lines.append(heads[0] + _number(cell.value))
 
 
 class Spreads(Cells[Spread]):
@@ -115,9 +208,9 @@ class Spreads(Cells[Spread]):
         super().__init__(family, registry)
         self._bounds = [floatToGoString(bound) for bound in (*family.buckets, float("inf"))]  # type: ignore[no-untyped-call]
 
-    def labels(self, *labels: str) -> Spread:
-        """Return the cell with these label values, the same one every time."""
-        return self._get(labels, Spread(self._family.buckets))
+    def new(self) -> Spread:
+        """Return a histogram that nothing was observed in."""
+        return Spread(self.family.buckets)
 
     def _samples(self, cell: Spread) -> Iterator[tuple[str, dict[str, str], float]]:
         total = 0
@@ -125,3 +218,21 @@ class Spreads(Cells[Spread]):
             yield "_bucket", {"le": bound}, total
         yield "_count", {}, total
         yield "_sum", {}, cell.sum
+
+    def _heads(self, labelled: str) -> tuple[str, ...]:
+        name, before = self.family.full_name, f"{labelled}," if labelled else ""
+        buckets = (f'{name}_bucket{{{before}le="{bound}"}} ' for bound in self._bounds)
+        labels = f"{{{labelled}}}" if labelled else ""
+        return (*buckets, f"{name}_count{labels} ", f"{name}_sum{labels} ")
+
+    def _write(self, lines: list[str], heads: tuple[str, ...], cell: Spread, openmetrics: bool) -> None:
+        totals = list(accumulate(cell.counts))
+        if openmetrics and cell.exemplars:
+            exemplars = cell.exemplars
+            lines += [
+                f"{head}{total}{exemplars.get(i, '')}"
+                for i, (head, total) in enumerate(zip(heads, totals, strict=False))
+            ]
+        else:
+            lines += [f"{head}{total}" for head, total in zip(heads, totals, strict=False)]
+        lines += (f"{heads[-2]}{totals[-1]}", heads[-1] + _number(cell.sum))

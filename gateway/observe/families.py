@@ -96,6 +96,7 @@ CONNECT_DURATION = Family(
     ("route",),
     CONNECT_BUCKETS,
 )
+POOL_SIZE = Family("pool_size_connections", "gauge", "Connections that the route's pool may hold at most.", ("route",))
 POOL_OPEN = Family("pool_open_connections", "gauge", "Connections open to the vendor, busy or idle.", ("route",))
 POOL_IDLE = Family("pool_idle_connections", "gauge", "Connections open to the vendor and free.", ("route",))
 POOL_WAIT = Family(
@@ -104,6 +105,64 @@ POOL_WAIT = Family(
     "Time that requests waited for a connection because the pool was full; requests that found one are not counted.",
     ("route",),
     CONNECT_BUCKETS,
+)
+
+ECHOES = Family(
+    "echoed_tokens_total",
+    "counter",
+    "Answers in which the vendor sent our token back and it was masked, by place (header, body).",
+    ("route", "place"),
+)
+
+# -------------------------------------------------------------------------------------------------------- clients
+
+CLIENT_REQUESTS = Family(
+    "client_requests_total",
+    "counter",
+    "Requests of a known client by route and outcome (ok, vendor_error, refused, failed, gone).",
+    ("client", "route", "outcome"),
+)
+CLIENT_LIMITED = Family(
+    "client_limited_total",
+    "counter",
+    "Requests refused with 429, by the limit that was reached (rate, in_flight, budget).",
+    ("client", "route", "limit"),
+)
+CLIENT_IN_FLIGHT = Family(
+    "client_requests_in_flight",
+    "gauge",
+    "Requests of a client that are being served now.",
+    ("client", "route"),
+)
+BUDGET_USED = Family(
+    "client_budget_used",
+    "gauge",
+    "Calls counted against a budget in the day or month that runs.",
+    ("client", "route", "per"),
+)
+BUDGET_LIMIT = Family(
+    "client_budget_limit",
+    "gauge",
+    "Calls that a budget grants in a day or month; level soft warns, level hard refuses.",
+    ("client", "route", "per", "level"),
+)
+STATE_WRITES = Family(
+    "state_writes_total",
+    "counter",
+    "Writings of the state file, which keeps counts across restarts, by outcome (ok, failed).",
+    ("outcome",),
+)
+KEY_FETCHES = Family(
+    "issuer_key_fetches_total",
+    "counter",
+    "Requests for an issuer's keys by outcome (ok, failed).",
+    ("issuer", "outcome"),
+)
+KEYS_SEEN = Family(
+    "issuer_keys_last_success_timestamp_seconds",
+    "gauge",
+    "Wall-clock instant at which an issuer's keys were last seen; absent before.",
+    ("issuer",),
 )
 
 # --------------------------------------------------------------------------------------------------------- tokens
@@ -125,6 +184,12 @@ EXPIRY = Family(
     "token_expiry_timestamp_seconds",
     "gauge",
     "Wall-clock instant at which the token in hand expires; +Inf for a static key, absent before the first token.",
+    ("credential",),
+)
+ISSUED = Family(
+    "token_issued_timestamp_seconds",
+    "gauge",
+    "Wall-clock instant from which the life of the token in hand counts: its age is the time since. No static keys.",
     ("credential",),
 )
 LIFE = Family("token_life_seconds", "gauge", "Life that was granted to the token in hand.", ("credential",))
@@ -180,6 +245,11 @@ LOG_DROPPED = Family(
     "log_events_dropped_total",
     "counter",
     "Log events lost because standard output was slow or closed.",
+)
+SPANS_DROPPED = Family(
+    "trace_spans_dropped_total",
+    "counter",
+    "Spans lost because the collector of traces was slow, closed or refused them.",
 )
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))

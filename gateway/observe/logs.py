@@ -35,9 +35,23 @@ class Sink(NamedTuple):
     writer: Writer
     console: bool
     access: bool
+    """Whether every request has its event; one that failed has it anyway."""
+    failures: bool
+    """Whether the level lets warnings of the access log through."""
+    sample: float
+    """Share of the requests answered with 2xx that have their event."""
 
+
+ACCESS = "gatepass.access"
+"""The logger of the event that every request has."""
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _sink: Sink | None = None
+_logs: Logs | None = None
+_levels: dict[str, int] = {}
+_least = logging.INFO
+_adjusted: set[str] = set()
+_METHOD_LEVELS = _LEVELS | {"exception": logging.ERROR}
 
 
 def current_sink() -> Sink | None:
@@ -52,14 +66,40 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
     """Send events to `stream` (standard output) from now on; what was configured before is written out and replaced."""
-    global _sink  # noqa: PLW0603  the process has one log
     close_logging()
     out = sys.stdout if stream is None else stream
     console = logs.format == "console" or (logs.format == "auto" and _is_terminal(out))
-    level = getattr(logging, logs.level.upper())
-    _sink = Sink(Writer(out), console, access=logs.access and level <= logging.INFO)
+    _apply(logs, Writer(out, limit=logs.buffer), console=console)
+
+
+def adjust_logging(logs: Logs) -> None:
+    """Take over levels and sampling, at run time; stream and format stay. Nothing happens while no log is open."""
+    if _sink is not None:
+        _apply(logs, _sink.writer, console=_sink.console)
+
+
+def current_logging() -> Logs | None:
+    """Return the settings in force; None while no log is open."""
+    return None if _sink is None else _logs
+
+
+def _apply(logs: Logs, writer: Writer, *, console: bool) -> None:
+    global _sink, _logs, _levels  # noqa: PLW0603  the process has one log
+    level, _levels = _LEVELS[logs.level], {name: _LEVELS[each] for name, each in logs.loggers}
+    access = _level_of(ACCESS, level)
+    _logs = logs
+    _sink = Sink(writer, console, logs.access and access <= logging.INFO, access <= logging.WARNING, logs.sample)
     _configure_structlog(level, renderer=_console if console else _json)
     _configure_stdlib(level, renderer=_console if console else _json)
+
+
+def _level_of(name: str, otherwise: int) -> int:
+    """Return the level of a logger: its own, or that of the nearest one above it that has one."""
+    while name:
+        if name in _levels:
+            return _levels[name]
+        name = name.rpartition(".")[0]
+    return otherwise
 
 
 def close_logging() -> None:
@@ -85,6 +125,12 @@ def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any])
 
 def _drop_when_closed(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if _sink is None:
+        raise structlog.DropEvent
+    return event
+
+
+def _drop_below_level(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _METHOD_LEVELS.get(method, logging.CRITICAL) < _level_of(logger.name, _least):
         raise structlog.DropEvent
     return event
 
@@ -123,9 +169,12 @@ def _shared() -> list[Processor]:
 
 
 def _configure_structlog(level: int, renderer: Processor) -> None:
+    global _least  # noqa: PLW0603  the process has one log
+    _least = level
+    single = [_drop_below_level] if _levels else []
     structlog.configure(
-        processors=[_drop_when_closed, _add_name, *_shared(), redact_event, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[_drop_when_closed, *single, _add_name, *_shared(), redact_event, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(min([level, *_levels.values()])),
         logger_factory=_SinkLogger,
         cache_logger_on_first_use=False,  # loggers made at import follow every later configuration
     )
@@ -176,8 +225,14 @@ def _configure_stdlib(level: int, renderer: Processor) -> None:
         root.removeHandler(handler)
     root.addHandler(_Handler(renderer))
     root.setLevel(level)
+    for name in _adjusted:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    _adjusted.clear()
     for noisy in ("aiohttp.access", "asyncio"):  # one says what our own access event says; the other debugs by default
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    for name, each in _levels.items():
+        logging.getLogger(name).setLevel(each)
+        _adjusted.add(name)
 
 
 def _is_terminal(stream: IO[Any]) -> bool:

@@ -23,6 +23,8 @@ DEPTH = 8
 ITEMS = 1000
 """Items of one collection that are looked at; the rest is not printed."""
 
+SHORT = 40
+"""A request id up to this length is a UUID or its like: too short for a JWT or one of our keys."""
 LONGEST = 64 * 1024
 """Characters of one text that are printed; a bound on the work, too."""
 
@@ -100,6 +102,11 @@ def register_all(value: object) -> None:
 def is_live(text: str) -> bool:
     """Tell whether `text` as a whole is a registered secret. One look-up."""
     return text in _live
+
+
+def shown_id(request_id: str) -> str:
+    """Return an app's request id as it may be printed; cheap for the usual one."""
+    return request_id if len(request_id) <= SHORT and not is_live(request_id) else redact_text(request_id)
 
 
 def redact_text(text: str) -> str:

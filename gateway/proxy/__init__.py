@@ -6,7 +6,7 @@
 
 from gateway.proxy.handler import Handler
 from gateway.proxy.lane import Snapshot, build_lanes
-from gateway.proxy.pool import Pool
-from gateway.proxy.server import DataServer
+from gateway.proxy.pool import Pool, TlsContexts
+from gateway.proxy.port import DataServer, listen
 
-__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "build_lanes"]
+__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "TlsContexts", "build_lanes", "listen"]

@@ -31,10 +31,15 @@ def chunk(data: bytes) -> bytes:
 class ReplayBudget:
     """Bytes that all replay buffers together may hold; beyond it an exchange is simply not replayable."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_size")
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self._left = self._size = size
+
+    def resize(self, size: int) -> None:
+        """Allow another sum from now on; what is held over it is kept to its end."""
+        self._left += size - self._size
+        self._size = size
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes if they are there."""
@@ -46,6 +51,33 @@ class ReplayBudget:
     def give(self, size: int) -> None:
         """Give back what was taken."""
         self._left += size
+
+
+class NoUpload:
+    """A request without a body: nothing to read, send or keep."""
+
+    __slots__ = ()
+    replayable = whole = sent = True
+    size = 0
+
+    def start(self, upstream: UpstreamConnection, *, ask: bool) -> bytes:  # noqa: ARG002
+        """Return nothing."""
+        return b""
+
+    def go_on(self) -> None:
+        """Nothing flows."""
+
+    def hold_back(self) -> None:
+        """Nothing is asked for."""
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+NO_UPLOAD = NoUpload()
 
 
 class Upload:
@@ -117,6 +149,8 @@ class Upload:
             if not self._chunked:
                 return data
             return chunk(data) + LAST_CHUNK if data else LAST_CHUNK
+        if (error := self._body.exception()) is not None:
+            raise error
         self._go = asyncio.Event() if ask and not self._body.total_bytes else None
         self._task = upstream.loop.create_task(self._run(upstream))
         return chunk(kept) if kept and self._chunked else kept
@@ -125,6 +159,11 @@ class Upload:
         """Let a body that waits for 100 (Continue) flow, and tell the app."""
         if self._go is not None and not self._go.is_set():
             self._go.set()
+
+    def hold_back(self) -> None:
+        """A final answer is there: a body that still waits for 100 (Continue) is not asked for any more."""
+        if self._go is not None and not self._go.is_set() and self._task is not None:
+            self._task.cancel()
 
     async def _run(self, upstream: UpstreamConnection) -> None:
         try:

@@ -1,8 +1,12 @@
-"""One request and its answer: what is known so far, and what the access event says at the end."""
+"""One request and its answer: what is known so far, and what the access event says at the end.
+
+Defaults stand on the class and an instance holds only what differs: most exchanges never touch most of them.
+"""
 
 from __future__ import annotations
 
 from random import getrandbits
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +14,8 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from gateway.model import Token
-    from gateway.proxy.body import Upload
+    from gateway.observe import Trace
+    from gateway.proxy.body import NoUpload, Upload
     from gateway.proxy.headers import Inbound
     from gateway.proxy.lane import Lane, Snapshot
     from gateway.proxy.server import ClientConnection
@@ -19,72 +24,47 @@ if TYPE_CHECKING:
 class Exchange:
     """Filled in from top to bottom of `handler.Handler.exchange`."""
 
-    __slots__ = (
-        "attempts",
-        "body",
-        "bytes_out",
-        "client",
-        "client_name",
-        "code",
-        "head_sent",
-        "inbound",
-        "keep_alive",
-        "lane",
-        "message",
-        "prefetched",
-        "reason",
-        "replayed",
-        "request_id",
-        "resent",
-        "sent_at",
-        "snapshot",
-        "started",
-        "status",
-        "target",
-        "tokens",
-        "upload",
-        "upstream_seconds",
-    )
+    lane: Lane | None = None
+    inbound: Inbound | None = None
+    client_name: str | None = None
+    request_id: str = ""
+    target: bytes = b""
+    """Outbound path and query."""
+    upload: Upload | NoUpload | None = None
+    tokens: tuple[Token, ...] = ()
+    """The tokens that were sent last, in the order of the route's injections."""
+    attempts: int = 0
+    """How often the request was sent to the vendor."""
+    resent: bool = False
+    """Sent again because a kept connection turned out to be closed."""
+    replayed: bool = False
+    """Sent again with another token."""
+    sent_at: float = 0.0
+    upstream_seconds: float | None = None
+    prefetched: bytes = b""
+    """The beginning of the vendor's body, read to see whether it refuses the token."""
+    head_sent: bool = False
+    chunked: bool = False
+    """The answer's body is chunked towards the app."""
+    keep_alive: bool = False
+    status: int = 0
+    code: str = ""
+    """Empty for the vendor's own answer, else the gateway's error code."""
+    reason: str = ""
+    bytes_out: int = 0
+    vendor_status: int = 0
+    """Status of the vendor's last answer; 0 before there is one."""
+    trace: Trace | None = None
+    """None unless requests are traced."""
 
     def __init__(
-        self,
-        client: ClientConnection,
-        message: RawRequestMessage,
-        body: StreamReader,
-        snapshot: Snapshot,
-        started: float,
+        self, client: ClientConnection, message: RawRequestMessage, body: StreamReader, snapshot: Snapshot
     ) -> None:
         self.client = client
         self.message = message
         self.body = body
         self.snapshot = snapshot
-        self.started = started
-        self.lane: Lane | None = None
-        self.inbound: Inbound | None = None
-        self.client_name: str | None = None
-        self.request_id = ""
-        self.target = b""
-        """Outbound path and query."""
-        self.upload: Upload | None = None
-        self.tokens: tuple[Token, ...] = ()
-        """The tokens that were sent last, in the order of the route's injections."""
-        self.attempts = 0
-        """How often the request was sent to the vendor."""
-        self.resent = False
-        """Sent again because a kept connection turned out to be closed."""
-        self.replayed = False
-        """Sent again with another token."""
-        self.sent_at = 0.0
-        self.upstream_seconds: float | None = None
-        self.prefetched = b""
-        """The beginning of the vendor's body, read to see whether it refuses the token."""
-        self.head_sent = False
-        self.keep_alive = False
-        self.status = 0
-        self.code = ""
-        """Empty for the vendor's own answer, else the gateway's error code."""
-        self.reason = ""
-        self.bytes_out = 0
+        self.started = monotonic()
 
     @property
     def is_head(self) -> bool:

@@ -8,8 +8,11 @@ problem document; after it, the app's connection is aborted, so that truncation 
 from __future__ import annotations
 
 import asyncio
+from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway.errors import (
     BodyTooLarge,
@@ -17,13 +20,14 @@ from gateway.errors import (
     ExchangeError,
     InternalError,
     MethodNotAllowed,
+    Overloaded,
     RouteNotFound,
     UpstreamMalformed,
     UpstreamReset,
 )
 from gateway.observe import get_logger
-from gateway.proxy import relay
-from gateway.proxy.body import ReplayBudget, Upload
+from gateway.proxy import relay, tracing
+from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import Verdicts, forwarded_line, read_request, read_response
 from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
@@ -33,11 +37,13 @@ from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import relay_tunnel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aiohttp.http import RawRequestMessage, RawResponseMessage
     from aiohttp.streams import StreamReader
 
-    from gateway.model import Token
-    from gateway.observe import AccessLog, Metrics
+    from gateway.observe import AccessLog, Metrics, Tracer
+    from gateway.proxy.pool import Pool
     from gateway.proxy.server import ClientConnection
     from gateway.proxy.upstream import UpstreamConnection
 
@@ -47,6 +53,7 @@ _OK = 400
 """A status below this shows that the vendor took the token; others may have been said before it was looked at."""
 _SWITCHING = 101
 _CONTINUE = 100
+_FINAL = 200
 
 
 class Handler:
@@ -59,19 +66,29 @@ class Handler:
         """Answers say `Connection: close` from now on."""
         self.closing = False
         """Nothing new is taken any more; what runs may end."""
+        self._running = 0
+        self.tracer: Tracer | None = None
+        """Records spans, where that is configured."""
         self._access_log = access_log
         self._budget = ReplayBudget(snapshot.replay_budget)
+        self._swept: set[Pool] = set()
 
     # ------------------------------------------------------------------------------------------------- the hot path
 
     async def exchange(self, client: ClientConnection, message: RawRequestMessage, body: StreamReader) -> bool:
         """Serve one request; return whether the app's connection may be used again."""
-        x = Exchange(client, message, body, self.snapshot, monotonic())
+        x = Exchange(client, message, body, self.snapshot)
+        if self.tracer is not None:
+            x.trace = self.tracer.begin(message.headers.getall("traceparent", []), x.started)
+        self._running += 1
         try:
             lane = self._admit(x)
             lane.metrics.in_flight.inc()
             try:
-                await self._forward(x, lane)
+                x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
+                x.upload = upload = self._upload(x, lane)
+                while not await self._attempt(x, lane, upload):
+                    await upload.stop()
             finally:
                 lane.metrics.in_flight.dec()
         except ExchangeError as error:
@@ -85,6 +102,7 @@ class Handler:
             _log.exception("exchange_crashed", request_id=x.request_id, error=type(error).__name__)
             self._fail(x, InternalError(reason=type(error).__name__))
         finally:
+            self._running -= 1
             if x.upload is not None:
                 x.upload.close()
             self._record(x)
@@ -94,6 +112,8 @@ class Handler:
         """Find the route and the outbound target, and see that the app may have both."""
         if self.closing:
             raise Draining(retry_after=1.0)
+        if self._running > x.snapshot.limits.exchanges:
+            raise Overloaded(retry_after=1.0)
         message = x.message
         path, query = split_target(message.path)
         check_path(path)
@@ -115,26 +135,23 @@ class Handler:
         x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
         return lane
 
-    async def _forward(self, x: Exchange, lane: Lane) -> None:
-        """Send the request with the current tokens, and again where that is safe and may help."""
-        x.tokens = await self._tokens(lane)
-        x.upload = self._upload(x, lane)
-        while not await self._attempt(x, lane, x.upload):
-            await x.upload.stop()
-
-    async def _attempt(self, x: Exchange, lane: Lane, upload: Upload) -> bool:
+    async def _attempt(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
         """Send once; relay the answer and return True, or return False if the request shall be sent again."""
-        upstream = await self._send(x, lane, upload)
+        upstream = lane.pool.take(fresh=x.resent) or await tracing.connection(x, lane)
         try:
-            message, body = await self._answer(x, lane, upstream)
-            if message.code in lane.signs and await is_refusal(x, lane.signs[message.code], message, body):
-                fresh = await self._refused(x, lane, upload)
-                if fresh is not None:
-                    x.tokens, x.replayed = fresh, True
+            self._send(x, lane, upload, upstream)
+            message, body = await upstream.response()
+            if message.code < _FINAL:
+                message, body = await self._after_interim(message, body, upstream, upload)
+            x.upstream_seconds = monotonic() - x.sent_at
+            x.vendor_status = message.code
+            if message.code in lane.signs:
+                upstream.watch_silence()
+                refused = await is_refusal(x, lane.signs[message.code], message, body)
+                if refused and await self._has_fresh_tokens(x, lane, upload):
                     return False
             elif message.code < _OK:
-                for injector, token in zip(lane.injectors, x.tokens, strict=True):
-                    injector.tokens.accepted(token)
+                lane.accepted(x.tokens)
             await self._relay(x, lane, upstream, message, body)
         except UpstreamReset:
             if not self._may_resend(x, upstream, upload):
@@ -150,29 +167,36 @@ class Handler:
             if not upload.sent:
                 upstream.dirty = True
             lane.pool.release(upstream)
+            tracing.answered(x, lane)
 
     @staticmethod
-    def _may_resend(x: Exchange, upstream: UpstreamConnection, upload: Upload) -> bool:
+    async def _after_interim(
+        message: RawResponseMessage, body: StreamReader, upstream: UpstreamConnection, upload: Upload | NoUpload
+    ) -> tuple[RawResponseMessage, StreamReader]:
+        """Return the final response head; interim ones end here, except that 100 (Continue) lets the body flow."""
+        while message.code < _FINAL and message.code != _SWITCHING:
+            if message.code == _CONTINUE:
+                upload.go_on()
+            message, body = await upstream.response()
+        return message, body
+
+    @staticmethod
+    def _may_resend(x: Exchange, upstream: UpstreamConnection, upload: Upload | NoUpload) -> bool:
         """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
         stale = upstream.exchanges > 1 and upstream.silent
         return stale and upload.replayable and not x.resent and x.message.method in IDEMPOTENT
 
-    async def _tokens(self, lane: Lane) -> tuple[Token, ...]:
-        tokens = []
-        for injector in lane.injectors:
-            token = injector.tokens.current()
-            tokens.append(token if token is not None else await injector.tokens.get())
-        return tuple(tokens)
-
-    def _upload(self, x: Exchange, lane: Lane) -> Upload:
-        replay = lane.route.replay
+    def _upload(self, x: Exchange, lane: Lane) -> Upload | NoUpload:
         assert x.inbound is not None  # noqa: S101 - set by _admit
+        if x.body is EMPTY_PAYLOAD and not x.inbound.chunked:
+            return NO_UPLOAD
+        route = lane.route
         return Upload(
             x.client,
             x.body,
             chunked=x.inbound.chunked,
-            limit=lane.route.max_body,
-            keep_up_to=replay.up_to if self._may_replay(x, lane) else 0,
+            limit=route.max_body,
+            keep_up_to=route.replay.up_to if self._may_replay(x, lane) else 0,
             budget=self._budget,
         )
 
@@ -181,26 +205,20 @@ class Handler:
         methods = lane.route.replay.methods
         return methods == "all" or (methods == "idempotent" and x.message.method in IDEMPOTENT)
 
-    async def _send(self, x: Exchange, lane: Lane, upload: Upload) -> UpstreamConnection:
-        """Write the head, and the body as far as it is there, to a connection of the pool."""
+    def _send(self, x: Exchange, lane: Lane, upload: Upload | NoUpload, upstream: UpstreamConnection) -> None:
+        """Write the head, and the body as far as it is there."""
         assert x.inbound is not None  # noqa: S101 - set by _admit
-        upstream = await lane.pool.acquire(sure=x.message.method not in IDEMPOTENT, fresh=x.resent)
-        try:
-            x.attempts += 1
-            upstream.begin(lane.route.timeouts, head=x.is_head)
-            x.sent_at = monotonic()
-            if lane.route.timeouts.total is not None:
-                left = lane.route.timeouts.total - (x.sent_at - x.started)
-                upstream.total_deadline = upstream.loop.time() + left
-            asks = x.inbound.expects_continue and not upload.whole
-            upstream.write(self._head(x, lane, asks=asks) + upload.start(upstream, ask=asks))
-            if upload.sent:
-                upstream.await_head()
-        except BaseException:
-            upstream.dirty = True
-            lane.pool.release(upstream)
-            raise
-        return upstream
+        timeouts = lane.route.timeouts
+        x.attempts += 1
+        x.vendor_status = 0
+        upstream.begin(timeouts, head=x.is_head)
+        x.sent_at = monotonic()
+        if timeouts.total is not None:
+            upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
+        asks = x.inbound.expects_continue and not upload.whole
+        upstream.write(self._head(x, lane, asks=asks) + upload.start(upstream, ask=asks))
+        if upload.sent:
+            upstream.await_head()
 
     def _head(self, x: Exchange, lane: Lane, *, asks: bool) -> bytes:
         inbound = x.inbound
@@ -219,39 +237,35 @@ class Handler:
             lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
         if lane.route.forwarded != "off":
             lines.append(forwarded_line(lane.route.forwarded, x.client.remote, x.message.headers.get("Host", "")))
+        if x.trace is not None:
+            x.trace.upward(lines)
         lines.append(b"\r\n")
         return b"\r\n".join(lines)
 
-    @staticmethod
-    async def _answer(x: Exchange, lane: Lane, upstream: UpstreamConnection) -> tuple[RawResponseMessage, StreamReader]:
-        """Return the final response head; interim ones end here, except that 100 (Continue) lets the body flow."""
-        while True:
-            message, body = await upstream.response()
-            if message.code >= 200 or message.code == _SWITCHING:  # noqa: PLR2004 - RFC 9110 §15
-                x.upstream_seconds = monotonic() - x.sent_at
-                if not body.is_eof():
-                    upstream.active = True
-                    upstream.idle_limit = lane.route.timeouts.idle
-                break
-            if message.code == _CONTINUE and x.upload is not None:
-                x.upload.go_on()
-        return message, body
+    async def _has_fresh_tokens(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
+        """The vendor refused the tokens: see to it, and say whether the request can be sent with others (`x.tokens`).
 
-    async def _refused(self, x: Exchange, lane: Lane, upload: Upload) -> tuple[Token, ...] | None:
-        """Return the tokens to send the request again with, or None if the vendor's answer is what the app gets."""
+        If not, the vendor's answer is what the app gets; the refused tokens are on their way out all the same.
+        """
         lane.metrics.vendor_refusal()
-        replayable = not x.replayed and upload.replayable and self._may_replay(x, lane)
-        if not replayable:
+        if x.replayed or not upload.replayable or not self._may_replay(x, lane):
             for injector, token in zip(lane.injectors, x.tokens, strict=True):
                 injector.tokens.discard(token)
             lane.metrics.replayed("refused_again" if x.replayed else "not_replayable")
-            return None
+            return False
         again = [await i.tokens.refused(token) for i, token in zip(lane.injectors, x.tokens, strict=True)]
-        if not any(again):
+        if any(again):
+            x.tokens = tuple(new or old for new, old in zip(again, x.tokens, strict=True))
+        elif lane.current_tokens() is not None:
+            # Held back, as a vendor that refuses everything must be: what it says is what there is to know.
             lane.metrics.replayed("no_token")
-            return None
+            return False
+        else:
+            # The old token is gone and no other can be had: that, not the vendor's 401, is what the app must hear.
+            x.tokens = await lane.get_tokens()
         lane.metrics.replayed("sent")
-        return tuple(new or old for new, old in zip(again, x.tokens, strict=True))
+        x.replayed, x.prefetched = True, b""
+        return True
 
     async def _relay(
         self, x: Exchange, lane: Lane, upstream: UpstreamConnection, message: RawResponseMessage, body: StreamReader
@@ -266,8 +280,11 @@ class Handler:
             and x.message.version == (1, 1)
             and (x.upload is None or x.upload.whole)
         )
+        if x.upload is not None and not x.upload.whole:
+            x.upload.hold_back()
         if message.code != _SWITCHING:
-            await relay.response(x, lane, upstream, message, head, body)
+            if not relay.begin(x, lane, upstream, message, head, body):
+                await relay.stream(x, body)
             return
         if not (x.inbound.websocket and lane.route.websocket):
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
@@ -312,7 +329,7 @@ class Handler:
 
     def refuse(self, client: ClientConnection, error: ExchangeError) -> None:
         """Answer what never became a request: malformed bytes, a slow head, a connection too many."""
-        request_id = f"refused-{id(client):x}"
+        request_id = f"{getrandbits(128):032x}"
         client.write(problem(error, route=None, request_id=request_id, close=True, head=False))
         self.metrics.refused(error.code)
         _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
@@ -321,13 +338,12 @@ class Handler:
         seconds = monotonic() - x.started
         bytes_in = x.upload.size if x.upload is not None else 0
         lane, method = x.lane, x.message.method
+        trace_id, recorded = tracing.end(x)
         if lane is None:
             self.metrics.refused(x.code)
         else:
-            lane.metrics.request(method, x.status, x.code, seconds, x.upstream_seconds, bytes_in, x.bytes_out)
-        if x.reason:
-            route = lane.route.name if lane is not None else None
-            _log.warning("exchange_failed", route=route, code=x.code, reason=x.reason, request_id=x.request_id)
+            exemplar = trace_id if recorded else None
+            lane.metrics.request(method, x.status, x.code, seconds, x.upstream_seconds, bytes_in, x.bytes_out, exemplar)
         self._access_log.request(
             request_id=x.request_id,
             route=lane.route.name if lane is not None else None,
@@ -342,6 +358,8 @@ class Handler:
             attempts=x.attempts,
             fingerprint=x.tokens[0].fingerprint if x.tokens else None,
             remote=x.client.remote,
+            reason=x.reason,
+            trace_id=trace_id,
         )
 
     # ------------------------------------------------------------------------------------------------------ time-outs
@@ -357,6 +375,22 @@ class Handler:
         return max(0.02, min(1.0, shortest / 4))
 
     def sweep(self, now: float) -> None:
-        """Apply the time-outs of every pool."""
-        for lane in self.snapshot.lanes:
-            lane.pool.sweep(now)
+        """Apply the time-outs of every pool, of those too that a reload has retired and that are still in use."""
+        self._swept = {pool for pool in self._swept if not pool.finished} | {lane.pool for lane in self.snapshot.lanes}
+        for pool in self._swept:
+            pool.sweep(now)
+
+    # ------------------------------------------------------------------------------------------------------- reloading
+
+    def use(self, snapshot: Snapshot, retired: Iterable[Pool]) -> None:
+        """Serve what comes from now on with `snapshot`; what runs ends with its own, in pools that take nothing new."""
+        self.snapshot = snapshot
+        self._budget.resize(snapshot.replay_budget)
+        for pool in retired:
+            pool.retire()
+            self._swept.add(pool)
+
+    def abort(self) -> None:
+        """Cut every connection to a vendor."""
+        for pool in self._swept | {lane.pool for lane in self.snapshot.lanes}:
+            pool.abort()

@@ -168,8 +168,8 @@ def _read_special(found: Inbound, verdict: int, value: bytes) -> None:
             raise BadRequest("Expect is not 100-continue")
         found.expects_continue = True
     elif verdict == UPGRADE:
+        found.websocket = not found.upgrade and value.lower() == b"websocket"
         found.upgrade = True
-        found.websocket = value.lower() == b"websocket"
     elif verdict == KEY:
         # A second key is no key: which of the two would be judged must not depend on who reads.
         found.key = value if found.key is None else b""
@@ -253,8 +253,9 @@ def read_response(message: RawResponseMessage, verdicts: Verdicts) -> Outbound:
     names = message.headers
     found.cache_control = "Cache-Control" in names
     found.date = "Date" in names
-    found.keep_alive = not message.should_close
-    if connection:
+    # HTTP/1.0 has no chunked coding: whoever sends it so is not trusted with a second request (RFC 9112 §6.1).
+    found.keep_alive = not message.should_close and not (found.chunked and message.version != (1, 1))
+    if connection and connection != b",keep-alive":
         _drop_nominated_down(found, connection)
     return found
 

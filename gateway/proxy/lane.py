@@ -87,6 +87,25 @@ class Lane:
             if sign.explicit or not explicit:
                 self.signs[sign.status] = (*self.signs.get(sign.status, ()), sign)
 
+    def current_tokens(self) -> tuple[Token, ...] | None:
+        """Return the tokens in memory, in the order of the injections, if every one is there and valid."""
+        tokens = []
+        for injector in self.injectors:
+            token = injector.tokens.current()
+            if token is None:
+                return None
+            tokens.append(token)
+        return tuple(tokens)
+
+    async def get_tokens(self) -> tuple[Token, ...]:
+        """Return the tokens, waiting for those that are being fetched. Raises TokenError."""
+        return tuple([injector.tokens.current() or await injector.tokens.get() for injector in self.injectors])
+
+    def accepted(self, tokens: tuple[Token, ...]) -> None:
+        """The vendor took these tokens."""
+        for injector, token in zip(self.injectors, tokens, strict=True):
+            injector.tokens.accepted(token)
+
     def __repr__(self) -> str:
         return f"<Lane {self.route.prefix} -> {self.route.upstream.authority} {self.pool!r}>"
 

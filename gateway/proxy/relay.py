@@ -43,40 +43,37 @@ def switching(x: Exchange, message: RawResponseMessage, head: Outbound) -> None:
     x.client.write(b"\r\n".join((block, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")))
 
 
-async def response(  # noqa: PLR0917 - the parts of one answer
+def begin(  # noqa: PLR0917 - the parts of one answer
     x: Exchange,
     lane: Lane,
     upstream: UpstreamConnection,
     message: RawResponseMessage,
     head: Outbound,
     body: StreamReader,
-) -> None:
-    """Write head and body to the app; raises what the vendor's connection ends with if it breaks off."""
+) -> bool:
+    """Write the head and what is there of the body; return whether that was all. `stream` writes the rest."""
     lines = [_vendor_block(message, head), _VIA, b"X-Request-Id: " + x.request_id.encode("ascii")]
     if not head.date:
         lines.append(date_line())
     if lane.private and not head.cache_control:
         lines.append(_PRIVATE)
     bodyless = x.is_head or message.code in _NO_BODY
-    chunked = _frame(x, lines, message.code, head, bodyless=bodyless)
+    x.chunked = _frame(x, lines, message.code, head, bodyless=bodyless)
     if not head.keep_alive or (head.length is None and not head.chunked and not bodyless):
         upstream.dirty = True
     if not x.keep_alive:
         lines.append(b"Connection: close")
     lines.append(b"\r\n")
-    first = b"\r\n".join(lines)
-    client = x.client
-    if bodyless or body.is_eof():
-        # The whole answer is here: it leaves in one write.
-        data = b"" if bodyless else x.prefetched + body.read_nowait(-1)
-        x.head_sent = True
-        x.bytes_out = len(data)
-        if chunked:
-            client.write(first + (chunk(data) if data else b"") + LAST_CHUNK)
-        else:
-            client.write(first + data)
-        return
-    await _stream(x, body, first, chunked=chunked)
+    whole = bodyless or body.is_eof()
+    if not whole:
+        upstream.watch_silence()
+    data = b"" if bodyless else x.prefetched + body.read_nowait(-1)
+    x.head_sent = True
+    x.bytes_out = len(data)
+    if x.chunked:
+        data = (chunk(data) if data else b"") + (LAST_CHUNK if whole else b"")
+    x.client.write(b"\r\n".join(lines) + data)
+    return whole
 
 
 def _frame(x: Exchange, lines: list[bytes], code: int, head: Outbound, *, bodyless: bool) -> bool:
@@ -93,12 +90,9 @@ def _frame(x: Exchange, lines: list[bytes], code: int, head: Outbound, *, bodyle
     return False
 
 
-async def _stream(x: Exchange, body: StreamReader, first: bytes, *, chunked: bool) -> None:
+async def stream(x: Exchange, body: StreamReader) -> None:
+    """Write the rest of a body as it comes; raises what the vendor's connection ends with if it breaks off."""
     client = x.client
-    x.head_sent = True
-    data = x.prefetched + body.read_nowait(-1)
-    x.bytes_out = len(data)
-    client.write(first + chunk(data) if chunked and data else first + data)
     while True:
         if client.writing_paused:
             client.active = True
@@ -107,6 +101,6 @@ async def _stream(x: Exchange, body: StreamReader, first: bytes, *, chunked: boo
         if not data:
             break
         x.bytes_out += len(data)
-        client.write(chunk(data) if chunked else data)
-    if chunked:
+        client.write(chunk(data) if x.chunked else data)
+    if x.chunked:
         client.write(LAST_CHUNK)

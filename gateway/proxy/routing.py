@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from gateway.errors import PathRefused, RouteNotFound
+from gateway.patterns import ALLOWING, DENYING, bare, compiled, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 # A path that needs no second look: no percent, semicolon or backslash, no empty and no dot segment.
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?\Z")
-_PARAMETERS = re.compile(r";[^/]*")
 _AUTHORITY = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 # Each row is a reason and what it looks for in the raw path; the first that is found is named to the app.
@@ -79,29 +78,18 @@ class PathRules:
     __slots__ = ("_allow", "_deny")
 
     def __init__(self, allow: Iterable[str], deny: Iterable[str]) -> None:
-        self._allow = _compile(allow, 0)
-        self._deny = _compile(deny, re.IGNORECASE)
+        self._allow = compiled(allow, ALLOWING)
+        self._deny = compiled(deny, DENYING)
 
     def check(self, path: str) -> None:
         """Raise PathRefused if `path` (below the prefix, without query) is denied or not allowed."""
         if self._deny is None and self._allow is None:
             return
-        decoded = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        bare = _PARAMETERS.sub("", decoded) if ";" in decoded else decoded
-        if self._deny is not None and self._deny.match(bare) is not None:
+        plain = decoded(path)
+        if self._deny is not None and self._deny.match(bare(plain)) is not None:
             raise PathRefused("The route denies this path")
-        if self._allow is not None and not (self._allow.match(path) and self._allow.match(decoded)):
+        if self._allow is not None and not (self._allow.match(path) and self._allow.match(plain)):
             raise PathRefused("The route does not allow this path")
-
-
-def _compile(patterns: Iterable[str], flags: int) -> re.Pattern[str] | None:
-    parts = [
-        "".join({"**": ".*", "*": "[^/]*"}.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*?)", pattern))
-        for pattern in patterns
-    ]
-    # `/oauth/**` also means `/oauth` itself: a prefix that is denied is denied whole.
-    parts = [re.sub(r"/\.\*\Z", "(?:/.*)?", part) for part in parts]
-    return re.compile(f"(?:{'|'.join(parts)})/?\\Z", flags | re.DOTALL) if parts else None
 
 
 class RouteTable(Generic[T]):

@@ -35,6 +35,8 @@ class Direction:
         elif not self.ended:
             self.ended = True
             self._end()
+        elif self._source.transport is None:  # it had ended its direction before, and has gone now
+            self.finish()
 
     def _end(self) -> None:
         target = self._target.transport

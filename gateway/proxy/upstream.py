@@ -15,6 +15,7 @@ from aiohttp.http import HttpResponseParser
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
+from gateway.proxy.framing import SizedEnd
 from gateway.proxy.wire import Wire
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ _FIELD_LIMIT = 16 * 1024
 _MOST_FIELDS = 200
 _MOST_INTERIM = 32
 """1xx responses (RFC 9110 §15.2) taken before one final response."""
-_BODYLESS = (b"204", b"304")
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+"""How a chunked body ends when nothing stands behind it and it has no trailer section."""
 
 
 class UpstreamConnection(Wire):
@@ -44,13 +46,23 @@ class UpstreamConnection(Wire):
         self._on_lost = on_lost
         self._parser = self._new_parser(body=True)
         self._heads: deque[tuple[RawResponseMessage, StreamReader]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
         self._error: ExchangeError | None = None
         self._body: StreamReader | None = None
+        self._last_head: RawResponseMessage | None = None
         self._poll: select.poll | None = None
         self._head_request = False
         self._interim = 0
         self._head_bytes = 0
+        self._edge = b""
+        """The last three bytes of a head whose end has not come yet."""
+        self._end: SizedEnd | None = None
+        """Where the body ends, if it has a length."""
+        self._window = b""
+        """The last seven bytes of a chunked body."""
+        self._switched = False
+        self._said_goodbye = False
+        """The vendor closed in an orderly way (over TLS: with close_notify)."""
         self._raw: Callable[[bytes], None] | None = None
         self.tail = b""
         """Bytes behind a 101: the first of the new protocol."""
@@ -92,6 +104,7 @@ class UpstreamConnection(Wire):
         self.exchanges += 1
         self._first_byte, self.send_limit = timeouts.first_byte, timeouts.idle
         self._interim = self._head_bytes = 0
+        self._end, self._window = None, b""
         if head:
             # Whether a body follows is a constructor argument of the parser: a HEAD request gets one of its own.
             self._parser = self._new_parser(body=False)
@@ -102,20 +115,24 @@ class UpstreamConnection(Wire):
         if self._body is None:
             self.deadline = self.loop.time() + self._first_byte
 
-    async def response(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Return the next response head, interim ones included, and its body's stream.
+    def response(self) -> asyncio.Future[tuple[RawResponseMessage, StreamReader]]:
+        """Return the next response head, interim ones included, and its body's stream, as a future.
 
-        Raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
+        It raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
         """
-        if not self._heads:
-            if self._error is not None:
-                raise self._error
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._heads.popleft()
+        self._waiter = waiter = self.loop.create_future()
+        if self._heads:
+            waiter.set_result(self._heads.popleft())
+        elif self._error is not None:
+            waiter.set_exception(self._error)
+        elif self.transport is None:
+            waiter.set_exception(UpstreamReset(reason="closed before the request was sent"))
+        return waiter
+
+    def watch_silence(self) -> None:
+        """The body is on its way: from now on the sweep looks for silence."""
+        self.active = True
+        self.idle_limit = self.send_limit
 
     def fail(self, error: ExchangeError) -> None:
         """End the exchange with `error`: whoever waits for the head or the body gets it, the connection is aborted."""
@@ -155,16 +172,24 @@ class UpstreamConnection(Wire):
     def end(self) -> None:
         """Forget the exchange before the connection goes back to its pool."""
         self.in_use = False
-        self._body = None
+        self._body = self._last_head = None
         if self._head_request:
             self._parser = self._new_parser(body=True)
         self.deadline = self.total_deadline = self.idle_limit = None
 
-    def reuse_ok(self, *, sure: bool) -> bool:
-        """Whether an idle connection may be handed out; `sure` asks the kernel whether the vendor has closed it."""
-        if self.dirty or self.transport is None or self.transport.is_closing():
-            return False
-        return not sure or self._quiet(self.transport)
+    @property
+    def reuse_ok(self) -> bool:
+        """Whether an idle connection may be handed out.
+
+        The kernel is asked, too: the vendor may have closed it, or said something that would be taken for the next
+        answer, since the loop last looked.
+        """
+        return (
+            not self.dirty
+            and self.transport is not None
+            and not self.transport.is_closing()
+            and self._quiet(self.transport)
+        )
 
     def _quiet(self, transport: asyncio.Transport) -> bool:
         if self._poll is None:
@@ -180,26 +205,81 @@ class UpstreamConnection(Wire):
         if self._raw is not None:
             self._raw(data)
             return
-        if not self.in_use or (self._body is not None and self._body.is_eof()):
+        if self._switched:
+            self.tail += data
+        elif not self.in_use or (self._body is not None and self._body.is_eof()):
             self._unasked()
-            return
-        try:
-            self._feed(data)
-        except HttpProcessingError as error:
-            self.fail(UpstreamMalformed(reason=type(error).__name__))
+        else:
+            try:
+                self._feed_heads(data) if self._body is None else self._feed_body(data)
+            except HttpProcessingError as error:
+                self.fail(UpstreamMalformed(reason=type(error).__name__))
 
-    def _feed(self, data: bytes) -> None:
-        if self._body is None:
-            self._head_bytes += len(data)
-            cut = data.find(b"\r\n\r\n") + 4
-            # An error behind a complete head would discard the head: bodyless answers are parsed head first.
-            if 4 <= cut < len(data) and (self._head_request or data[9:12] in _BODYLESS):  # noqa: PLR2004
-                self._parsed(*self._parser.feed_data(data[:cut]))
-                self._unasked()
+    def _feed_heads(self, data: bytes) -> None:
+        """Feed one head at a time, so that it is known where the body begins: an error in it would discard the head."""
+        while self._body is None and self._error is None:
+            end = self._head_end(data)
+            self._head_bytes += end or len(data)
+            self._parsed(*self._parser.feed_data(data[:end] if end else data))
+            if not end:
+                self._edge = (self._edge + data[-3:])[-3:]
+                self._check_part()
                 return
-        self._parsed(*self._parser.feed_data(data))
-        if self._body is None and self._head_bytes > HEAD_LIMIT:
+            self._edge = b""
+            data = data[end:]
+            if not data:
+                break
+        if self._switched:
+            self.tail += data
+        elif self._body is not None and self._error is None:
+            self._open_body(data)
+
+    def _head_end(self, data: bytes) -> int:
+        """Return where the head's empty line ends in `data`; 0 if it does not."""
+        if self._edge:
+            across = (self._edge + data[:3]).find(b"\r\n\r\n")
+            if across >= 0:
+                return across + 4 - len(self._edge)
+        end = data.find(b"\r\n\r\n")
+        return end + 4 if end >= 0 else 0
+
+    def _check_part(self) -> None:
+        if self._body is not None:
+            self.dirty = True  # a head that ended with bare line feeds: what stands behind it cannot be told
+        elif self._head_bytes > HEAD_LIMIT:
             self.fail(UpstreamMalformed(reason="the response head is too large"))
+
+    def _open_body(self, data: bytes) -> None:
+        """The final head is understood; `data` stands behind it."""
+        body, message = self._body, self._last_head
+        if body is None or message is None:
+            return
+        if body.total_bytes:
+            self.dirty = True  # the parser saw the head end earlier: bare line feeds
+        if body.is_eof():
+            if data:
+                self._unasked()
+            return
+        length = message.headers.get("Content-Length")
+        if message.chunked:
+            self._window = b"\r\n"
+        elif length is not None and length.isdecimal():
+            self._end = SizedEnd(int(length))
+        if data:
+            self._feed_body(data)
+
+    def _feed_body(self, data: bytes) -> None:
+        """Feed what belongs to the body; mark the connection if anything else is there."""
+        end, body = self._end, self._body
+        step = len(data) if end is None else end.within(data)
+        self._parsed(*self._parser.feed_data(data if step == len(data) else data[:step]))
+        if step < len(data):
+            self._unasked()
+        if self._window and body is not None:
+            self._window = data[-7:] if len(data) >= 7 else (self._window + data)[-7:]  # noqa: PLR2004 - its length
+            if body.is_eof() and self._window != _LAST_CHUNK:
+                # Trailers, which the parser would add to the next response, or bytes that nobody asked for.
+                self.dirty = True
 
     def _parsed(self, messages: list[tuple[RawResponseMessage, StreamReader]], upgraded: bool, tail: bytes) -> None:
         for message, body in messages:
@@ -210,7 +290,7 @@ class UpstreamConnection(Wire):
                 self.fail(UpstreamMalformed(reason="a status below 100"))
                 return
             if message.code >= 200 or message.code == 101:  # noqa: PLR2004 - RFC 9110 §15
-                self._body = body
+                self._body, self._last_head = body, message
                 self.deadline = None
             else:
                 self._head_bytes = 0
@@ -221,11 +301,11 @@ class UpstreamConnection(Wire):
             self._heads.append((message, body))
         if upgraded:
             self.tail = tail
-            self.dirty = True
+            self.dirty = self._switched = True
             self.hold_reading()
         waiter = self._waiter
         if self._heads and waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(self._heads.popleft())
 
     def _unasked(self) -> None:
         # These bytes would be the next app's answer. What was already understood is still delivered.
@@ -235,9 +315,10 @@ class UpstreamConnection(Wire):
 
     def eof_received(self) -> bool:
         """Close our side too, unless a tunnel wants to hear of it."""
+        self._said_goodbye = True
         if self._raw is not None:
             self._raw(b"")
-            return True
+            return self.half_closes
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -258,8 +339,10 @@ class UpstreamConnection(Wire):
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_exception(self._error)
         elif not body.is_eof() and body.exception() is None:
-            if exc is not None:
-                body.set_exception(Aborted(reason=f"the vendor's connection broke: {type(exc).__name__}"))
+            if exc is not None or not self._said_goodbye:
+                # Over TLS an end without close_notify is as good as a reset (RFC 9112 §9.8).
+                how = type(exc).__name__ if exc is not None else "closed without notice"
+                body.set_exception(Aborted(reason=f"the vendor's connection broke: {how}"))
                 return
             try:
                 self._parser.feed_eof()

@@ -8,6 +8,7 @@ a segment that was read is always parsed whole and memory stays bounded by one s
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, cast
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RESET = struct.pack("ii", 1, 0)
+_HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 HIGH_WATER = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
 
@@ -29,6 +31,7 @@ class Wire(asyncio.Protocol):
         self.active = False
         """Set by every byte that moves, taken back by the sweep that looks for silence."""
         self.idle_since = 0.0
+        self._unsent = 0
         self._reading_paused = False
         self._reading_held = False
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -76,8 +79,18 @@ class Wire(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_transport(self) -> None:
+        self.active = True  # silence counts from here: while paused nothing could be heard
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    @property
+    def peer_gone(self) -> bool:
+        """Whether the peer has closed or reset although reading is paused: a paused transport is not told of it."""
+        if self.transport is None or not (self._reading_paused or self._reading_held):
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _HANGUP)
+        return bool(poll.poll(0))
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -92,6 +105,11 @@ class Wire(asyncio.Protocol):
         self._wake_writer()
         if self.on_writable is not None:
             self.on_writable()
+
+    @property
+    def half_closes(self) -> bool:
+        """Whether one direction can end before the other: over TCP, not over TLS."""
+        return self.transport is not None and self.transport.can_write_eof()
 
     async def drain(self) -> None:
         """Wait until the transport takes more. Raises ConnectionResetError when it is gone."""
@@ -142,8 +160,9 @@ class Wire(asyncio.Protocol):
             self.transport.abort()
 
     def silent_for(self, now: float) -> float:
-        """Seconds since the sweep last saw a byte move."""
-        if self.active:
-            self.active = False
+        """Seconds since the sweep last saw a byte move: one that came, or one of those that wait to leave."""
+        unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if self.active or unsent != self._unsent:
+            self.active, self._unsent = False, unsent
             self.idle_since = now
         return now - self.idle_since

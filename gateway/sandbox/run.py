@@ -7,6 +7,7 @@ can read, never onto the terminal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
@@ -19,6 +20,8 @@ from rich.table import Table
 from gateway.sandbox.town import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 
@@ -33,8 +36,8 @@ async def run_sandbox(*, host: str = "127.0.0.1", ports: int = 0, console: Conso
     Raises:
         OSError: a port is taken.
     """
-    async with Sandbox(host, ports) as sandbox:
-        with tempfile.TemporaryDirectory(prefix="gatepass-sandbox-") as folder:
+    with until_signal() as stop, tempfile.TemporaryDirectory(prefix="gatepass-sandbox-") as folder:
+        async with Sandbox(host, ports) as sandbox:
             environ, overlay = write_files(sandbox, Path(folder))
             console.print(addresses(sandbox))
             console.print(f"control       {sandbox.control_url}", highlight=False)
@@ -42,7 +45,7 @@ async def run_sandbox(*, host: str = "127.0.0.1", ports: int = 0, console: Conso
             console.print("\nA gateway for it, in another terminal:", highlight=False)
             serve = f"gatepass serve -c config.yaml -c {shlex.quote(str(overlay))}"
             console.print(f"( set -a; . {shlex.quote(str(environ))}; {serve} )", highlight=False, soft_wrap=True)
-            await stop_signal()
+            await stop.wait()
     return 0
 
 
@@ -67,13 +70,14 @@ def addresses(sandbox: Sandbox) -> Table:
     return table
 
 
-async def stop_signal() -> None:
-    """Return when SIGINT or SIGTERM arrives."""
+@contextlib.contextmanager
+def until_signal() -> Iterator[asyncio.Event]:
+    """Give an event that SIGINT or SIGTERM sets; inside the block neither ends the process."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        await stop.wait()
+        yield stop
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

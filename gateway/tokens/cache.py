@@ -143,6 +143,26 @@ class TokenCache:
             raise TokenUnavailable(reason="the credential is no longer in use")
         return await self._successor._get(deadline)  # noqa: SLF001 - its own kind; the deadline stays the waiter's
 
+    async def fetch_now(self) -> None:
+        """Fetch because a person asks for it, whatever the back-off says; the token in hand serves until it ends well.
+
+        Raises:
+            TokenUnavailable: not within `token_timeout`, or the vendor allows no request yet (`min_interval`).
+            CredentialRefused: the vendor refuses the credential.
+            TokenMalformed: the token endpoint's answer was unusable.
+        """
+        if self._closed:
+            raise TokenUnavailable(reason="the credential is no longer in use")
+        wait = self._floor - self._now()
+        if self._fetch is None and wait > 0:
+            raise TokenUnavailable(reason=f"the vendor allows the next token request in {wait:.0f} s", retry_after=wait)
+        if self._fetch is None:
+            self._start("manual")
+        if not await self._room.wait(self._now() + self.token_timeout):
+            raise TokenUnavailable(reason=f"no token within {self.token_timeout:g} s, still being fetched")
+        if self._failure is not None:
+            raise self._refusal()
+
     def accepted(self, token: Token) -> None:
         """The vendor took `token`: if it refuses it later, a new one will help."""
         if token.generation > self._accepted:

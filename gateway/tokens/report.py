@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.observe import CredentialMetrics
     from gateway.tokens.sighting import Outcome
 
-Cause = Literal["startup", "refresh_ahead", "demand", "unauthorized", "rotated", "check"]
+Cause = Literal["startup", "refresh_ahead", "demand", "unauthorized", "rotated", "check", "manual"]
 Failure = Literal["unavailable", "refused", "malformed"]
 Which = Literal["current", "next"]
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.errors import TokenError
+from gateway.errors import TokenError, TokenUnavailable
 from gateway.tokens.cache import Recipe, TokenCache
 from gateway.tokens.key import cache_key, identity
 from gateway.tokens.report import Report
@@ -53,6 +53,7 @@ class TokenSet:
         self._sender = Sender(clock)
         self._caches: dict[Keys, TokenCache] = {}
         self._tokens: dict[str, TokenCache | StaticTokens] = {}
+        self._credentials: Mapping[str, Credential] = {}
         self._started = False
         self._closing: set[asyncio.Task[None]] = set()
         self._apply(config)
@@ -82,6 +83,30 @@ class TokenSet:
             for name, tokens in self._tokens.items()
         ]
 
+    async def fetch_now(self, name: str) -> None:
+        """Fetch a new token of the credential `name` because a person asks for it. A static key has nothing to fetch.
+
+        Raises:
+            KeyError: there is no such credential.
+            TokenError: the fetch failed, or is not allowed yet.
+        """
+        tokens = self._tokens[name]
+        if isinstance(tokens, TokenCache):
+            await tokens.fetch_now()
+
+    async def check(self, name: str) -> int:
+        """Show the token in hand to the vendor's identity endpoint and return the answer's status.
+
+        Raises:
+            KeyError: there is no such credential.
+            TokenError: there is no token, no answer, or no such endpoint.
+        """
+        tokens, credential = self._tokens[name], self._credentials[name]
+        if credential.probe is None:
+            raise TokenUnavailable(reason="the credential names no identity endpoint")
+        token, within = await tokens.get(), credential.timeout
+        return await call(credential.probe, token, sender=self._sender, clock=self._clock, within=within)
+
     async def reload(self, config: Config) -> None:
         """Take over a new configuration without a gap.
 
@@ -106,7 +131,7 @@ class TokenSet:
 
     def _apply(self, config: Config) -> None:
         before, old = self._tokens, self._caches
-        self._tokens, self._caches = {}, {}
+        self._tokens, self._caches, self._credentials = {}, {}, config.credentials
         fresh: list[tuple[TokenCache, Cause]] = []
         for keys, credential in _recipes(config.credentials.values()):
             cache = old.get(keys)

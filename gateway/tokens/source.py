@@ -5,6 +5,7 @@ Ties the pure engine (`grant.py`) to the socket (`sender.py`). When to call it i
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,7 +40,6 @@ class TokenSource:
         self._grant = grant
         self._sender = sender
         self._clock = clock
-        self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, within: float) -> Token:
         """Ask the endpoint once.
@@ -52,7 +52,8 @@ class TokenSource:
         request = self._grant.request
         assertion = sign(request.assertion, self._clock.wall()) if request.assertion else None
         rendered = render(request, assertion=assertion)
-        answer = await self._sender.send(rendered, tls=self._context(), within=within)
+        # The context is made anew each time: a fetch is rare, and a renewed authority or certificate is picked up.
+        answer = await self._sender.send(rendered, tls=await _tls(request), within=within)
         date = answer.headers.get("Date")
         skew = skew_of(date, wall_sent=answer.wall_sent, round_trip=answer.round_trip)
         self.skew = self.skew if skew is None else skew
@@ -67,11 +68,6 @@ class TokenSource:
             fingerprint=parsed.value.fingerprint,
         )
 
-    def _context(self) -> ssl.SSLContext | None:
-        if self._tls is None:
-            self._tls = tls_context(self._grant.request)
-        return self._tls
-
 
 async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Clock, within: float) -> int:
     """Call a vendor's revoke or identity endpoint with `token` and return the answer's status; its body is dropped.
@@ -80,18 +76,21 @@ async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Cl
     """
     assertion = sign(request.assertion, clock.wall()) if request.assertion else None
     rendered = render(request, assertion=assertion, token=token.value)
-    answer = await sender.send(rendered, tls=tls_context(request), within=within)
+    answer = await sender.send(rendered, tls=await _tls(request), within=within)
     return answer.status
 
 
-def tls_context(request: GrantRequest) -> ssl.SSLContext | None:
-    """Return a verifying context for a custom authority or a client certificate (RFC 8705); None when neither is set.
+async def _tls(request: GrantRequest) -> ssl.SSLContext | None:
+    """Return the context for a custom authority or a client certificate (RFC 8705); None when neither is set.
 
-    Raises:
-        CredentialRefused: a file cannot be read; permanent until it is changed.
+    Read in a thread: loading the system's authorities takes longer than an exchange may be held up.
     """
     if request.ca_file is None and request.client_certificate is None:
         return None
+    return await asyncio.to_thread(_load, request)
+
+
+def _load(request: GrantRequest) -> ssl.SSLContext:
     part = "certificate authority"
     try:
         context = ssl.create_default_context(cafile=str(request.ca_file) if request.ca_file else None)

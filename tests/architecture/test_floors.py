@@ -11,16 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock"}
+NOUNS = {"model", "errors", "clock", "patterns", "addresses"}
 FLOORS: dict[int, dict[str, set[str]]] = {
-    1: {"model": set(), "errors": set(), "clock": {"model"}},
+    1: {"model": set(), "errors": set(), "clock": {"model"}, "patterns": set(), "addresses": set()},
     2: {"observe": NOUNS},
     3: {"config": NOUNS, "tokens": NOUNS | {"observe"}, "access": NOUNS | {"observe"}},
     4: {"proxy": NOUNS | {"observe", "access"}},
     5: {"admin": NOUNS | {"observe", "access", "tokens"}, "sandbox": NOUNS},
     6: {"app": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin"}},
     7: {
-        "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "app"},
+        "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "serving"},
+        "serving": NOUNS | {"observe", "app"},
         "cli": {"commands", "errors"},
         "__main__": {"cli"},
     },

@@ -167,7 +167,8 @@ def test_secret_files_are_watched_under_the_name_that_the_file_gave(tmp_path: Pa
     (tmp_path / "..data" / "key").write_text("CANARY")
     (tmp_path / "key").symlink_to("..data/key")
     config = loaded(tmp_path, GRANT.replace("${S}", f"${{file:{tmp_path}/key}}"))
-    assert config.watched_files == (tmp_path / "key",)
+    assert config.watched_files == (tmp_path / "config.yaml", tmp_path / "key")
+    assert config.secret_files == (tmp_path / "key",)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -226,7 +227,8 @@ def test_a_client_certificate_is_tried_and_its_files_are_watched(tmp_path: Path)
     found = config.credentials["a"].grants[0].request.client_certificate
     assert found is not None
     assert (found.certificate, found.key, len(found.fingerprint)) == (certificate, key, 64)
-    assert set(config.watched_files) == {certificate, key, ca}
+    assert set(config.watched_files) == {tmp_path / "config.yaml", certificate, key, ca}
+    assert config.secret_files == (key,)
 
 
 def test_a_certificate_with_another_key_is_refused(tmp_path: Path) -> None:

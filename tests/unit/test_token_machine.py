@@ -1,7 +1,7 @@
 """Whatever happens in whatever order, the cache keeps its promises: a state machine looks for an order that breaks one.
 
-The promises: an expired token is never handed out, there are never two fetches at once, no fetch is started without a cause,
-every waiter is answered, and a generation never goes down.
+The promises: an expired token is never handed out, there are never two fetches at once, no fetch is started without a
+cause, every waiter is answered, and a generation never goes down.
 """
 
 from __future__ import annotations

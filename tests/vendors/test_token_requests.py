@@ -7,12 +7,14 @@ socket. `Connection: close` is ours: a token request is too rare to keep a conne
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway import __version__
 from gateway.clock import SystemClock
+from gateway.config import load
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.tokens import fetch_once, probe_once
 from tests.kit.configuration import loaded
@@ -51,8 +53,6 @@ routes:
 """
     path = folder / "config.yaml"
     path.write_text(text)
-    from gateway.config import load
-
     return load([path], environ={"SECRET": SECRET}).credentials["it"]
 
 
@@ -229,61 +229,58 @@ AKIBA_SAMPLE = b"""{
 NEST = {"statusCode": 401, "message": ["CANARY Access denied."], "error": "Unauthorized"}
 CHOOSE = {"statusCode": 400, "message": ["CANARY Choose access_service_kyc or"], "error": "Bad Request"}
 BAD = [
-    pytest.param("akiba", Answer(body=AKIBA_SAMPLE), TokenMalformed, "not valid JSON", id="akiba's printed sample"),
-    pytest.param("uqudo", Answer(body=b"{ // Response }"), TokenMalformed, "not valid JSON", id="uqudo's placeholder"),
+    pytest.param("akiba", Answer(body=AKIBA_SAMPLE), (TokenMalformed, "not valid JSON"), id="akiba's printed sample"),
+    pytest.param(
+        "uqudo", Answer(body=b"{ // Response }"), (TokenMalformed, "not valid JSON"), id="uqudo's placeholder"
+    ),
     pytest.param(
         "hypersign",
         json_answer("CANARY Too many requests. Try again later.", 429),
-        TokenUnavailable,
-        "HTTP 429",
+        (TokenUnavailable, "HTTP 429"),
         id="hypersign's 429, a bare JSON string",
     ),
-    pytest.param("hypersign", json_answer(NEST, 401), CredentialRefused, "HTTP 401", id="hypersign's message array"),
-    pytest.param("hypersign", json_answer(CHOOSE, 400), CredentialRefused, "HTTP 400", id="hypersign's wrong grant"),
+    pytest.param("hypersign", json_answer(NEST, 401), (CredentialRefused, "HTTP 401"), id="hypersign's message array"),
+    pytest.param("hypersign", json_answer(CHOOSE, 400), (CredentialRefused, "HTTP 400"), id="hypersign's wrong grant"),
     pytest.param(
         "idfy",
         json_answer({"error": "invalid_client"}, 400),
-        CredentialRefused,
-        "HTTP 400 invalid_client",
+        (CredentialRefused, "HTTP 400 invalid_client"),
         id="IdentityServer's 400 invalid_client",
     ),
     pytest.param(
         "idfy",
         json_answer({"error": "invalid_scope"}, 400),
-        CredentialRefused,
-        "HTTP 400 invalid_scope",
+        (CredentialRefused, "HTTP 400 invalid_scope"),
         id="IdentityServer's 400 invalid_scope",
     ),
     pytest.param(
         "akiba",
         json_answer({"error": "invalid_client", "error_description": "CANARY Unknown credentials"}, 401),
-        CredentialRefused,
-        "HTTP 401 invalid_client",
+        (CredentialRefused, "HTTP 401 invalid_client"),
         id="Fusio's 401 invalid_client",
     ),
     pytest.param(
         "akiba",
         json_answer({"error": "invalid_request", "error_description": "CANARY sent to many requests"}, 400),
-        TokenUnavailable,
-        "HTTP 400 invalid_request",
+        (TokenUnavailable, "HTTP 400 invalid_request"),
         id="Fusio's ban, which passes",
     ),
     pytest.param(
         "uqudo",
         json_answer({"error": "invalid_client", "error_description": "CANARY Bad client credentials"}, 401),
-        CredentialRefused,
-        "HTTP 401 invalid_client",
+        (CredentialRefused, "HTTP 401 invalid_client"),
         id="uqudo's 401",
     ),
-    pytest.param("uqudo", Answer(401, b""), CredentialRefused, "HTTP 401", id="uqudo's 401 without a body"),
+    pytest.param("uqudo", Answer(401, b""), (CredentialRefused, "HTTP 401"), id="uqudo's 401 without a body"),
 ]
 
 
-@pytest.mark.parametrize(("vendor", "answer", "kind", "reason"), BAD)
+@pytest.mark.parametrize(("vendor", "answer", "expected"), BAD)
 async def test_each_documented_error_is_understood_and_not_shown(
-    tmp_path: Path, endpoint: TokenEndpoint, vendor: str, answer: Answer, kind: type[TokenError], reason: str
+    tmp_path: Path, endpoint: TokenEndpoint, vendor: str, answer: Answer, expected: tuple[type[TokenError], str]
 ) -> None:
     endpoint.always = answer
+    kind, reason = expected
     with pytest.raises(TokenError) as caught:
         await fetch_once(VENDORS[vendor](tmp_path, endpoint), clock=SystemClock())
     assert isinstance(caught.value, kind)
@@ -296,8 +293,6 @@ async def test_akibas_identity_endpoint_is_shown_the_token(tmp_path: Path, endpo
     one = akiba(tmp_path, endpoint)
     assert one.probe is not None
     assert one.probe.url == "https://api.akibaone.com/authorization/whoami"
-    import dataclasses
-
     here = dataclasses.replace(one, probe=dataclasses.replace(one.probe, url=endpoint.url))
     token, _ = await fetch_once(here, clock=SystemClock())
     await probe_once(here, token)

@@ -23,7 +23,7 @@ from gateway.sandbox.demo.outage import outage_of_uqudo
 from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
 from gateway.sandbox.demo.report import Report
 from gateway.sandbox.demo.stage import HYPERSIGN_SHORT, SHORT, Stage
-from gateway.sandbox.run import stop_signal
+from gateway.sandbox.run import until_signal
 from gateway.sandbox.town import Sandbox
 
 if TYPE_CHECKING:
@@ -104,11 +104,12 @@ def _end(report: Report, gateway: GatewayProcess, seconds: float) -> bool:
 
 
 async def _keep(sandbox: Sandbox, gateway: GatewayProcess, report: Report) -> None:
-    for name, vendor in sandbox.vendors.items():
-        await vendor.set(life=None, latency=0.0)
-        report.say(f"\n# {name}\ncurl -s http://{gateway.listen}/{name}/sandbox/echo")
-        report.say(f"curl -s -X POST {vendor.control_url}/revoke")
-        report.say(f"""curl -s -X PATCH {vendor.control_url} -d '{{"life": 5, "token_fault": "refuse"}}'""")
-    report.say(f"\n# the gateway\ncurl -s http://{gateway.admin}/readyz\ncurl -s http://{gateway.admin}/metrics")
-    report.say(f"# every switch\ncurl -s {sandbox.control_url}/\n\nLog: {gateway.log}\nCtrl-C ends it.")
-    await stop_signal()
+    with until_signal() as stop:
+        for name, vendor in sandbox.vendors.items():
+            await vendor.set(life=None, latency=0.0)
+            report.say(f"\n# {name}\ncurl -s http://{gateway.listen}/{name}/sandbox/echo")
+            report.say(f"curl -s -X POST {vendor.control_url}/revoke")
+            report.say(f"""curl -s -X PATCH {vendor.control_url} -d '{{"life": 5, "token_fault": "refuse"}}'""")
+        report.say(f"\n# the gateway\ncurl -s http://{gateway.admin}/readyz\ncurl -s http://{gateway.admin}/metrics")
+        report.say(f"# every switch\ncurl -s {sandbox.control_url}/\n\nLog: {gateway.log}\nCtrl-C ends it.")
+        await stop.wait()

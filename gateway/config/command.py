@@ -1,0 +1,159 @@
+"""`${command:/path arguments}`: a secret that a program prints, as in the `credential_process` of other tools.
+
+Knows how to run one program safely: no shell, a time-out, its own process group, an environment without the variables
+that hold secrets of this configuration. Its output is text, or a JSON object of which `#member` names one string; the
+object's `Expiration` (ISO 8601, as AWS writes it) says when it is to be run again. Never shows what a program printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.model import KIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+TIMEOUT = 10.0
+"""Seconds that a program may take."""
+MAX_OUTPUT = 64 * KIB
+KEEP = 5.0
+"""Seconds for which an output serves again: several members of one object, and readings close together, run it once."""
+REFRESH = 300.0
+"""Seconds after which a program is run again to see whether the secret is another one."""
+AHEAD = 60.0
+"""Seconds before its `Expiration` at which a secret is asked for again."""
+MEMBER = re.compile(r"(?P<line>.*)#(?P<path>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)", re.DOTALL)
+OURS = ("LISTEN_", "NOTIFY_", "WATCHDOG_", "GATEPASS_")
+"""Beginnings of variables that are meant for the gateway's own process."""
+
+
+class CommandError(Exception):
+    """A program gave no secret; the message says why and never holds what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program printed, and when it is worth running it again (monotonic instants)."""
+
+    text: str = field(repr=False)
+    at: float
+    again_at: float
+
+
+class Commands:
+    """The programs of a configuration and their latest outputs, kept from one reading to the next."""
+
+    def __init__(self, *, timeout: float = TIMEOUT, now: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = timeout
+        self._now = now
+        self._outputs: dict[str, Output] = {}
+        self._used: set[str] = set()
+
+    def begin(self) -> None:
+        """Begin a reading: only the programs that it asks for count in `again_after`."""
+        self._used = set()
+
+    @property
+    def again_after(self) -> float | None:
+        """Seconds until the first of the programs in use should be run again; None when there is none."""
+        due = [self._outputs[line].again_at for line in self._used if line in self._outputs]
+        return max(1.0, min(due) - self._now()) if due else None
+
+    def value(self, reference: str, environ: Mapping[str, str], hidden: frozenset[str]) -> str:
+        """Return the secret that `reference`, what stands behind `command:`, names.
+
+        `hidden` are variables that the program does not get. Raises CommandError.
+        """
+        member = MEMBER.fullmatch(reference)
+        line = member["line"] if member else reference
+        self._used.add(line)
+        kept = self._outputs.get(line)
+        if kept is None or self._now() - kept.at > KEEP or kept.again_at <= self._now():
+            kept = self._outputs[line] = self._run(line, environ, hidden)
+        return _member(kept.text, member["path"]) if member else re.sub(r"\r?\n\Z", "", kept.text)
+
+    def _run(self, line: str, environ: Mapping[str, str], hidden: frozenset[str]) -> Output:
+        try:
+            arguments = shlex.split(line)
+        except ValueError as error:
+            raise CommandError(f"the command line is not well quoted: {error}") from None
+        if not arguments or not arguments[0].startswith("/"):
+            raise CommandError("a command begins with the absolute path of its program: ${command:/path arguments}")
+        clean = {k: v for k, v in environ.items() if k not in hidden and not k.startswith(OURS)}
+        text = _output(arguments, clean, self._timeout)
+        now = self._now()
+        return Output(text, now, now + _good_for(text))
+
+
+def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) -> str:
+    """Run the program and return what it printed."""
+    program = arguments[0]
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the operator's own configuration names it
+            arguments,
+            env=dict(environ),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # may tell secrets too
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandError(f"{program} cannot be run: {(error.strerror or 'unknown error').lower()}") from None
+    with process:
+        try:
+            raw, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started, else its pipe stays open
+            process.communicate()
+            raise CommandError(f"{program} did not end within {timeout:g} s") from None
+    if process.returncode:
+        raise CommandError(f"{program} ended with status {process.returncode}; run it by hand to see why")
+    if not raw.strip() or len(raw) > MAX_OUTPUT:
+        raise CommandError(f"{program} printed nothing" if not raw.strip() else f"{program} printed more than 64 KiB")
+    try:
+        return raw.decode("utf-8")
+    except ValueError:
+        raise CommandError(f"{program} printed something that is not UTF-8") from None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _member(text: str, path: str) -> str:
+    found: Any = _object(text)
+    if found is None:
+        raise CommandError(f"the output is no JSON object, so it has no member {path}")
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, str) or not found:
+        raise CommandError(f"the output has no text at {path}")
+    return found
+
+
+def _good_for(text: str) -> float:
+    """Seconds until the program should be run again."""
+    expiration = (_object(text) or {}).get("Expiration")
+    if not isinstance(expiration, str):
+        return REFRESH
+    try:
+        at = datetime.fromisoformat(expiration)
+    except ValueError:
+        return REFRESH
+    left = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()
+    return max(1.0, min(REFRESH, left - AHEAD))

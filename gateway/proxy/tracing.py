@@ -1,0 +1,60 @@
+"""Where an exchange meets its trace. Without tracing every function here is an `is None` and nothing else.
+
+Knows the exchange and `observe.Trace`; what a span holds is decided there.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from gateway.observe import read_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from gateway.model import Token
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.lane import Lane
+    from gateway.proxy.upstream import UpstreamConnection
+
+
+def tokens(x: Exchange, lane: Lane) -> Awaitable[tuple[Token, ...]]:
+    """Return the lane's tokens when they are there; the wait is a span."""
+    work = lane.get_tokens()
+    return work if x.trace is None else x.trace.timed("token", work)
+
+
+def connection(x: Exchange, lane: Lane) -> Awaitable[UpstreamConnection]:
+    """Return a connection when there is one, opened or come free; the wait is a span."""
+    work = lane.pool.acquire(fresh=x.resent)
+    return work if x.trace is None else x.trace.timed("connect", work)
+
+
+def answered(x: Exchange, lane: Lane) -> None:
+    """End the span of one sending, with the vendor's status or with the exception that is on its way out."""
+    if x.trace is not None:
+        x.trace.answered(x.vendor_status, x.attempts, lane.route.upstream, sys.exception())
+
+
+def end(x: Exchange) -> tuple[str | None, bool]:
+    """End the request's span; return the id of its trace, and whether anybody records that trace.
+
+    Without tracing of our own, the id is the app's.
+    """
+    trace = x.trace
+    if trace is None:
+        given = x.message.headers.get("traceparent")
+        parent = read_traceparent(given) if given is not None else None
+        return (None, False) if parent is None else (parent.trace_id, parent.sampled)
+    route = x.lane.route if x.lane is not None else None
+    trace.request(
+        method=x.message.method,
+        route=route.name if route is not None else None,
+        prefix=route.prefix if route is not None else None,
+        client=x.client_name,
+        status=x.status,
+        code=x.code,
+        request_id=x.request_id,
+    )
+    return trace.trace_id, trace.sampled

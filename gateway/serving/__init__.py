@@ -1,0 +1,5 @@
+"""A gateway as a process of an operating system: signals, files that change, listening sockets from others, upgrades."""
+
+from gateway.serving.process import serve
+
+__all__ = ["serve"]

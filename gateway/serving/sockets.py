@@ -1,0 +1,96 @@
+"""Listening sockets that somebody else has opened: systemd (sd_listen_fds(3)), or the process that we succeed.
+
+Knows environment variables and file descriptors. Each is looked at before it is believed: a stream socket that listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatepassError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping, Sequence
+
+FIRST = 3
+"""Number of the first descriptor that systemd passes."""
+INHERIT = "GATEPASS_INHERIT"
+"""For a successor: `data=5,6;admin=7;ready=8`."""
+SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+class SocketError(GatepassError):
+    """What was passed is no listening socket."""
+
+
+@dataclass(slots=True)
+class Inherited:
+    """What was passed to this process."""
+
+    data: list[socket.socket] = field(default_factory=list)
+    admin: list[socket.socket] = field(default_factory=list)
+    ready: int | None = None
+    """Descriptor on which the predecessor waits for a byte."""
+
+    @property
+    def successor(self) -> bool:
+        """Whether another gateway serves the ports until we say that we are ready."""
+        return self.ready is not None
+
+    def tell_ready(self) -> None:
+        """Tell the predecessor to go."""
+        if self.ready is not None:
+            with contextlib.suppress(OSError):  # it may have given up waiting
+                os.write(self.ready, b"1")
+            os.close(self.ready)
+            self.ready = None
+
+
+def inherited(environ: MutableMapping[str, str]) -> Inherited:
+    """Take what was passed, and its variables out of the environment. Raises SocketError."""
+    text = environ.pop(INHERIT, "")
+    numbers = _from_systemd({name: environ.pop(name, "") for name in SYSTEMD})
+    found = Inherited()
+    for part in filter(None, text.split(";")):
+        name, _, rest = part.partition("=")
+        if name == "ready":
+            found.ready = int(rest)
+            os.set_inheritable(found.ready, False)
+        else:
+            numbers += [(name, int(number)) for number in rest.split(",")]
+    for name, number in numbers:
+        (found.admin if name == "admin" else found.data).append(_listening(number))
+    return found
+
+
+def _from_systemd(passed: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Return names and descriptors. One that is not called `admin` is for apps."""
+    if passed["LISTEN_PID"] != str(os.getpid()) or not passed["LISTEN_FDS"].isdigit():
+        return []
+    count = int(passed["LISTEN_FDS"])
+    names = passed["LISTEN_FDNAMES"].split(":")
+    return [(names[i] if i < len(names) else "", FIRST + i) for i in range(count)]
+
+
+def _listening(number: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=number)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise SocketError(f"descriptor {number} was passed as a socket, but is none: {error.strerror}") from None
+    if not listens or sock.type != socket.SOCK_STREAM or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        raise SocketError(f"descriptor {number} was passed, but is no listening TCP socket")
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
+
+
+def passing(listening: Mapping[str, Sequence[socket.socket]], ready: int) -> tuple[str, list[int]]:
+    """Return the value of `INHERIT` for a successor, and the descriptors that it must be given."""
+    numbers = {name: [sock.fileno() for sock in sockets] for name, sockets in listening.items() if sockets}
+    parts = [f"{name}={','.join(map(str, each))}" for name, each in numbers.items()]
+    return ";".join([*parts, f"ready={ready}"]), [*(number for each in numbers.values() for number in each), ready]

@@ -1,0 +1,70 @@
+"""An upgrade in place: the same command line is started again with the listening sockets, and takes over when it can.
+
+The sockets are the same objects of the kernel in both processes, with one queue of connections, so none is lost and
+none is refused (SO_REUSEPORT would give each process a queue of its own and drop what stands in the one that closes).
+The successor first gets its tokens and only then serves the ports; until it says so, the predecessor goes on alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from gateway.observe import get_logger
+from gateway.serving.sockets import INHERIT, passing
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+
+_log = get_logger("gatepass")
+WITHIN = 60.0
+"""Seconds that a successor may take; after that it is ended, and nothing has changed."""
+
+
+async def upgrade(listening: Mapping[str, Sequence[socket.socket]]) -> int | None:
+    """Start a successor and wait until it serves; return its process id, or None if it did not come up."""
+    ours, theirs = os.pipe()
+    try:
+        value, numbers = passing(listening, theirs)
+        successor = await asyncio.to_thread(_start, value, numbers)
+    except OSError as error:
+        os.close(ours)
+        _log.error("upgrade_failed", reason=error.strerror or str(error))
+        return None
+    finally:
+        os.close(theirs)
+    _log.info("upgrading", successor=successor.pid)
+    if await _says_ready(ours):
+        return successor.pid
+    successor.kill()
+    status = await asyncio.to_thread(successor.wait)
+    _log.error("upgrade_failed", reason=f"the successor was not ready in time, or ended (status {status})")
+    return None
+
+
+def _start(value: str, numbers: Sequence[int]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return subprocess.Popen(  # noqa: S603 - our own command line
+        command, env={**os.environ, INHERIT: value}, pass_fds=numbers, stdin=subprocess.DEVNULL
+    )
+
+
+async def _says_ready(number: int) -> bool:
+    """Wait for the byte; the pipe's end, or silence, means no."""
+    loop = asyncio.get_running_loop()
+    spoken = asyncio.Event()
+    os.set_blocking(number, False)
+    loop.add_reader(number, spoken.set)
+    try:
+        async with asyncio.timeout(WITHIN):
+            await spoken.wait()
+        return os.read(number, 1) == b"1"
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(number)
+        os.close(number)

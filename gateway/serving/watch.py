@@ -1,0 +1,137 @@
+"""Reading the configuration again: when asked, when a file is another one than before, when a command's secret is old.
+
+Files are looked at, not subscribed to: four looks a second see every way in which Kubernetes, Vault Agent or an editor
+replaces a file, on any file system. A file that is still being written is left alone until it holds still. Whatever
+goes wrong, the old configuration stays in force and the watch goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from gateway.errors import ConfigError, GatepassError
+from gateway.observe import get_logger
+from gateway.serving.protection import too_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from gateway.app import Gateway
+    from gateway.model import Config
+    from gateway.serving.notify import Notifier
+
+    Stamp = tuple[int, ...]
+
+_log = get_logger("gatepass")
+INTERVAL = 0.25
+"""Seconds between two looks; a change is taken up at the second look that sees it."""
+RETRY = 10.0
+"""Seconds until a configuration that was refused is tried again: a file that it names may have come."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what tells a file from its successor: device, inode, time of change, size; empty for a missing one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+class Watch:
+    """Keeps one gateway on the latest configuration that is right."""
+
+    def __init__(self, gateway: Gateway, load: Callable[[], Config], notifier: Notifier) -> None:
+        self._gateway = gateway
+        self._load = load
+        self._notifier = notifier
+        self._asked = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._again_at = math.inf
+        self._warned: set[tuple[str, str]] = set()
+        self._look_ahead(gateway.config)
+        self.warn_of_open_files(gateway.config)
+
+    def ask(self) -> None:
+        """Read the configuration again as soon as possible, changed or not."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        seen = self._look()
+        moving: dict[Path, Stamp] | None = None
+        while True:
+            asked = await self._pause()
+            now = self._look()
+            if not asked and loop.time() < self._again_at:
+                if now == seen:
+                    moving = None
+                    continue
+                if now != moving:  # still being written, perhaps
+                    moving = now
+                    continue
+            moving = None
+            await self.reload(asked=asked)
+            # What was looked at before the reading began: a change since then is seen at the next look.
+            seen = {path: now[path] if path in now else stamp(path) for path in self._gateway.config.watched_files}
+
+    async def _pause(self) -> bool:
+        try:
+            async with asyncio.timeout(INTERVAL):
+                await self._asked.wait()
+        except TimeoutError:
+            return False
+        self._asked.clear()
+        return True
+
+    def _look(self) -> dict[Path, Stamp]:
+        return {path: stamp(path) for path in self._gateway.config.watched_files}
+
+    async def reload(self, *, asked: bool = True) -> tuple[str, ...]:
+        """Read the configuration and put it in force; return what is wrong with it, nothing if it is in force now."""
+        async with self._reading:
+            self._notifier.reloading()
+            try:
+                # On a thread: reading takes tens of milliseconds, a command much longer, and requests go on.
+                config = await asyncio.to_thread(self._load)
+                if asked or config.digest != self._gateway.config.digest:
+                    await self._gateway.reload(config)
+                problems: tuple[str, ...] = ()
+            except ConfigError as error:
+                problems = tuple(str(problem) for problem in error.problems)
+            except (GatepassError, OSError, ValueError) as error:
+                problems = (f"{type(error).__name__}: {error}",)
+            except Exception as error:  # noqa: BLE001 - told with its traceback; the gateway goes on as it is
+                _log.exception("reload_crashed")
+                problems = (type(error).__name__,)
+            finally:
+                self._notifier.ready()
+            self._settle(problems, config if not problems else None)
+            return problems
+
+    def _settle(self, problems: tuple[str, ...], config: Config | None) -> None:
+        gateway = self._gateway
+        if config is None:
+            gateway.metrics.config_loaded("failed")
+            self._again_at = asyncio.get_running_loop().time() + RETRY
+            if problems != gateway.problems:
+                _log.error("reload_refused", problems=list(problems))
+        else:
+            self._look_ahead(config)
+            self.warn_of_open_files(config)
+        gateway.problems = problems
+
+    def _look_ahead(self, config: Config) -> None:
+        after = config.read_again_after
+        self._again_at = math.inf if after is None else asyncio.get_running_loop().time() + after
+
+    def warn_of_open_files(self, config: Config) -> None:
+        """Warn once of each secret file that others may read or change."""
+        found = set(too_open(config.secret_files))
+        for path, mode in sorted(found - self._warned):
+            _log.warning("secret_file_open", path=path, mode=mode, hint="chmod 0400, owned by the gateway's user")
+        self._warned = found
