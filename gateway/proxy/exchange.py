@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
     from aiohttp.streams import StreamReader
 
+    from gateway.access import Admission, Allowance
     from gateway.model import Token
     from gateway.observe import Trace
     from gateway.proxy.body import NoUpload, Upload
+    from gateway.proxy.echo import BodyGuard
     from gateway.proxy.headers import Inbound
     from gateway.proxy.lane import Lane, Snapshot
     from gateway.proxy.server import ClientConnection
@@ -51,6 +53,15 @@ class Exchange:
     code: str = ""
     """Empty for the vendor's own answer, else the gateway's error code."""
     reason: str = ""
+    allowance: Allowance | None = None
+    """What the client may do here; None while nobody is known."""
+    admission: Admission | None = None
+    """What the exchange has taken of it, to be released at its end."""
+    forwarded_from: str = ""
+    """The app's address, where a proxy that is trusted has told it."""
+    path: str | None = None
+    """The template of the route that the path fits."""
+    guard: BodyGuard | None = None
     bytes_out: int = 0
     vendor_status: int = 0
     """Status of the vendor's last answer; 0 before there is one."""
@@ -65,6 +76,11 @@ class Exchange:
         self.body = body
         self.snapshot = snapshot
         self.started = monotonic()
+
+    @property
+    def remote(self) -> str:
+        """Address of the app."""
+        return self.forwarded_from or self.client.remote
 
     @property
     def is_head(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.patterns import Templates
+from gateway.proxy.echo import echoes_of
 from gateway.proxy.headers import VIA, Verdicts, verdicts_down, verdicts_up
 from gateway.proxy.routing import PathRules, RouteTable
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gateway.access import Clients
+    from gateway.addresses import Networks
     from gateway.model import Injection, Limits, RefusalSign, Route, Token, Tokens
     from gateway.observe import Metrics, RouteMetrics
     from gateway.proxy.pool import Pool
@@ -28,7 +31,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "
 class Injector:
     """One header of a route: renders a token to bytes once and keeps them for as long as that token is current."""
 
-    __slots__ = ("_line", "_prefix", "_suffix", "_token", "tokens")
+    __slots__ = ("_echoes", "_line", "_prefix", "_suffix", "_token", "tokens")
 
     def __init__(self, injection: Injection, tokens: Tokens) -> None:
         before, _, after = injection.format.partition("{token}")
@@ -36,6 +39,7 @@ class Injector:
         self._suffix = after
         self._token: Token | None = None
         self._line = b""
+        self._echoes: tuple[Token, tuple[bytes, ...]] | None = None
         self.tokens = tokens
 
     def line(self, token: Token) -> bytes:
@@ -44,6 +48,12 @@ class Injector:
             self._line = f"{self._prefix}{token.value.reveal()}{self._suffix}".encode("latin-1")
             self._token = token
         return self._line
+
+    def echoes(self, token: Token) -> tuple[bytes, ...]:
+        """Return every form in which `token` may come back."""
+        if self._echoes is None or self._echoes[0] is not token:
+            self._echoes = token, echoes_of(token)
+        return self._echoes[1]
 
 
 class Lane:
@@ -59,6 +69,7 @@ class Lane:
         "route",
         "rules",
         "signs",
+        "templates",
         "trailing",
         "verdicts",
         "verdicts_down",
@@ -67,14 +78,16 @@ class Lane:
     def __init__(self, route: Route, tokens: Callable[[str], Tokens], pool: Pool, metrics: RouteMetrics) -> None:
         self.route = route
         self.rules = PathRules(route.allow, route.deny)
+        self.templates = Templates(route.paths) if route.paths else None
         self.verdicts: Verdicts = verdicts_up(route)
         self.verdicts_down: Verdicts = verdicts_down()
         self.injectors = tuple(Injector(injection, tokens(injection.credential)) for injection in route.injections)
         self.pool = pool
         self.metrics = metrics
         self.base_path = route.upstream.base_path
-        origin = f"\r\nOrigin: {route.origin}" if route.origin else ""
-        self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{origin}".encode("latin-1")
+        own = f"\r\nOrigin: {route.origin}" if route.origin else ""
+        own += "\r\nAccept-Encoding: identity" if route.echo_guard else ""
+        self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
         """From after the target to the first of the app's own fields."""
         self.trailing = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
         """Behind the app's own fields: a gateway adds itself to the end of `Via` (RFC 9110 §7.6.3)."""
@@ -119,12 +132,22 @@ class Snapshot:
     clients: Clients
     limits: Limits
     replay_budget: int
+    trusted: Networks | None = None
+    """Proxies whose `X-Forwarded-For` is believed; None where there are none."""
 
     @classmethod
-    def of(cls, lanes: Iterable[Lane], clients: Clients, limits: Limits, replay_budget: int) -> Snapshot:
+    def of(
+        cls,
+        lanes: Iterable[Lane],
+        clients: Clients,
+        limits: Limits,
+        replay_budget: int,
+        trusted: Networks | None = None,
+    ) -> Snapshot:
         """Build a snapshot from its lanes."""
         lanes = tuple(lanes)
-        return cls(RouteTable((lane.route.prefix, lane) for lane in lanes), lanes, clients, limits, replay_budget)
+        table = RouteTable((lane.route.prefix, lane) for lane in lanes)
+        return cls(table, lanes, clients, limits, replay_budget, trusted or None)
 
 
 def build_lanes(

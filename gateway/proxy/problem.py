@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import orjson
 
-from gateway.errors import ClientUnknown, ExchangeError, MethodNotAllowed
+from gateway.errors import ClientUnknown, ExchangeError, MethodNotAllowed, RateLimited
 
 
 @lru_cache(maxsize=1)
@@ -64,6 +64,8 @@ def _extra(error: ExchangeError) -> list[bytes]:
     lines = []
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d" % max(1, math.ceil(error.retry_after)))
+    if isinstance(error, RateLimited):
+        lines += [f"{name}: {value}".encode("ascii") for name, value in error.fields]
     if isinstance(error, ClientUnknown):
         lines.append(b'WWW-Authenticate: Bearer realm="gatepass"')
     if isinstance(error, MethodNotAllowed):

@@ -68,6 +68,8 @@ def begin(  # noqa: PLR0917 - the parts of one answer
     if not whole:
         upstream.watch_silence()
     data = b"" if bodyless else x.prefetched + body.read_nowait(-1)
+    if x.guard is not None:
+        data = x.guard.feed(data, last=whole)
     x.head_sent = True
     x.bytes_out = len(data)
     if x.chunked:
@@ -98,8 +100,13 @@ async def stream(x: Exchange, body: StreamReader) -> None:
             client.active = True
             await client.drain()
         data = await body.readany()
+        ended = not data
+        if x.guard is not None:
+            data = x.guard.feed(data, last=ended)
         if not data:
-            break
+            if ended:
+                break
+            continue
         x.bytes_out += len(data)
         client.write(chunk(data) if x.chunked else data)
     if x.chunked:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from gateway.access import NOBODY, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
 from gateway.proxy.framing import ChunkedEnd, SizedEnd
 from gateway.proxy.upstream import BODY_LIMIT
@@ -67,6 +68,8 @@ class ClientConnection(Wire):
         self.busy = False
         """An exchange is running."""
         self.remote = ""
+        self.certificate = NOBODY
+        """Names in the app's certificate."""
 
     def _new_parser(self) -> HttpRequestParser:
         limits = self._server.limits
@@ -91,6 +94,9 @@ class ClientConnection(Wire):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.remote = peer[0] if isinstance(peer, tuple) else "local"
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.certificate = certificate_names(tls.getpeercert(binary_form=True))
         self.idle_since = self.loop.time()
         self._server.opened(self)
 

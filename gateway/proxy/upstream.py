@@ -70,6 +70,8 @@ class UpstreamConnection(Wire):
         self.dirty = False
         """Something was said that no request asked for, or framing ended with the connection."""
         self.exchanges = 0
+        self.owner = ""
+        """The client whose exchange it serves."""
         self.deadline: float | None = None
         """Loop time at which the sweep fails the exchange (first byte, or a stalled upload)."""
         self.total_deadline: float | None = None

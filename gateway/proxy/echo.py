@@ -1,0 +1,99 @@
+"""The echo guard: our token is masked where a vendor's answer holds it, in a field or at the beginning of a text body.
+
+For endpoints that send a request's fields back (debugging aids, some errors). A mask is as long as what it covers, so
+that lengths and framing stay true. What is looked for: the token plain, percent-encoded, in JSON escapes, in hex and in
+base64 at any alignment. Compressed bodies cannot be read, so routes with the guard ask vendors for plain ones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gateway.observe import forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp.http import RawResponseMessage
+
+    from gateway.model import Token
+    from gateway.observe import RouteMetrics
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.headers import Outbound
+    from gateway.proxy.lane import Lane
+
+GUARDED = 64 * 1024
+"""Bytes of a body that are looked at."""
+_TEXT = re.compile(
+    r"text/|application/(?:[a-z0-9.+-]*(?:json|xml|yaml|javascript|html)|x-www-form-urlencoded|graphql)", re.IGNORECASE
+)
+
+
+def echoes_of(token: Token) -> tuple[bytes, ...]:
+    """Return what to look for, the longest first."""
+    found = {text.encode("utf-8", "surrogateescape") for text in forms(token.value.reveal())}
+    found |= {text.replace(b"/", rb"\/") for text in found}  # as some JSON writers escape it
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+class BodyGuard:
+    """Masks tokens in a body that comes in pieces; holds back only bytes that may be the beginning of one."""
+
+    __slots__ = ("_echoes", "_held", "_left", "_metrics", "_seen")
+
+    def __init__(self, echoes: tuple[bytes, ...], metrics: RouteMetrics) -> None:
+        self._echoes = echoes
+        self._metrics = metrics
+        self._left = GUARDED
+        self._held = b""
+        self._seen = False
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Return what may go on to the app now; with `last`, everything."""
+        if self._left <= 0 and not self._held:
+            return data
+        data = self._held + data
+        masked = mask(data, self._echoes)
+        if masked != data and not self._seen:
+            self._seen = True
+            self._metrics.echoed("body")
+        self._left -= len(data) - len(self._held)
+        keep = 0 if last or self._left <= 0 else _beginning(masked, self._echoes)
+        self._held = masked[len(masked) - keep :]
+        return masked[: len(masked) - keep]
+
+
+def mask(data: bytes, echoes: Iterable[bytes]) -> bytes:
+    """Return `data` with every echo replaced by as many asterisks."""
+    for echo in echoes:
+        if echo in data:
+            data = data.replace(echo, b"*" * len(echo))
+    return data
+
+
+def _beginning(data: bytes, echoes: Iterable[bytes]) -> int:
+    """Return how many bytes at the end of `data` may be the beginning of an echo."""
+    longest = 0
+    for echo in echoes:
+        at = data.find(echo[:1], max(0, len(data) - len(echo) + 1))
+        while 0 <= at < len(data) - longest:
+            if echo.startswith(data[at:]):
+                longest = len(data) - at
+                break
+            at = data.find(echo[:1], at + 1)
+    return longest
+
+
+def guard(x: Exchange, lane: Lane, message: RawResponseMessage, head: Outbound) -> None:
+    """Mask the fields of an answer and, where its body is text, have that masked too (`x.guard`)."""
+    echoes = tuple(
+        echo for injector, token in zip(lane.injectors, x.tokens, strict=True) for echo in injector.echoes(token)
+    )
+    lines = [mask(line, echoes) for line in head.lines]
+    if lines != head.lines:
+        head.lines[:] = lines
+        lane.metrics.echoed("header")
+    plain = message.headers.get("Content-Encoding", "identity").lower() == "identity"
+    if plain and _TEXT.match(message.headers.get("Content-Type", "")) is not None:
+        x.guard = BodyGuard(echoes, lane.metrics)
