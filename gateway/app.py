@@ -11,10 +11,11 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from gateway.access import Access
+from gateway.addresses import Networks
 from gateway.admin import AdminServer
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
-from gateway.observe import AccessLog, Metrics, adjust_logging, get_logger, register_all
+from gateway.observe import AccessLog, Metrics, Tracing, adjust_logging, get_logger, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, build_lanes, listen
 from gateway.tokens import TokenSet
 
@@ -52,6 +53,7 @@ class Gateway:
         """Why the latest reading of the configuration was refused; empty when it is the one in force."""
         self._access = Access(config, clock=clock, metrics=self.metrics)
         self._access_log = AccessLog()
+        self._tracing = Tracing()
         self._contexts = TlsContexts()
         self._pools: dict[object, Pool] = {}
         self._handler: Handler | None = None
@@ -113,6 +115,7 @@ class Gateway:
     async def _open_data(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         pools = await asyncio.to_thread(self._prepare, config)
         self._handler = Handler(self._snapshot(config, pools), self.metrics, self._access_log)
+        self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
         self._data = DataServer(self._handler, config.limits)
         self.data_address = await self._data.start(config.listen, tls=config.tls, sockets=sockets)
@@ -127,7 +130,9 @@ class Gateway:
             status=self.tokens.status,
             state=lambda: self.state,
             data_address=lambda: self.data_address,
+            workbench=self.tokens,
         )
+        self._admin.use(config)
         await self._admin.start(self._admin_sockets)
         self.admin_address = self._admin.address
 
@@ -149,7 +154,11 @@ class Gateway:
         lanes = build_lanes(
             config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics
         )
-        return Snapshot.of(lanes, self._access.clients(config), config.limits, config.replay_budget)
+        clients, allowed = self._access.clients(config), Networks(config.allow_addresses)
+        for route in config.routes:
+            pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
+        trusted = Networks(config.trusted_proxies)
+        return Snapshot.of(lanes, clients, config.limits, config.replay_budget, trusted)
 
     async def reload(self, config: Config) -> None:
         """Swap to another configuration; exchanges that run end on the old one.
@@ -180,6 +189,10 @@ class Gateway:
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
         for pool in self._pools.values():
             pool.show()
+        if self._admin is not None:
+            self._admin.use(config)
+        if self._handler is not None:
+            self._handler.tracer = self._tracing.use(config.tracing)
         if config.logs != before.logs:
             adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
@@ -235,6 +248,7 @@ class Gateway:
             await self._admin.stop()
         for sock in self._admin_sockets:
             sock.close()
+        await self._tracing.close()
         self._access_log.close()
 
 

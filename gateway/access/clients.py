@@ -20,7 +20,7 @@ from gateway.errors import ClientForbidden, ClientUnknown
 from gateway.model import ClientLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from gateway.access.counters import CounterStore
     from gateway.access.tokens import JwtJudge
@@ -139,16 +139,17 @@ class Clients:
             raise _unknown(route, f"the key of {allowance.name} with the certificate of {by_certificate.name}")
         return allowance
 
-    def keep_back(self, credentials: bytes) -> None:
-        """Raise ClientForbidden if an Authorization that would go to the vendor holds a key or a token for us."""
-        _, _, value = credentials.rpartition(b" ")
-        digest = hashlib.sha256(value).digest()
-        ours = self._by_digest.get(digest[:_FILED_UNDER]) is not None
-        if ours or (self._judge is not None and self._judge.meant_for_us(value)):
-            raise ClientForbidden(
-                "Authorization holds a key of the gateway, which no vendor gets; send it in X-Gatepass-Key",
-                reason="a key or token of the gateway in an Authorization that is passed on",
-            )
+    def keep_back(self, fields: Iterable[str]) -> None:
+        """Raise ClientForbidden if one of the Authorization `fields` that are passed on holds a key or token for us."""
+        for field in fields:
+            value = field.rpartition(" ")[2].encode("utf-8", "surrogateescape")
+            digest = hashlib.sha256(value).digest()
+            ours = self._by_digest.get(digest[:_FILED_UNDER]) is not None
+            if ours or (self._judge is not None and self._judge.meant_for_us(value)):
+                raise ClientForbidden(
+                    "Authorization holds a key of the gateway, which no vendor gets; send it in X-Gatepass-Key",
+                    reason="a key or token of the gateway in an Authorization that is passed on",
+                )
 
     def sharing(self, route: str) -> int:
         """Return how many clients may use a route."""

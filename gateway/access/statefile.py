@@ -1,24 +1,30 @@
 """Counts in a small JSON file: written whole and atomically, at most once a second, and when the gateway stops.
 
-A process that is killed loses what it settled in its last second or so. A call that was under way then counts as made:
-its vendor may have charged for it. One gateway per file; several share counts through a store of their own.
+What is written is the difference that this process has made, added to what stands in the file under a lock: so a
+process that hands over to its successor and that successor lose nothing of each other. A process that is killed loses
+what it settled in its last second or so; a call that was under way then counts as made, because its vendor may have
+charged for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from gateway.access.counters import Counter, MemoryCounters
+from gateway.access.counters import Counter, CounterKey, MemoryCounters
 from gateway.errors import StateError
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from gateway.model import Clock
     from gateway.observe import Metrics
 
@@ -27,6 +33,18 @@ FORMAT = 1
 INTERVAL = 1.0
 """Seconds between a change and its writing, and so between two writings."""
 MOST_BYTES = 16 * 1024 * 1024
+PERIODS_KEPT = 2
+_WAY_OUT = "mend it, or move it away to begin at zero"
+
+
+class Row(NamedTuple):
+    """One count as it stands in the file: calls made and under way, of all processes."""
+
+    calls: int
+    warned: bool
+
+
+Rows = dict[CounterKey, Row]
 
 
 class FileCounters(MemoryCounters):
@@ -37,6 +55,8 @@ class FileCounters(MemoryCounters):
         self._path = path
         self._clock = clock
         self._metrics = metrics
+        self._known: dict[CounterKey, int] = {}
+        """What the file said last, our own part included."""
         self._due = False
         self._writing: asyncio.Task[None] | None = None
         self._failed = False
@@ -44,41 +64,30 @@ class FileCounters(MemoryCounters):
 
     def start(self) -> None:
         """Read the file, and write it back: a folder that takes no file is a mistake now, not after a day's counts."""
-        for counter in self._read():
-            self._counters[counter.key] = counter
         try:
-            _write(self._path, self._text())
+            self._learn(_add(self._path, {}), {})
         except OSError as error:
-            raise StateError(f"the state file {self._path} cannot be written: {_words(error)}") from None
+            raise StateError(f"the state file {self._path} cannot be used: {_words(error)}") from None
 
-    def _read(self) -> list[Counter]:
-        try:
-            if self._path.stat().st_size > MOST_BYTES:
-                raise StateError(f"the state file {self._path} is too large to be one")
-            document = orjson.loads(self._path.read_bytes())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StateError(f"the state file {self._path} cannot be read: {_words(error)}") from None
-        except orjson.JSONDecodeError:
-            raise StateError(f"the state file {self._path} is not JSON; {_WAY_OUT}") from None
-        try:
-            return _counters(document)
-        except (KeyError, TypeError, ValueError):
-            raise StateError(f"the state file {self._path} is not one of this version; {_WAY_OUT}") from None
+    def _learn(self, rows: Rows, made: Mapping[CounterKey, Row]) -> None:
+        """Take over what others have added since; `made` is what we have just added."""
+        for key, row in rows.items():
+            counter = self._counters.get(key)
+            if counter is None:
+                counter = self._counters[key] = Counter(key)
+            mine = made[key].calls if key in made else 0
+            counter.used += row.calls - self._known.get(key, 0) - mine
+            counter.warned = counter.warned or row.warned
+            self._known[key] = row.calls
+        for key in self._known.keys() - rows.keys():
+            del self._known[key]
 
-    def _text(self) -> bytes:
-        rows = [
-            {
-                "client": counter.key[0],
-                "route": counter.key[1],
-                "period": counter.key[2],
-                "used": counter.used + counter.reserved,
-                "warned": counter.warned,
-            }
-            for counter in self._counters.values()
-        ]
-        return orjson.dumps({"format": FORMAT, "counts": rows}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    def _made(self) -> Rows:
+        """Return what has changed here since the file was last written."""
+        return {
+            key: Row(counter.used + counter.reserved - self._known.get(key, 0), counter.warned)
+            for key, counter in self._counters.items()
+        }
 
     def changed(self) -> None:
         """Write within `INTERVAL`."""
@@ -93,15 +102,17 @@ class FileCounters(MemoryCounters):
             self._clock.call_later(INTERVAL, self._begin)
             return
         self._due = False
-        self._writing = asyncio.get_running_loop().create_task(self._write(self._text()))
+        self._writing = asyncio.get_running_loop().create_task(self._write())
 
-    async def _write(self, text: bytes) -> None:
+    async def _write(self) -> None:
+        made = self._made()
         try:
-            await asyncio.to_thread(_write, self._path, text)
-        except OSError as error:
+            self._learn(await asyncio.to_thread(_add, self._path, made), made)
+        except (OSError, StateError) as error:
             self._metrics.state_written("failed")
             if not self._failed:
-                _log.error("state_not_written", file=str(self._path), reason=_words(error))
+                reason = _words(error) if isinstance(error, OSError) else str(error)
+                _log.error("state_not_written", file=str(self._path), reason=reason)
             self._failed = True
             self.changed()
         else:
@@ -115,25 +126,76 @@ class FileCounters(MemoryCounters):
         self._stopped = True
         if self._writing is not None:
             await asyncio.wait((self._writing,))
-        await self._write(self._text())
+        await self._write()
 
 
-_WAY_OUT = "mend it, or move it away to begin at zero"
+# ------------------------------------------------------------------------------------------------------------ the file
 
 
-def _counters(document: Any) -> list[Counter]:
+def _add(path: Path, made: Mapping[CounterKey, Row]) -> Rows:
+    """Add to the file and return what then stands in it. Raises OSError, and StateError for a file that is none."""
+    with _locked(path):
+        rows = _read(path)
+        for key, row in made.items():
+            before = rows.get(key, Row(0, warned=False))
+            rows[key] = Row(max(0, before.calls + row.calls), before.warned or row.warned)
+        rows = _recent(rows)
+        _replace(path, _text(rows))
+    return rows
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(path: Path) -> Rows:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise StateError(f"the state file {path} is too large to be one; {_WAY_OUT}")
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except orjson.JSONDecodeError:
+        raise StateError(f"the state file {path} is not JSON; {_WAY_OUT}") from None
+    try:
+        return _rows(document)
+    except (KeyError, TypeError, ValueError):
+        raise StateError(f"the state file {path} is none of this version; {_WAY_OUT}") from None
+
+
+def _rows(document: Any) -> Rows:
     if document["format"] != FORMAT:
         raise ValueError
-    found = []
+    found = {}
     for row in document["counts"]:
-        key, used = (row["client"], row["route"], row["period"]), row["used"]
-        if not all(isinstance(part, str) for part in key) or type(used) is not int or used < 0:
+        key, calls = (row["client"], row["route"], row["period"]), row["calls"]
+        if not all(isinstance(part, str) for part in key) or type(calls) is not int or calls < 0:
             raise ValueError
-        found.append(Counter(key, used, warned=row["warned"] is True))
+        found[key] = Row(calls, warned=row["warned"] is True)
     return found
 
 
-def _write(path: Path, text: bytes) -> None:
+def _recent(rows: Rows) -> Rows:
+    """Return the rows without the periods that nobody counts in any more."""
+    periods: dict[tuple[str, str, int], list[str]] = {}
+    for client, route, period in sorted(rows):
+        periods.setdefault((client, route, len(period)), []).append(period)
+    kept = {(*key[:2], period) for key, found in periods.items() for period in found[-PERIODS_KEPT:]}
+    return {key: row for key, row in rows.items() if key in kept}
+
+
+def _text(rows: Rows) -> bytes:
+    counts = [
+        {"client": key[0], "route": key[1], "period": key[2], "calls": row.calls, "warned": row.warned}
+        for key, row in sorted(rows.items())
+    ]
+    return orjson.dumps({"format": FORMAT, "counts": counts}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _replace(path: Path, text: bytes) -> None:
     """Write to a neighbour, flush it to the disk, and put it in the place of the file (POSIX rename is atomic)."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -64,13 +64,13 @@ class Actions:
         except Refused as refused:
             return _refusal(refused)
         answer = _back()
-        answer.set_cookie(COOKIE, cookie, path=None, max_age=int(LIFETIME), httponly=True, samesite="Strict")
+        answer.set_cookie(COOKIE, cookie, path=None, max_age=int(LIFETIME), httponly=True, samesite="Strict")  # type: ignore[arg-type]  # None: no Path
         return answer
 
     async def _leave(self, request: web.Request) -> web.Response:
         self._guard.leave(request.cookies.get(COOKIE))
         answer = _back()
-        answer.del_cookie(COOKIE, path=None)
+        answer.del_cookie(COOKIE, path=None)  # type: ignore[arg-type]
         return answer
 
     def _guarded(

@@ -21,6 +21,7 @@ from gateway.admin.quiet import Runner
 from gateway.observe.history import STEP
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.admin.actions import Workbench
@@ -68,12 +69,14 @@ class AdminServer:
         self._overview.use(config)
         self._guard.use(config.admin_keys_sha256)
 
-    async def start(self) -> None:
-        """Open the port. Raises OSError when the address cannot be had."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Open the port, or serve on `sockets` that listen already. Raises OSError when the address cannot be had."""
         runner = Runner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
+        sites: list[web.BaseSite] = [web.SockSite(runner, sock) for sock in sockets]
         try:
-            await web.TCPSite(runner, self._wanted.host, self._wanted.port).start()
+            for site in sites or [web.TCPSite(runner, self._wanted.host, self._wanted.port)]:
+                await site.start()
         except OSError:
             await runner.cleanup()
             raise

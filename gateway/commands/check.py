@@ -60,7 +60,7 @@ def check(ctx: click.Context, paths: tuple[Path, ...], offline: bool, show: bool
         click.echo(merged(paths), nl=False)
     click.echo(summary(config), err=True)
     if not offline:
-        ctx.exit(judge(config.credentials.values(), probe=probe))
+        ctx.exit(judge(config.credentials.values(), probe=probe, allow_addresses=config.allow_addresses))
 
 
 @click.command(epilog=example("gatepass token NAME", "gatepass token NAME --probe"))
@@ -77,7 +77,7 @@ def token(ctx: click.Context, paths: tuple[Path, ...], name: str, probe: bool) -
 
     config = load(paths)
     require(name, config.credentials, "credential")
-    ctx.exit(judge([config.credentials[name]], probe=probe))
+    ctx.exit(judge([config.credentials[name]], probe=probe, allow_addresses=config.allow_addresses))
 
 
 def summary(config: Config) -> str:
@@ -87,31 +87,33 @@ def summary(config: Config) -> str:
     return f"the configuration is valid: {words}"
 
 
-def judge(credentials: Iterable[Credential], *, probe: bool) -> int:
+def judge(credentials: Iterable[Credential], *, probe: bool, allow_addresses: tuple[str, ...] = ()) -> int:
     """Try the credentials at once, print the table, and return the exit status."""
     import asyncio
 
     async def all_of_them() -> list[Verdict]:
-        return await asyncio.gather(*(verdict(credential, probe=probe) for credential in credentials))
+        return await asyncio.gather(
+            *(verdict(credential, probe=probe, allow_addresses=allow_addresses) for credential in credentials)
+        )
 
     verdicts = asyncio.run(all_of_them())
     show_verdicts(verdicts, probe=probe)
     return 0 if all(one.good for one in verdicts) else 1
 
 
-async def verdict(credential: Credential, *, probe: bool) -> Verdict:
+async def verdict(credential: Credential, *, probe: bool, allow_addresses: tuple[str, ...] = ()) -> Verdict:
     """Fetch one token and, if asked, show it to the vendor's identity endpoint."""
     from gateway.clock import SystemClock
     from gateway.tokens import fetch_once, probe_once
 
     try:
-        token, facts = await fetch_once(credential, clock=SystemClock())
+        token, facts = await fetch_once(credential, clock=SystemClock(), allow_addresses=allow_addresses)
     except TokenError as error:
         return Verdict(credential.name, error.code, good=False, reason=error.reason or error.detail)
     answer, good = "-", True
     if probe and credential.probe is not None:
         try:
-            status = await probe_once(credential, token)
+            status = await probe_once(credential, token, allow_addresses=allow_addresses)
         except GatepassError as error:
             answer, good = str(error), False
         else:

@@ -10,7 +10,8 @@ from gateway.observe.counting import Level
 from gateway.observe.families import metrics_markdown
 from gateway.observe.logs import adjust_logging, close_logging, configure_logging, current_logging, get_logger
 from gateway.observe.metrics import Metrics
-from gateway.observe.otlp import Exporter, TracingUnavailable
+from gateway.observe.needles import forms
+from gateway.observe.otlp import Exporter, Tracing, TracingUnavailable
 from gateway.observe.redaction import redact, redact_text, register, register_all
 from gateway.observe.spans import Trace, Tracer, read_traceparent
 
@@ -24,11 +25,13 @@ __all__ = [
     "RouteMetrics",
     "Trace",
     "Tracer",
+    "Tracing",
     "TracingUnavailable",
     "adjust_logging",
     "close_logging",
     "configure_logging",
     "current_logging",
+    "forms",
     "get_logger",
     "metrics_markdown",
     "read_traceparent",

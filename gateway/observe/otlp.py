@@ -7,6 +7,7 @@ which are counted, and never time.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from gateway.observe.logs import get_logger
 from gateway.observe.spans import Tracer, drop
 
 if TYPE_CHECKING:
-    from gateway.model import Tracing
+    from gateway.model import Tracing as Settings
     from gateway.observe.spans import Span
 
 QUEUE = 4096
@@ -38,13 +39,39 @@ class TracingUnavailable(GatepassError):
     """`tracing.otlp` is set, and OpenTelemetry is not installed."""
 
 
+class Tracing:
+    """What a process traces with: nothing, or an exporter that changes with the configuration."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._exporter: Exporter | None = None
+
+    def use(self, settings: Settings | None) -> Tracer | None:
+        """Return the tracer for these settings: None for none, and the same one for the same settings.
+
+        Raises TracingUnavailable when the extra is missing; what was in use before then goes on.
+        """
+        if settings != self._settings:
+            before, self._exporter = self._exporter, Exporter(settings) if settings is not None else None
+            self._settings = settings
+            if before is not None:
+                before.end()
+        return self._exporter.tracer if self._exporter is not None else None
+
+    async def close(self) -> None:
+        """Send what is left, `CLOSE_TIMEOUT` long at most."""
+        exporter, self._exporter, self._settings = self._exporter, None, None
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
+
+
 class Exporter:
     """Sends spans to the collector at `tracing.otlp`; `close()` sends what is left.
 
     Raises TracingUnavailable when the extra is missing.
     """
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Settings) -> None:
         try:
             self._otel = _OpenTelemetry(tracing)
         except ImportError as error:
@@ -62,9 +89,13 @@ class Exporter:
         else:
             drop(1)
 
+    def end(self) -> None:
+        """Take nothing more; what is left is sent in the background."""
+        self._closed.set()
+
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is left, at most `timeout` seconds long."""
-        self._closed.set()
+        self.end()
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -87,7 +118,7 @@ class Exporter:
 class _OpenTelemetry:
     """OpenTelemetry's own types and its exporter, imported when one is built."""
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Settings) -> None:
         from opentelemetry import trace  # noqa: PLC0415  optional
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from gateway.access import KeysWanted
+from gateway.addresses import forwarded_client
 from gateway.errors import (
     BodyTooLarge,
+    ClientUnknown,
     Draining,
     ExchangeError,
     InternalError,
@@ -26,10 +29,10 @@ from gateway.errors import (
     UpstreamReset,
 )
 from gateway.observe import get_logger
-from gateway.proxy import relay, tracing
+from gateway.proxy import echo, relay, tracing
 from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import Verdicts, forwarded_line, read_request, read_response
+from gateway.proxy.headers import forwarded_line, read_request, read_response, verdicts_nowhere
 from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
 from gateway.proxy.problem import problem
 from gateway.proxy.refusal import is_refusal
@@ -48,12 +51,14 @@ if TYPE_CHECKING:
     from gateway.proxy.upstream import UpstreamConnection
 
 _log = get_logger("gatepass.proxy")
-_NO_ROUTE = Verdicts({})
-_OK = 400
-"""A status below this shows that the vendor took the token; others may have been said before it was looked at."""
+_NO_ROUTE = verdicts_nowhere()
+_SERVER_ERROR = 500
+"""From here on, an answer may come from something in front of the vendor that never looked at the token."""
 _SWITCHING = 101
 _CONTINUE = 100
 _FINAL = 200
+UNKNOWN_AFTER = 0.01
+"""Seconds after which an app hears that it is not known: longer than any judgement takes."""
 
 
 class Handler:
@@ -82,7 +87,10 @@ class Handler:
             x.trace = self.tracer.begin(message.headers.getall("traceparent", []), x.started)
         self._running += 1
         try:
-            lane = self._admit(x)
+            try:
+                lane = self._admit(x)
+            except (ClientUnknown, KeysWanted) as error:
+                lane = await self._admit_later(x, error)
             lane.metrics.in_flight.inc()
             try:
                 x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
@@ -105,6 +113,8 @@ class Handler:
             self._running -= 1
             if x.upload is not None:
                 x.upload.close()
+            if x.admission is not None:
+                x.admission.release(x.vendor_status, left=x.code == "client_gone" and x.attempts > 0)
             self._record(x)
         return x.keep_alive
 
@@ -115,6 +125,9 @@ class Handler:
         if self._running > x.snapshot.limits.exchanges:
             raise Overloaded(retry_after=1.0)
         message = x.message
+        trusted = x.snapshot.trusted
+        if trusted is not None and x.client.remote in trusted:
+            x.forwarded_from = forwarded_client(x.client.remote, message.headers.getall("X-Forwarded-For", []), trusted)
         path, query = split_target(message.path)
         check_path(path)
         try:
@@ -126,7 +139,14 @@ class Handler:
         x.lane = lane
         x.inbound = inbound = read_request(message, lane.verdicts, x.snapshot.limits)
         x.identify()
-        x.client_name = x.snapshot.clients.admit(inbound.key, inbound.bearer, route)
+        if lane.templates is not None:
+            x.path = lane.templates.match(rest)
+        clients = x.snapshot.clients
+        x.allowance = allowance = clients.identify(inbound.key, inbound.bearer, route, x.client.certificate)
+        x.client_name = allowance.name
+        if route.authorization == "pass":
+            clients.keep_back(message.headers.getall("Authorization", []))
+        x.admission = allowance.admit(message.method, path, x.remote, x.started)
         if message.method in NOT_SERVED or (route.methods is not None and message.method not in route.methods):
             raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT | {"POST", "PATCH"})))
         lane.rules.check(rest)
@@ -135,9 +155,25 @@ class Handler:
         x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
         return lane
 
+    async def _admit_later(self, x: Exchange, error: ClientUnknown | KeysWanted) -> Lane:
+        """Judge a token once more when the key that it names was looked for; tell who is not known, all at one pace.
+
+        However long it took to find out, every 401 leaves at the same time after its request has come.
+        """
+        try:
+            if isinstance(error, KeysWanted):
+                await error.keys.look()
+                return self._admit(x)
+        except ClientUnknown as unknown:
+            error = unknown
+        if isinstance(error, ClientUnknown):
+            await asyncio.sleep(max(0.0, x.started + UNKNOWN_AFTER - monotonic()))
+        raise error
+
     async def _attempt(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
         """Send once; relay the answer and return True, or return False if the request shall be sent again."""
-        upstream = lane.pool.take(fresh=x.resent) or await tracing.connection(x, lane)
+        owner = x.client_name or ""
+        upstream = lane.pool.take(owner, fresh=x.resent) or await tracing.connection(x, lane)
         try:
             self._send(x, lane, upload, upstream)
             message, body = await upstream.response()
@@ -150,7 +186,7 @@ class Handler:
                 refused = await is_refusal(x, lane.signs[message.code], message, body)
                 if refused and await self._has_fresh_tokens(x, lane, upload):
                     return False
-            elif message.code < _OK:
+            elif message.code < _SERVER_ERROR:
                 lane.accepted(x.tokens)
             await self._relay(x, lane, upstream, message, body)
         except UpstreamReset:
@@ -236,7 +272,7 @@ class Handler:
         if inbound.websocket and lane.route.websocket:
             lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
         if lane.route.forwarded != "off":
-            lines.append(forwarded_line(lane.route.forwarded, x.client.remote, x.message.headers.get("Host", "")))
+            lines.append(forwarded_line(lane.route.forwarded, x.remote, x.message.headers.get("Host", "")))
         if x.trace is not None:
             x.trace.upward(lines)
         lines.append(b"\r\n")
@@ -272,6 +308,8 @@ class Handler:
     ) -> None:
         assert x.inbound is not None  # noqa: S101 - set by _admit
         head = read_response(message, lane.verdicts_down)
+        if lane.route.echo_guard:
+            echo.guard(x, lane, message, head)
         x.status = message.code
         x.keep_alive = (
             not self.draining
@@ -338,6 +376,8 @@ class Handler:
         seconds = monotonic() - x.started
         bytes_in = x.upload.size if x.upload is not None else 0
         lane, method = x.lane, x.message.method
+        if x.allowance is not None:
+            x.allowance.count(x.vendor_status, x.status, x.code)
         trace_id, recorded = tracing.end(x)
         if lane is None:
             self.metrics.refused(x.code)
@@ -357,7 +397,8 @@ class Handler:
             bytes_out=x.bytes_out,
             attempts=x.attempts,
             fingerprint=x.tokens[0].fingerprint if x.tokens else None,
-            remote=x.client.remote,
+            remote=x.remote,
+            path=x.path,
             reason=x.reason,
             trace_id=trace_id,
         )

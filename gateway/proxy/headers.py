@@ -104,6 +104,11 @@ def verdicts_up(route: Route) -> Verdicts:
     return Verdicts(meaning, (*_NEVER_UP, *stripped), frozenset(kept), (b"x-forwarded-",))
 
 
+def verdicts_nowhere() -> Verdicts:
+    """Return the verdicts for a request that no route takes: its head must be right all the same."""
+    return Verdicts(_MEANING_UP)
+
+
 def verdicts_down() -> Verdicts:
     """Return what happens to a vendor's fields."""
     return Verdicts(_MEANING_DOWN)
@@ -191,6 +196,8 @@ def _check_request(message: RawRequestMessage, found: Inbound, hosts: int, size:
         found.expects_continue = found.websocket = False
     elif hosts != 1:
         raise BadRequest("The Host field must appear exactly once")
+    if message.upgrade:  # CONNECT, too
+        found.upgrade = True
     if found.chunked and found.length is not None:
         raise BadRequest("Content-Length and Transfer-Encoding together")
     if size > limits.head_bytes or len(message.raw_headers) > limits.fields:

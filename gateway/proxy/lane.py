@@ -154,4 +154,7 @@ def build_lanes(
     routes: Iterable[Route], tokens: Callable[[str], Tokens], pools: Callable[[Route], Pool], metrics: Metrics
 ) -> list[Lane]:
     """Bind every route to its tokens, its pool and its metric children."""
+    routes = tuple(routes)
+    for route in routes:
+        metrics.route(route.name).pool_size(route.pool.size)
     return [Lane(route, tokens, pools(route), metrics.route(route.name)) for route in routes]

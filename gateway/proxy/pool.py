@@ -120,6 +120,7 @@ class Pool:
         """Take over what a configuration says: addresses that are allowed, and how many clients share the pool."""
         self._allowed = allowed
         self._queue.divide(clients)
+        self._pass_on(0)
 
     def take(self, owner: str = "", *, fresh: bool = False) -> UpstreamConnection | None:
         """Return an idle connection that may be used, the one used last first; None if there is none.
@@ -153,8 +154,10 @@ class Pool:
             if deadline is not None or self._queue.admits(owner):
                 connection = self._take(owner, fresh=fresh)
                 if connection is not None:
+                    self._pass_on(0)
                     return connection
                 if len(self._open) + self._connecting < self._limits.size:
+                    self._pass_on(1)
                     return await self._connect(owner)
                 if self._idle:  # a fresh one is wanted and the pool is full: an idle one makes room
                     self._discard(self._idle.popleft())
@@ -165,7 +168,7 @@ class Pool:
             await self._wait(owner, loop.create_future(), deadline, first=first)
 
     async def _wait(self, owner: str, waiter: asyncio.Future[None], deadline: float, *, first: bool) -> None:
-        if len(self._queue) >= self._limits.queue:
+        if first and len(self._queue) >= self._limits.queue:
             raise UpstreamBusy(reason="too many wait for a connection", retry_after=_RETRY_AFTER)
         # Whoever was woken and found the place taken by a newcomer stands in front again.
         self._queue.join(owner, waiter, in_front=not first)
@@ -182,6 +185,11 @@ class Pool:
         finally:
             self._queue.leave(owner, waiter)
             self._metrics.pool_wait(waiter.get_loop().time() - started)
+
+    def _pass_on(self, taking: int) -> None:
+        """Let the next in line come, too, if there is more than the place that is being taken now."""
+        if self._queue and (self._idle or len(self._open) + self._connecting + taking < self._limits.size):
+            self._queue.wake()
 
     def _wake(self) -> None:
         self._queue.wake()

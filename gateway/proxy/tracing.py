@@ -27,7 +27,7 @@ def tokens(x: Exchange, lane: Lane) -> Awaitable[tuple[Token, ...]]:
 
 def connection(x: Exchange, lane: Lane) -> Awaitable[UpstreamConnection]:
     """Return a connection when there is one, opened or come free; the wait is a span."""
-    work = lane.pool.acquire(fresh=x.resent)
+    work = lane.pool.acquire(x.client_name or "", fresh=x.resent)
     return work if x.trace is None else x.trace.timed("connect", work)
 
 

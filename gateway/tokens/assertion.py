@@ -8,8 +8,6 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-import jwt
-
 from gateway.errors import CredentialRefused
 from gateway.model import Secret
 
@@ -23,6 +21,8 @@ def sign(assertion: Assertion, wall: float) -> Secret:
     Raises:
         CredentialRefused: the key cannot be read or does not fit the algorithm; permanent until it is changed.
     """
+    import jwt  # noqa: PLC0415 - a fifth of a second of start-up that few credentials need
+
     issued = int(wall)
     claims = {
         "iss": assertion.issuer,

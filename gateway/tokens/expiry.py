@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-import jwt
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -68,6 +66,8 @@ def jwt_life(token: str, wall: float) -> float | None:
     The claims are the vendor's clock. Where `iat` is there too, `exp - iat` bounds the life without any clock of ours:
     a vendor whose clock runs ahead does not make its tokens live longer here, nor one that lags make them dead.
     """
+    import jwt  # noqa: PLC0415 - a fifth of a second of start-up that few credentials need
+
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):

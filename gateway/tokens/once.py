@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import CredentialRefused, TokenUnavailable
 from gateway.model import CredentialStatus
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from gateway.model import Clock, Credential, Token
 
 
-async def fetch_once(credential: Credential, *, clock: Clock) -> tuple[Token, CredentialStatus]:
+async def fetch_once(
+    credential: Credential, *, clock: Clock, allow_addresses: tuple[str, ...] = ()
+) -> tuple[Token, CredentialStatus]:
     """Fetch one token and return it with what was learnt on the way; a refused secret is followed by the next one.
+
+    `allow_addresses` are the networks that the configuration allows beside the ordinary ones.
 
     Raises:
         CredentialRefused: the vendor refuses the credential, with each of its secrets.
@@ -29,7 +34,7 @@ async def fetch_once(credential: Credential, *, clock: Clock) -> tuple[Token, Cr
     if credential.static is not None:
         tokens = StaticTokens(credential)
         return tokens.current(), tokens.status()
-    sender = Sender(clock)
+    sender = Sender(clock, Networks(allow_addresses))
     try:
         return await _first_that_works(credential, sender, clock)
     finally:
@@ -62,7 +67,7 @@ async def _first_that_works(credential: Credential, sender: Sender, clock: Clock
     raise refusal or TokenUnavailable(reason="the credential has no grant")
 
 
-async def probe_once(credential: Credential, token: Token) -> int:
+async def probe_once(credential: Credential, token: Token, *, allow_addresses: tuple[str, ...] = ()) -> int:
     """Show `token` to the vendor's identity endpoint and return the answer's status; its body is never looked at.
 
     Raises:
@@ -71,7 +76,7 @@ async def probe_once(credential: Credential, token: Token) -> int:
     if credential.probe is None:
         raise TokenUnavailable(reason="the credential names no identity endpoint")
     clock = SystemClock()
-    sender = Sender(clock)
+    sender = Sender(clock, Networks(allow_addresses))
     try:
         return await call(credential.probe, token, sender=sender, clock=clock, within=credential.timeout)
     finally:

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
+from gateway.addresses import AddressRefused, Networks, look_up
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable
+from gateway.resolver import GuardedResolver
 from gateway.tokens.grant import MAX_ANSWER
 from gateway.tokens.trouble import TokenEndpointTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.addresses import LookUp
     from gateway.model import Clock
     from gateway.tokens.grant import TokenRequest
 
@@ -46,10 +49,15 @@ class Answer:
 
 
 class Sender:
-    """An `aiohttp.ClientSession` for token endpoints, opened at the first request."""
+    """An `aiohttp.ClientSession` for token endpoints, opened at the first request.
 
-    def __init__(self, clock: Clock) -> None:
+    A name that leads to this machine, to a link-local address or to a metadata service is refused, unless `allowed`
+    networks hold it.
+    """
+
+    def __init__(self, clock: Clock, allowed: Networks | None = None, look_up: LookUp = look_up) -> None:
         self._clock = clock
+        self._resolver = GuardedResolver(allowed or Networks(), look_up)
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> aiohttp.ClientSession:
@@ -58,7 +66,7 @@ class Sender:
             self._session = aiohttp.ClientSession(
                 # A token request is rare: a kept connection would be stale, and a stale one fails a POST. No limit
                 # across endpoints, so that one that hangs takes nothing from the others.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False, resolver=self._resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 trust_env=False,
@@ -66,6 +74,10 @@ class Sender:
                 raise_for_status=False,
             )
         return self._session
+
+    def allow(self, allowed: Networks) -> None:
+        """Take over the networks of another configuration."""
+        self._resolver.allowed = allowed
 
     async def close(self) -> None:
         """Close what is open."""
@@ -134,6 +146,8 @@ def _in_our_words(error: Exception) -> TokenError:  # noqa: PLR0911 - one return
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return TokenUnavailable(reason="TLS: no agreement with the token endpoint")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
+        if isinstance(error.os_error, AddressRefused):
+            return TokenUnavailable(reason=f"the token endpoint is not asked: {error.os_error}")
         return TokenUnavailable(reason="the token endpoint's name cannot be resolved")
     if isinstance(error, aiohttp.ClientResponseError):
         return TokenMalformed(reason="the answer is not valid HTTP")

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.addresses import Networks
 from gateway.errors import TokenError, TokenUnavailable
 from gateway.tokens.cache import Recipe, TokenCache
 from gateway.tokens.key import cache_key, identity
@@ -130,6 +131,7 @@ class TokenSet:
     # -------------------------------------------------------------------------------------------------------- reloading
 
     def _apply(self, config: Config) -> None:
+        self._sender.allow(Networks(config.allow_addresses))
         before, old = self._tokens, self._caches
         self._tokens, self._caches, self._credentials = {}, {}, config.credentials
         fresh: list[tuple[TokenCache, Cause]] = []

@@ -11,9 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock", "patterns", "addresses"}
+NOUNS = {"model", "errors", "clock", "patterns", "addresses", "resolver"}
 FLOORS: dict[int, dict[str, set[str]]] = {
-    1: {"model": set(), "errors": set(), "clock": {"model"}, "patterns": set(), "addresses": set()},
+    1: {
+        "model": set(),
+        "errors": set(),
+        "clock": {"model"},
+        "patterns": set(),
+        "addresses": set(),
+        "resolver": {"addresses"},
+    },
     2: {"observe": NOUNS},
     3: {"config": NOUNS, "tokens": NOUNS | {"observe"}, "access": NOUNS | {"observe"}},
     4: {"proxy": NOUNS | {"observe", "access"}},

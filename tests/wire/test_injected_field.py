@@ -68,7 +68,6 @@ STRIPPED = {
     "X-Forwarded-Host": "app.example",
     "X-Forwarded-Anything": "1",
     "X-Real-IP": "1.2.3.4",
-    "Proxy-Authorization": "Basic x",
 }
 
 

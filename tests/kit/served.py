@@ -1,0 +1,221 @@
+"""`gatepass serve` as a process of its own, and apps that never stop calling it.
+
+For what only a process can show: signals, files that change, sockets that are passed on, kill -9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+import yaml
+
+from tests.kit.configuration import ROOT
+from tests.kit.wire import connect, get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+READY_WITHIN = 30.0
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that is free now."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> float:
+    """Wait until `condition` holds; return how long it took, fail after `seconds`."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+class Served:
+    """A gateway process on ports of its own; `config` is what it serves, without `listen` and `admin`."""
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, **top: Any
+    ) -> None:
+        self.folder = folder
+        self.port, self.admin_port = free_port(), free_port()
+        self.address = ("127.0.0.1", self.port)
+        self.path = folder / "config.yaml"
+        self.log_path = folder / "gateway.log"
+        self._top = {"listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{self.admin_port}", **top}
+        self._environ = dict(environ or {})
+        self.process: asyncio.subprocess.Process | None = None
+        self.write(config)
+
+    def write(self, config: Mapping[str, Any] | str, **top: Any) -> None:
+        """Put another configuration in the file's place, as a careful editor does."""
+        text = config if isinstance(config, str) else yaml.safe_dump({**self._top, **top, **config})
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(self.path)
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gateway", "serve", "-c", str(self.path)]
+
+    async def start(self, *, passed: Sequence[int] = (), wrapper: Sequence[str] = ()) -> Self:
+        with self.log_path.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *wrapper,
+                *self.command,
+                cwd=ROOT,
+                env={**os.environ, **self._environ},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=passed,
+            )
+        await self.ready()
+        return self
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(READY_WITHIN):
+            while await self.readiness() != 200:
+                assert self.process is None or self.process.returncode is None, self.text
+                await asyncio.sleep(0.02)
+
+    async def readiness(self) -> int:
+        """The status of `/readyz`; 0 when nobody answers."""
+        status, _ = await self.ask("/readyz")
+        return status
+
+    async def ask(self, path: str) -> tuple[int, str]:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
+                session.get(f"http://127.0.0.1:{self.admin_port}{path}") as answer,
+            ):
+                return answer.status, await answer.text()
+        except (aiohttp.ClientError, OSError):
+            return 0, ""
+
+    async def metric(self, sample: str) -> float:
+        """The value of a line of `/metrics`; 0 if it is not there."""
+        _, text = await self.ask("/metrics")
+        return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{sample} ")), 0.0)
+
+    @property
+    def text(self) -> str:
+        return self.log_path.read_text(encoding="utf-8")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log's events of this name so far."""
+        lines = [json.loads(line) for line in self.text.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == name]
+
+    async def seen(self, name: str, count: int = 1, seconds: float = 10.0) -> dict[str, Any]:
+        """Wait for the `count`-th event of this name."""
+        await until(lambda: len(self.events(name)) >= count, seconds)
+        return self.events(name)[count - 1]
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def end(self, seconds: float = 15.0) -> int:
+        """Wait for the process to end by itself."""
+        assert self.process is not None
+        return await asyncio.wait_for(self.process.wait(), seconds)
+
+    async def stop(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class Apps:
+    """Apps that call `path`, each one request after another, and count what they get.
+
+    `kept`: over one connection for as long as the gateway keeps it; else each request opens its own. An app whose
+    request fails goes on; every failure is written down with its cause.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        path: str | Callable[[int], str],
+        *,
+        apps: int = 8,
+        pause: float = 0.005,
+        kept: bool = True,
+        post: bool = False,
+    ) -> None:
+        self._address = address
+        self._path = path if callable(path) else lambda _: path
+        self._apps = apps
+        self._pause = pause
+        self._kept = kept
+        self._post = post
+        self._over = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.good = 0
+        self.failures: Counter[str] = Counter()
+        self.last_good = 0.0
+        self.began = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        self.began = time.monotonic()
+        self._tasks = [asyncio.create_task(self._app(number)) for number in range(self._apps)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over.set()
+        await asyncio.gather(*self._tasks)
+
+    @property
+    def rate(self) -> float:
+        return self.good / (time.monotonic() - self.began)
+
+    async def _app(self, number: int) -> None:
+        peer = None
+        while not self._over.is_set():
+            try:
+                async with asyncio.timeout(10):
+                    peer = peer or await connect(self._address)
+                    await peer.send(self._request(number))
+                    answer = await peer.message()
+                if answer.status == 200:
+                    self.good += 1
+                    self.last_good = time.monotonic()
+                else:
+                    self.failures[f"{answer.status} {answer.body[:120]!r}"] += 1
+                closing = b"close" in answer.all("Connection")
+            except (OSError, EOFError, TimeoutError, asyncio.IncompleteReadError) as error:
+                self.failures[f"{type(error).__name__} {error}"[:80]] += 1
+                closing = True
+            if peer is not None and (closing or not self._kept):
+                peer.close()
+                peer = None
+            await asyncio.sleep(self._pause)
+        if peer is not None:
+            peer.close()
+
+    def _request(self, number: int) -> bytes:
+        path = self._path(number)
+        if not self._post:
+            return get(path)
+        return get(path, "Content-Type: application/json", "Content-Length: 2", method="POST") + b"{}"
