@@ -1,5 +1,6 @@
 # Two stages: the first builds a virtual environment from hashed requirements and the wheel, the second only runs it.
-# Behind a mirror: --build-arg PYTHON_IMAGE=registry.example/python:3.13-slim-bookworm
+# For a release, and behind a mirror, name the base by its digest:
+#   --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:… --build-arg REVISION=$(git rev-parse HEAD)
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -13,18 +14,27 @@ RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
+COPY deploy/image/ image/
 # Bytecode is compiled here and never checked against the source again: the file system is read-only at run time.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --no-deps /wheel/*.whl \
- && python -m compileall -q --invalidation-mode unchecked-hash /opt/gatepass/lib
+ && python image/strip.py /opt/gatepass/lib \
+ && PYTHONPYCACHEPREFIX=/opt/gatepass/pycache /opt/gatepass/bin/python image/compile.py
 
 FROM ${PYTHON_IMAGE}
+ARG PYTHON_IMAGE
+ARG VERSION=dev
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="gatepass" \
       org.opencontainers.image.description="A reverse proxy that puts a fresh vendor token on every request" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 COPY --from=build /opt/gatepass /opt/gatepass
 ENV PATH=/opt/gatepass/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPYCACHEPREFIX=/opt/gatepass/pycache \
     GATEPASS_CONFIG=/etc/gatepass/config.yaml
 # A number, so that an orchestrator can see that it is not root. Nothing is written: --read-only works.
 USER 10001:10001

@@ -151,9 +151,7 @@ class Gateway:
         return pools
 
     def _snapshot(self, config: Config, pools: dict[object, Pool]) -> Snapshot:
-        lanes = build_lanes(
-            config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics
-        )
+        lanes = build_lanes(config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics)
         clients, allowed = self._access.clients(config), Networks(config.allow_addresses)
         for route in config.routes:
             pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
@@ -197,7 +195,9 @@ class Gateway:
             adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
         waits = [key for key in AT_START if getattr(before, key) != getattr(config, key)]
-        waits += [f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)]
+        waits += [
+            f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)
+        ]
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
         if waits:
             _log.warning("restart_needed", keys=waits)

@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 _BUSY_RETRY = 1.0
 """Seconds after which to try again when too many requests are in flight: nobody knows when one ends."""
 _OK, _BAD = 200, 400
+_ROUNDING = 0.01
+"""Share of an interval that a call may come too early, lest rounding of large instants refuse one that is due."""
 
 
 class Admission:
     """A call that was let in. `release` it once, however it ends."""
 
-    __slots__ = ("_allowance", "_reserved")
+    __slots__ = ("_allowance", "_in_flight", "reserved")
 
-    def __init__(self, allowance: Allowance, reserved: Sequence[tuple[Budget, Counter]] = ()) -> None:
+    def __init__(self, allowance: Allowance, reserved: tuple[tuple[Budget, Counter], ...] = ()) -> None:
         self._allowance = allowance
-        self._reserved = reserved
+        self._in_flight = allowance.in_flight
+        self.reserved = reserved
 
     @property
     def name(self) -> str:
@@ -47,11 +50,11 @@ class Admission:
         `vendor_status` is 0 when the vendor did not answer. `left`: the app hung up after its request had gone out;
         that counts, too, or hanging up would be a way to call without paying.
         """
-        usage = self._allowance.usage
-        usage.in_flight -= 1
-        self._allowance.shown.value = usage.in_flight
-        for budget, counter in self._reserved:
-            budget.settle(counter, made=left if not vendor_status else _OK <= vendor_status < _BAD)
+        self._in_flight.value -= 1
+        if self.reserved:
+            made = _OK <= vendor_status < _BAD if vendor_status else left
+            for budget, counter in self.reserved:
+                budget.settle(counter, made)
 
 
 class Allowance:
@@ -60,18 +63,19 @@ class Allowance:
     __slots__ = (
         "_burst",
         "_interval",
+        "_latest",
         "_most_in_flight",
         "_networks",
         "_plain",
         "_rate",
         "_window",
         "budgets",
+        "in_flight",
         "metrics",
         "name",
         "outcomes",
         "route",
         "rules",
-        "shown",
         "usage",
     )
 
@@ -94,18 +98,20 @@ class Allowance:
         self.budgets = tuple(budgets)
         self.metrics = metrics
         self.outcomes = metrics.outcomes
-        self.shown = metrics.in_flight
+        self.in_flight = metrics.in_flight
+        """Both the gauge and the count that the limit looks at; the same object after a reload."""
         self._networks = networks or None
         self._rate = limit.rate if limit is not None and limit.rate is not None else 0.0
         self._burst = max(1, (limit.burst if limit is not None else None) or int(self._rate))
         self._interval = 1 / self._rate if self._rate else 0.0
-        self._window = (self._burst - 1) * self._interval
+        self._window = (self._burst - 1 + _ROUNDING) * self._interval
         most = limit.in_flight if limit is not None else None
         self._most_in_flight = most if most is not None else 2**62
         self._plain = Admission(self)
+        self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
 
     def __repr__(self) -> str:
-        return f"<Allowance {self.name} on {self.route}, {self.usage.in_flight} in flight>"
+        return f"<Allowance {self.name} on {self.route}, {self.in_flight.value} in flight>"
 
     def admit(self, method: str, path: str, remote: str, now: float) -> Admission:
         """Let a call in. `path` with its prefix, `remote` the app's address, `now` monotonic.
@@ -119,27 +125,42 @@ class Allowance:
             )
         if self.rules is not None:
             self.rules.check(method, path)
-        usage = self.usage
-        if usage.in_flight >= self._most_in_flight:
+        in_flight = self.in_flight
+        if in_flight.value >= self._most_in_flight:
             raise self._too_many()
-        full_at = now
-        if self._rate:
-            full_at = max(usage.full_at, now)
-            if full_at - now > self._window:
+        if not self._interval:
+            admission = self._reserve() if self.budgets else self._plain
+        else:
+            usage = self.usage
+            full_at = usage.full_at
+            if full_at < now:
+                full_at = now
+            elif full_at - now > self._window:
                 raise self._too_fast(full_at - now - self._window)
-            full_at += self._interval
-        admission = self._reserve() if self.budgets else self._plain
-        usage.full_at = full_at
-        usage.in_flight += 1
-        self.shown.value = usage.in_flight
+            admission = self._reserve() if self.budgets else self._plain
+            usage.full_at = full_at + self._interval
+        in_flight.value += 1
         return admission
 
     def _reserve(self) -> Admission:
-        for budget in self.budgets:
-            if budget.spent(budget.current()):
-                self.metrics.limited("budget")
-                raise budget.refusal()
-        return Admission(self, [(budget, budget.reserve()) for budget in self.budgets])
+        """Reserve a call of every budget. All calls of one period share one admission, which holds no state."""
+        admission = self._latest
+        for budget, expected in admission.reserved:
+            counter = budget.reserve()
+            if counter is not expected:
+                return self._reserve_anew(budget, counter)
+        return admission
+
+    def _reserve_anew(self, odd: Budget, counter: Counter | None) -> Admission:
+        """A period has begun, or a budget is spent: undo what was reserved, and begin again or refuse."""
+        for _, reserved in self._latest.reserved[: self.budgets.index(odd)]:
+            reserved.reserved -= 1
+        if counter is None:
+            self.metrics.limited("budget")
+            raise odd.refusal()
+        counter.reserved -= 1
+        self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
+        return self._reserve()
 
     def _too_many(self) -> RateLimited:
         self.metrics.limited("in_flight")
@@ -156,6 +177,7 @@ class Allowance:
 
     def _too_fast(self, wait: float) -> RateLimited:
         self.metrics.limited("rate")
+        wait += _ROUNDING * self._interval
         return RateLimited(
             f"The client {self.name} is faster than {self._rate:g} requests per second on the route {self.route}",
             reason=f"rate of clients.{self.name} on {self.route}: {self._rate:g} per second, burst {self._burst}",

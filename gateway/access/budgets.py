@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.observe import ClientMetrics
 
 _log = get_logger("gatepass.access")
+NEVER = 2**62
+"""More calls than there will be."""
 
 
 def period_of(per: str, wall: float) -> tuple[str, float, float]:
@@ -37,6 +39,7 @@ class Budget:
     """One budget of one client on one route. Counts live in the store; this finds the one of the period that runs."""
 
     __slots__ = (
+        "_changed",
         "_client",
         "_counter",
         "_ends",
@@ -60,46 +63,50 @@ class Budget:
         metrics: ClientMetrics,
     ) -> None:
         self._client, self._route, self._per = client, budget.route, budget.per
-        self._soft, self._hard = budget.soft, budget.hard
+        self._soft = NEVER if budget.soft is None else budget.soft
+        self._hard = NEVER if budget.hard is None else budget.hard
         self._store = store
         self._wall = wall
         self._shown = metrics.budget(budget.per, budget.soft, budget.hard)
         self._starts = self._ends = 0.0
-        self._counter = self.current()
+        self._changed = store.changed
+        self._counter = self._turn(wall())
 
     def __repr__(self) -> str:
         return f"<Budget {self._client} on {self._route}: {self._counter.used} of {self._hard} a {self._per}>"
 
-    def current(self) -> Counter:
-        """Return the counter of the period that runs now. The hot path: two comparisons until the period ends."""
+    def reserve(self) -> Counter | None:
+        """Reserve a call in the period that runs now; None when the budget is spent. The hot path."""
         wall = self._wall()
-        if not self._starts <= wall < self._ends:
-            period, self._starts, self._ends = period_of(self._per, wall)
-            self._counter = self._store.counter((self._client, self._route, period))
-            self._shown.set(self._counter.used)
-        return self._counter
-
-    def spent(self, counter: Counter) -> bool:
-        """Whether not even one more call may start."""
-        return self._hard is not None and counter.used + counter.reserved >= self._hard
-
-    def reserve(self) -> Counter:
-        """Reserve a call. Ask `spent` first."""
         counter = self._counter
+        if not self._starts <= wall < self._ends:
+            counter = self._turn(wall)
+        if counter.used + counter.reserved >= self._hard:
+            return None
         counter.reserved += 1
         return counter
 
-    def settle(self, counter: Counter, *, made: bool) -> None:
+    def current(self) -> Counter:
+        """Return the counter of the period that runs, as last looked at."""
+        return self._counter
+
+    def _turn(self, wall: float) -> Counter:
+        period, self._starts, self._ends = period_of(self._per, wall)
+        self._counter = counter = self._store.counter((self._client, self._route, period))
+        self._shown.set(counter.used)
+        return counter
+
+    def settle(self, counter: Counter, made: bool) -> None:
         """End a reservation: the call was `made`, or it costs nothing."""
         counter.reserved -= 1
         if made:
-            counter.used += 1
+            counter.used = used = counter.used + 1
             if counter is self._counter:
-                self._shown.value = counter.used
-            if self._soft is not None and counter.used >= self._soft and not counter.warned:
+                self._shown.value = used
+            if used >= self._soft and not counter.warned:
                 counter.warned = True
                 self._warn(counter)
-        self._store.changed()
+            self._changed()
 
     def _warn(self, counter: Counter) -> None:
         _log.warning(
@@ -109,7 +116,7 @@ class Budget:
             period=counter.key[2],
             used=counter.used,
             soft=self._soft,
-            hard=self._hard,
+            hard=None if self._hard == NEVER else self._hard,
         )
 
     def refusal(self) -> RateLimited:
@@ -120,7 +127,7 @@ class Budget:
             f"The client {self._client} has used up its calls of this {self._per} on the route {self._route}",
             reason=f"budget of clients.{self._client} on {self._route}: {self._hard} a {self._per}",
             retry_after=left,
-            fields=rate_limit_fields(f"budget-{self._per}", self._hard or 0, window, left),
+            fields=rate_limit_fields(f"budget-{self._per}", self._hard, window, left),
         )
 
 

@@ -7,7 +7,7 @@ is always the same; why stands in the log, and never what was presented.
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
@@ -89,19 +89,17 @@ class Clients:
         """
         if self._open is not None:
             return self._open[route.name]
-        presented = key
-        if presented is None and route.authorization == "inject":
-            presented = bearer
-        if certificate or presented is None:
+        presented = key if key is not None else bearer if route.authorization == "inject" else None
+        if presented is None or certificate:
             return self._with_certificate(presented, certificate, route)
-        digest = hashlib.sha256(presented).digest()
+        digest = sha256(presented).digest()
         known = self._by_digest.get(digest[:_FILED_UNDER])
         if known is None or not compare_digest(known.digest, digest) or (known.ends and self._wall() >= known.ends):
             return self._with_token(presented, digest, known, route)
-        allowance = known.allowances.get(route.name)
-        if allowance is None:
-            raise _not_on(known, route)
-        return allowance
+        try:
+            return known.allowances[route.name]
+        except KeyError:
+            raise _not_on(known, route) from None
 
     def _with_token(self, presented: bytes, digest: bytes, expired: _Known | None, route: Route) -> Allowance:
         if self._judge is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
@@ -143,7 +141,7 @@ class Clients:
         """Raise ClientForbidden if one of the Authorization `fields` that are passed on holds a key or token for us."""
         for field in fields:
             value = field.rpartition(" ")[2].encode("utf-8", "surrogateescape")
-            digest = hashlib.sha256(value).digest()
+            digest = sha256(value).digest()
             ours = self._by_digest.get(digest[:_FILED_UNDER]) is not None
             if ours or (self._judge is not None and self._judge.meant_for_us(value)):
                 raise ClientForbidden(

@@ -28,12 +28,11 @@ CounterKey = tuple[str, str, str]
 
 
 class Usage:
-    """How a client stands on a route now; kept across reloads, so that a reload frees nobody from a limit."""
+    """How fast a client was on a route; kept across reloads, so that a reload frees nobody from a limit."""
 
-    __slots__ = ("full_at", "in_flight")
+    __slots__ = ("full_at",)
 
     def __init__(self) -> None:
-        self.in_flight = 0
         self.full_at = 0.0
         """Monotonic instant at which the burst is whole again (the generic cell rate algorithm's one number)."""
 

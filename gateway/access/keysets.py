@@ -15,13 +15,14 @@ import aiohttp
 import jwt
 import orjson
 
+from gateway.addresses import look_up
 from gateway.observe import get_logger
 from gateway.resolver import GuardedResolver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from gateway.addresses import Networks
+    from gateway.addresses import LookUp, Networks
     from gateway.model import Clock, Issuer
     from gateway.observe import Metrics
 
@@ -193,15 +194,18 @@ class KeySet:
 class JwksFetcher:
     """Fetches JWKS documents: no redirect, no cookie, no proxy of the environment, a bounded answer."""
 
-    def __init__(self, allowed: Networks) -> None:
+    def __init__(self, allowed: Networks, look_up: LookUp = look_up) -> None:
         self._allowed = allowed
+        self._look_up = look_up
 
     async def __call__(self, issuer: Issuer) -> bytes:
         """Return the document. Raises aiohttp.ClientError, OSError or ValueError."""
         tls: ssl.SSLContext | bool = True
         if issuer.ca_file is not None:
             tls = ssl.create_default_context(cafile=str(issuer.ca_file))
-        connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._allowed), force_close=True, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(
+            resolver=GuardedResolver(self._allowed, self._look_up), force_close=True, use_dns_cache=False
+        )
         async with (
             aiohttp.ClientSession(
                 connector=connector,

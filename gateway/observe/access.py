@@ -24,12 +24,18 @@ EVENT = "request"
 _people = get_logger(ACCESS)
 _OURS_TO_BLAME = 500
 """Our own answers from here on are warnings: an operator can do something about them."""
+AUDITED = frozenset({"client_unknown", "client_forbidden", "rate_limited"})
+"""Refusals of who calls, what, or how much: warnings too, and written whatever else is not."""
+
+
+def _is_warning(status: int, code: str) -> bool:
+    return bool(code) and (status >= _OURS_TO_BLAME or code in AUDITED)
 
 
 class AccessLog:
     """Writes one `request` event per exchange to where logging is configured to go.
 
-    With `logs.access` off, or a `logs.sample`, what failed is still written.
+    With `logs.access` off, or a `logs.sample`, what failed or was refused to a client is still written.
     """
 
     def request(
@@ -63,7 +69,7 @@ class AccessLog:
             return
         event: dict[str, Any] = {
             "timestamp": datetime.now(UTC),
-            "level": "warning" if code and status >= _OURS_TO_BLAME else "info",
+            "level": "warning" if _is_warning(status, code) else "info",
             "event": EVENT,
             "logger": ACCESS,
             "request_id": shown_id(request_id),
@@ -96,7 +102,7 @@ class AccessLog:
 
 
 def _wanted(sink: Sink, status: int, code: str) -> bool:
-    if code and status >= _OURS_TO_BLAME:
+    if _is_warning(status, code):
         return sink.failures
     if not sink.access:
         return False

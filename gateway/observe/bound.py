@@ -164,6 +164,10 @@ class CredentialMetrics:
         if isfinite(life):
             self._level(self._parents.token_issued).set(wall_timestamp - life)
 
+    def ended(self) -> None:
+        """The token in hand was dropped before its time: it ends now, until another one comes."""
+        self._level(self._parents.token_expiry).set(self._parents.wall())
+
     def skew(self, seconds: float) -> None:
         """Show the vendor's clock minus ours."""
         self._level(self._parents.token_skew).set(seconds)

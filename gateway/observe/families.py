@@ -183,7 +183,7 @@ FETCH_DURATION = Family(
 EXPIRY = Family(
     "token_expiry_timestamp_seconds",
     "gauge",
-    "Wall-clock instant at which the token in hand expires; +Inf for a static key, absent before the first token.",
+    "Wall-clock instant at which the token in hand ends, or the last one did; +Inf for a static key, absent before one.",
     ("credential",),
 )
 ISSUED = Family(
@@ -240,6 +240,11 @@ CONFIG_LOADED = Family(
     "config_last_load_success_timestamp_seconds",
     "gauge",
     "Wall-clock instant at which the configuration in force was read.",
+)
+CONFIG_CURRENT = Family(
+    "config_last_load_successful",
+    "gauge",
+    "1 when the configuration that was read last is in force, 0 when it was refused and an older one goes on.",
 )
 LOG_DROPPED = Family(
     "log_events_dropped_total",

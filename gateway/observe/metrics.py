@@ -100,6 +100,7 @@ class Metrics:
         self.config = self._info(families.CONFIG)
         self.config_loads = self._levels(families.CONFIG_LOADS)
         self.config_loaded_at = self._levels(families.CONFIG_LOADED)
+        self.config_current = self._levels(families.CONFIG_CURRENT)
         self._log_dropped = self._levels(families.LOG_DROPPED).labels()
         self._spans_dropped = self._levels(families.SPANS_DROPPED).labels()
         self._library.register(ProcessCollector(registry=self.registry))
@@ -150,6 +151,7 @@ class Metrics:
     def config_loaded(self, outcome: str, digest: str = "") -> None:
         """Count a reading of the configuration: `ok` with the digest now in force, or `failed`."""
         self.config_loads.labels(outcome).inc()
+        self.config_current.labels().set(int(outcome == "ok"))
         if outcome == "ok":
             self.config.info({"digest": digest})
             self.config_loaded_at.labels().set(self.wall())

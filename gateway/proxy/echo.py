@@ -54,7 +54,8 @@ class BodyGuard:
         if self._left <= 0 and not self._held:
             return data
         data = self._held + data
-        masked = mask(data, self._echoes)
+        window = len(self._held) + self._left + len(self._echoes[0])
+        masked = mask(data[:window], self._echoes) + data[window:]
         if masked != data and not self._seen:
             self._seen = True
             self._metrics.echoed("body")

@@ -241,8 +241,10 @@ class Pool:
                 ssl=self._tls,
                 server_hostname=upstream.host if self._tls is not None else None,
             )
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            if self._tls is not None and isinstance(error, ConnectionError):
+                raise ssl.SSLError("the connection broke off in the handshake") from None
             raise
         return connection
 
@@ -328,7 +330,7 @@ def _connect_timeout() -> UpstreamTimeout:
 def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message}"
-    return (error.reason or "handshake failed").lower().replace("_", " ")
+    return (getattr(error, "reason", None) or "handshake failed").lower().replace("_", " ")
 
 
 def _unreachable(error: OSError) -> ExchangeError:

@@ -8,9 +8,13 @@ a segment that was read is always parsed whole and memory stays bounded by one s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -159,9 +163,21 @@ class Wire(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
+    def _waiting_to_leave(self) -> int:
+        """Bytes that wait in the transport, and if there are any, with those that the peer has yet to acknowledge.
+
+        The kernel takes more only in large steps, so a slow reader shows in its own queue first.
+        """
+        unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if unsent and self.transport is not None:
+            with contextlib.suppress(OSError):
+                queue = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+                unsent += int.from_bytes(queue, sys.byteorder)
+        return unsent
+
     def silent_for(self, now: float) -> float:
         """Seconds since the sweep last saw a byte move: one that came, or one of those that wait to leave."""
-        unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        unsent = self._waiting_to_leave()
         if self.active or unsent != self._unsent:
             self.active, self._unsent = False, unsent
             self.idle_since = now

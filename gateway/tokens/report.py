@@ -94,6 +94,7 @@ class Report:
 
     def invalidated(self, token: Token, *, accepted: bool) -> None:
         """The vendor refused a live token, and it was dropped."""
+        self._metrics.ended()
         _LOG.warning(
             "token_invalidated", credential=self._credential, fingerprint=token.fingerprint,
             generation=token.generation, cause="unauthorized", accepted=accepted,

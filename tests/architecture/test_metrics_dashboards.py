@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import promql_parser
 import pytest
+import yaml
 
 from gateway.observe.families import FAMILIES
 
-DASHBOARDS = sorted((Path(__file__).parents[2] / "grafana" / "dashboards").glob("*.json"))
+if TYPE_CHECKING:
+    from types import ModuleType
+
+GRAFANA = Path(__file__).parents[2] / "grafana"
+DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 LEFT_OUT: dict[str, str] = {}
 """Metrics on no dashboard, each with the reason."""
 
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",), "info": ("",)}
 EXPOSED = {family.full_name + suffix: family for family in FAMILIES for suffix in SUFFIXES[family.kind]}
+FROM_PROMETHEUS = {"job", "instance", "le", "version", "digest"}
+KINDS = {"row", "timeseries", "stat", "state-timeline", "bargauge"}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -33,18 +43,44 @@ def texts(value: object) -> list[str]:
 
 
 def named(path: Path) -> set[str]:
-    return set(re.findall(r"gatepass_[a-z_]+", "\n".join(texts(load(path)))))
+    return set(re.findall(r"gatepass_[a-z_0-9]+", "\n".join(texts(load(path)))))
 
 
 def queries(path: Path) -> list[str]:
-    return [target["expr"] for panel in load(path)["panels"] for target in panel.get("targets", [])]
+    board = load(path)
+    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    return asked + [each["expr"] for each in board["annotations"]["list"]]
+
+
+def plain(query: str) -> str:
+    """The query as Grafana sends it: variables filled in."""
+    return re.sub(r"\$\{?[a-z]+\}?", ".*", query.replace("$__rate_interval", "1m"))
+
+
+def source() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("grafana_build", GRAFANA / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["grafana_build"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 every_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
-def test_there_is_a_dashboard() -> None:
-    assert [path.stem for path in DASHBOARDS] == ["overview"]
+def test_the_files_are_what_their_source_says() -> None:
+    written = {path.name: path.read_text() for path in DASHBOARDS}
+    assert written == source().texts(), "run: python grafana/build.py"
+
+
+def test_there_are_three_and_each_leads_to_the_others() -> None:
+    assert [path.stem for path in DASHBOARDS] == ["clients", "overview", "tokens"]
+    names = {load(path)["uid"] for path in DASHBOARDS}
+    for path in DASHBOARDS:
+        board = load(path)
+        assert {link["url"] for link in board["links"]} == {f"/d/{name}" for name in names - {board["uid"]}}
 
 
 @every_dashboard
@@ -60,20 +96,33 @@ def test_every_metric_is_on_a_dashboard_or_left_out_for_a_reason() -> None:
 
 
 @every_dashboard
-def test_every_label_that_a_query_selects_by_or_shows_is_one_of_the_metric(path: Path) -> None:
+def test_every_query_is_promql(path: Path) -> None:
     for query in queries(path):
-        for name, selectors in re.findall(r"(gatepass_[a-z_]+)\{([^}]*)\}", query):
-            assert set(re.findall(r"([a-z_]+)\s*[=!]~?", selectors)) <= set(EXPOSED[name].labels), query
-        for labels in re.findall(r"by \(([^)]*)\)", query):
-            allowed = {label for name in re.findall(r"gatepass_[a-z_]+", query) for label in EXPOSED[name].labels}
-            assert set(labels.split(", ")) <= allowed | {"le", "version", "digest"}, query
+        promql_parser.parse(plain(query))
 
 
 @every_dashboard
-def test_brackets_of_every_query_are_balanced_and_counters_are_read_as_rates(path: Path) -> None:
+def test_every_label_that_a_query_selects_by_or_shows_is_one_of_the_metric(path: Path) -> None:
     for query in queries(path):
-        assert all(query.count(left) == query.count(right) for left, right in ("()", "{}", "[]")), query
-        for name in re.findall(r"gatepass_[a-z_]+", query):
+        for name, selectors in re.findall(r"(gatepass_[a-z_0-9]+)\{([^}]*)\}", query):
+            assert set(re.findall(r"([a-z_]+)\s*[=!]~?", selectors)) <= set(EXPOSED[name].labels), query
+        for labels in re.findall(r"by \(([^)]*)\)", query):
+            allowed = {label for name in re.findall(r"gatepass_[a-z_0-9]+", query) for label in EXPOSED[name].labels}
+            assert set(labels.split(", ")) <= allowed | FROM_PROMETHEUS, query
+
+
+@every_dashboard
+def test_a_legend_names_labels_that_its_query_leaves(path: Path) -> None:
+    for panel in load(path)["panels"]:
+        for target in panel.get("targets", []):
+            kept = {label for labels in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in labels.split(", ")}
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= kept | FROM_PROMETHEUS, target
+
+
+@every_dashboard
+def test_counters_are_read_as_rates(path: Path) -> None:
+    for query in queries(path):
+        for name in re.findall(r"gatepass_[a-z_0-9]+", query):
             if EXPOSED[name].kind in {"counter", "histogram"}:
                 assert re.search(rf"(rate|increase)\({name}", query), query
 
@@ -83,6 +132,8 @@ def test_a_dashboard_brings_no_address_and_takes_its_data_source_from_a_variable
     dashboard = load(path)
     variables = {variable["name"]: variable["type"] for variable in dashboard["templating"]["list"]}
     assert variables["datasource"] == "datasource"
+    used = set(re.findall(r"\$([a-z]+)", "\n".join(queries(path))))
+    assert used <= variables.keys()
     for panel in dashboard["panels"]:
         if panel["type"] != "row":
             assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
@@ -91,7 +142,7 @@ def test_a_dashboard_brings_no_address_and_takes_its_data_source_from_a_variable
 
 
 @every_dashboard
-def test_panels_have_ids_of_their_own_a_place_of_their_own_and_a_description(path: Path) -> None:
+def test_panels_have_an_id_a_place_and_a_sentence_on_what_to_do(path: Path) -> None:
     panels = load(path)["panels"]
     assert max(Counter(panel["id"] for panel in panels).values()) == 1
     taken: set[tuple[int, int]] = set()
@@ -105,4 +156,53 @@ def test_panels_have_ids_of_their_own_a_place_of_their_own_and_a_description(pat
         assert place["x"] + place["w"] <= 24
         assert not cells & taken, panel["title"]
         taken |= cells
+        assert panel["type"] in KINDS
         assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
+        refs = [target["refId"] for target in panel.get("targets", [])]
+        assert len(set(refs)) == len(refs)
+
+
+# ------------------------------------------------------------------------------------------------------------ alerts
+
+RULES = yaml.safe_load((GRAFANA / "alerts" / "gatepass.yaml").read_text())["groups"]
+ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
+RUNBOOK = (GRAFANA.parent / "docs" / "runbook.md").read_text()
+
+
+def anchors(page: str) -> set[str]:
+    return {
+        re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
+        for head in re.findall(r"^##+ (.+)$", page, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_who_suffers_and_where_help_stands(rule: dict[str, Any]) -> None:
+    notes = rule["annotations"]
+    assert set(notes) == {"summary", "impact", "runbook"}
+    page, _, anchor = notes["runbook"].partition("#")
+    assert page == "docs/runbook.md"
+    assert anchor in anchors(RUNBOOK)
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert set(re.findall(r"gatepass_[a-z_0-9]+", rule["expr"])) <= EXPOSED.keys()
+
+
+def test_every_section_of_the_runbook_belongs_to_an_alert() -> None:
+    assert {rule["annotations"]["runbook"].partition("#")[2] for rule in ALERTS} == anchors(RUNBOOK)
+
+
+def test_every_alert_is_proved_to_fire_and_to_be_silent() -> None:
+    proofs = yaml.safe_load((GRAFANA / "alerts" / "gatepass.test.yaml").read_text())["tests"]
+    asked = [one for proof in proofs for one in proof["alert_rule_test"]]
+    for rule in ALERTS:
+        of_it = [bool(one.get("exp_alerts")) for one in asked if one["alertname"] == rule["alert"]]
+        assert of_it.count(True) >= 1, rule["alert"]
+        assert of_it.count(False) >= 2, f"{rule['alert']}: silent before, and again afterwards"
+
+
+def test_a_fresh_grafana_finds_the_dashboards() -> None:
+    [provider] = yaml.safe_load((GRAFANA / "provisioning/dashboards/gatepass.yaml").read_text())["providers"]
+    [data_source] = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    assert provider["type"] == "file"
+    assert provider["options"]["path"] in (GRAFANA / "README.md").read_text()
+    assert data_source["type"] == "prometheus"

@@ -46,7 +46,7 @@ async def test_fifty_reloads_under_load_fail_no_request(tmp_path: Path) -> None:
                 "credential": f"extra{turn}",
                 "upstream": f"http://127.0.0.1:{it.port}",
             }
-            clients = [{"name": f"app{turn}", "key_sha256": f"{turn:064x}"}] if turn % 2 else []
+            clients = [{"name": f"app{turn}", "key_sha256": f"{turn:x}".rjust(64, "a")}] if turn % 2 else []
             return {**config, "access": "open", "clients": [*clients, {"name": "x", "key_sha256": key}]}
 
         async with (

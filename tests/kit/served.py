@@ -118,8 +118,8 @@ class Served:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's events of this name so far."""
-        lines = [json.loads(line) for line in self.text.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [line for line in lines if line["event"] == name]
+        mark = f'"event":"{name}"'
+        return [json.loads(line) for line in self.text.splitlines() if mark in line and line.endswith("}")]
 
     async def seen(self, name: str, count: int = 1, seconds: float = 10.0) -> dict[str, Any]:
         """Wait for the `count`-th event of this name."""

@@ -151,10 +151,15 @@ async def vendor(script: Script) -> AsyncIterator[RawVendor]:
     assert not it.failures, it.failures
 
 
-async def connect(address: tuple[str, int] | None) -> Peer:
-    """Open a raw connection."""
+async def connect(address: tuple[str, int] | None, *, buffer: int | None = None) -> Peer:
+    """Open a raw connection; `buffer` bounds what the kernel takes in for a peer that does not read."""
     assert address is not None
-    peer = Peer(*await asyncio.open_connection(*address, limit=2**20))
+    sock = socket.socket()
+    sock.setblocking(False)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    await asyncio.get_running_loop().sock_connect(sock, address)
+    peer = Peer(*await asyncio.open_connection(sock=sock, limit=buffer or 2**20))
     OPENED.append(peer)
     return peer
 

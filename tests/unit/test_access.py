@@ -10,93 +10,95 @@ from hypothesis import strategies as st
 
 from gateway.access import Clients, hash_key, new_key, well_formed
 from gateway.errors import ClientForbidden, ClientUnknown
-from gateway.model import Address, Client, Config, Route, Upstream
+from gateway.model import Client, Route
+from tests.kit.clients import LEDGER, ORDERS, PASSING, clients_of
+from tests.kit.clock import FakeClock
 
 WEB, BATCH, ROTATED = "gp_CANARY-web", "gp_CANARY-batch", "gp_CANARY-web-next"
-
-
-def route(name: str, authorization: str = "inject") -> Route:
-    return Route(name, f"/{name}", Upstream("https", "vendor.example", 443), (), authorization=authorization)
-
-
-IDFY, UQUDO, PASSING = route("idfy"), route("uqudo"), route("idfy", "pass")
-
-
-def clients(*entries: Client, access: str = "clients") -> Clients:
-    return Clients(Config(Address("127.0.0.1", 0), None, access, entries, {}, (IDFY, UQUDO)))
-
-
-KNOWN = clients(
-    Client("web", (hash_key(WEB), hash_key(ROTATED)), frozenset({"idfy"})),
-    Client("batch", (hash_key(BATCH),), None),
+KNOWN = clients_of(
+    Client("web", (hash_key(WEB), hash_key(ROTATED)), frozenset({"orders"}), certificates=("dns:web.internal",)),
+    Client("batch", (hash_key(BATCH),), None, certificates=("subject:CN=batch,O=Acme", "uri:spiffe://acme/batch")),
 )
+WEB_CERTIFICATE, BATCH_CERTIFICATE = (
+    frozenset({"dns:web.internal", "subject:CN=x"}),
+    frozenset({"uri:spiffe://acme/batch"}),
+)
+
+
+def who(
+    clients: Clients, key: str | None, bearer: str | None, where: Route, names: frozenset[str] = frozenset()
+) -> str:
+    presented = [None if text is None else text.encode("latin-1") for text in (key, bearer)]
+    return clients.identify(*presented, where, names).name
 
 
 @pytest.mark.parametrize(
     ("key", "bearer", "where", "client"),
     [
-        (WEB, None, IDFY, "web"),
-        (ROTATED, None, IDFY, "web"),
-        (None, WEB, IDFY, "web"),
-        (WEB, BATCH, IDFY, "web"),
+        (WEB, None, ORDERS, "web"),
+        (ROTATED, None, ORDERS, "web"),
+        (None, WEB, ORDERS, "web"),
+        (WEB, BATCH, ORDERS, "web"),
         (WEB, "of an end user", PASSING, "web"),
-        (BATCH, None, UQUDO, "batch"),
+        (BATCH, None, LEDGER, "batch"),
     ],
     ids=["key", "second key", "bearer", "key before bearer", "key beside a bearer that passes", "any route"],
 )
 def test_a_known_client_is_let_in(key: str | None, bearer: str | None, where: Route, client: str) -> None:
-    assert KNOWN.admit(key and key.encode(), bearer and bearer.encode(), where) == client
+    assert who(KNOWN, key, bearer, where) == client
 
 
-@pytest.mark.parametrize(
-    ("key", "bearer", "where"),
-    [
-        (None, None, IDFY),
-        ("gp_CANARY-nobody", None, IDFY),
-        ("", WEB, IDFY),
-        ("gp_CANARY-nobody", WEB, IDFY),
-        (None, WEB, PASSING),
-        (WEB + " ", None, IDFY),
-        (WEB.upper(), None, IDFY),
-        (hash_key(WEB), None, IDFY),
-    ],
-    ids=[
-        "nothing",
-        "unknown key",
-        "empty key beside a good bearer",
-        "unknown key beside a good bearer",
-        "bearer where Authorization is the end user's",
-        "space behind",
-        "other case",
-        "the hash of a key",
-    ],
-)
+UNKNOWN = {
+    "nothing": (None, None, ORDERS),
+    "unknown key": ("gp_CANARY-nobody", None, ORDERS),
+    "empty key beside a good bearer": ("", WEB, ORDERS),
+    "unknown key beside a good bearer": ("gp_CANARY-nobody", WEB, ORDERS),
+    "bearer where Authorization is the end user's": (None, WEB, PASSING),
+    "space behind": (WEB + " ", None, ORDERS),
+    "other case": (WEB.upper(), None, ORDERS),
+    "the hash of a key": (hash_key(WEB), None, ORDERS),
+    "a JWT where nobody signs any": ("a.b.c", None, ORDERS),
+}
+
+
+@pytest.mark.parametrize(("key", "bearer", "where"), UNKNOWN.values(), ids=UNKNOWN)
 def test_anybody_else_is_unknown(key: str | None, bearer: str | None, where: Route) -> None:
     with pytest.raises(ClientUnknown) as refusal:
-        KNOWN.admit(None if key is None else key.encode(), None if bearer is None else bearer.encode(), where)
+        who(KNOWN, key, bearer, where)
     assert "CANARY" not in f"{refusal.value!r} {refusal.value.detail} {refusal.value.reason}"
+
+
+def test_all_who_are_unknown_are_told_the_same() -> None:
+    """Whatever was wrong; only the route decides which fields are named."""
+    details = set()
+    for key, bearer, where in UNKNOWN.values():
+        if where is ORDERS:
+            with pytest.raises(ClientUnknown) as refusal:
+                who(KNOWN, key, bearer, where)
+            details.add(refusal.value.detail)
+    assert len(details) == 1
 
 
 def test_a_known_client_on_another_route_is_forbidden_and_told_which_rule() -> None:
     with pytest.raises(ClientForbidden) as refusal:
-        KNOWN.admit(WEB.encode(), None, UQUDO)
-    assert refusal.value.detail == "The client web may not use the route uqudo"
-    assert refusal.value.reason == "clients.web.routes does not name uqudo"
+        who(KNOWN, WEB, None, LEDGER)
+    assert refusal.value.detail == "The client web may not use the route ledger"
+    assert refusal.value.reason == "clients.web.routes does not name ledger"
 
 
 def test_open_access_lets_anybody_in_without_a_name() -> None:
-    assert clients(access="open").admit(b"whatever", None, IDFY) == "-"
-    assert clients(access="open").admit(None, None, IDFY) == "-"
+    assert who(clients_of(access="open"), "whatever", None, ORDERS) == "-"
+    assert who(clients_of(access="open"), None, None, ORDERS) == "-"
 
 
 def test_without_clients_nobody_is_let_in() -> None:
     with pytest.raises(ClientUnknown):
-        clients().admit(WEB.encode(), None, IDFY)
+        who(clients_of(), WEB, None, ORDERS)
 
 
 def test_two_clients_with_one_key_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="clients a and b have the same key"):
-        clients(Client("a", (hash_key(WEB),)), Client("b", (hash_key(WEB),)))
+        clients_of(Client("a", (hash_key(WEB),)), Client("b", (hash_key(WEB),)))
 
 
 @pytest.mark.parametrize(
@@ -108,11 +110,80 @@ def test_two_clients_with_one_key_are_refused_by_name() -> None:
     ],
     ids=["well-formed", "cut", "garbage"],
 )
-def test_the_operator_learns_what_kind_of_mistake_it_is_and_the_app_does_not(presented: str, reason: str) -> None:
+def test_the_operator_learns_what_kind_of_mistake_it_is(presented: str, reason: str) -> None:
     with pytest.raises(ClientUnknown) as refusal:
-        KNOWN.admit(presented.encode("latin-1"), None, IDFY)
+        who(KNOWN, presented, None, ORDERS)
     assert reason in refusal.value.reason
-    assert refusal.value.detail == "The gateway key is not known"
+
+
+async def test_a_key_is_unknown_from_its_last_instant_on() -> None:
+    """The other key of the client goes on."""
+    clock = FakeClock(wall=1_800_000_000.0)
+    known = clients_of(
+        Client("web", (hash_key(WEB), hash_key(ROTATED)), key_ends=((hash_key(WEB), 1_800_000_010.0),)), clock=clock
+    )
+    await clock.advance(9.9)
+    assert who(known, WEB, None, ORDERS) == "web"
+    await clock.advance(0.1)
+    with pytest.raises(ClientUnknown) as refusal:
+        who(known, WEB, None, ORDERS)
+    assert refusal.value.reason == "an expired key of web"
+    assert who(known, ROTATED, None, ORDERS) == "web"
+
+
+# ------------------------------------------------------------------------------------------------------- certificates
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "client"),
+    [
+        (None, WEB_CERTIFICATE, "web"),
+        (None, BATCH_CERTIFICATE, "batch"),
+        (WEB, WEB_CERTIFICATE, "web"),
+        (WEB, frozenset({"dns:elsewhere"}), "web"),
+    ],
+    ids=["by its host name", "by its URI", "key and certificate agree", "a certificate that says nothing"],
+)
+def test_a_client_is_known_by_its_certificate(key: str | None, names: frozenset[str], client: str) -> None:
+    assert who(KNOWN, key, None, ORDERS, names) == client
+
+
+@pytest.mark.parametrize(
+    ("key", "bearer", "names"),
+    [
+        (WEB, None, BATCH_CERTIFICATE),
+        (None, WEB, BATCH_CERTIFICATE),
+        ("gp_CANARY-nobody", None, WEB_CERTIFICATE),
+        ("", None, WEB_CERTIFICATE),
+        (None, None, frozenset({"dns:elsewhere"})),
+        (None, None, WEB_CERTIFICATE | BATCH_CERTIFICATE),
+    ],
+    ids=["disagree", "bearer disagrees", "unknown key", "two keys", "nobody's certificate", "fits two clients"],
+)
+def test_a_certificate_does_not_mend_what_else_is_wrong(
+    key: str | None, bearer: str | None, names: frozenset[str]
+) -> None:
+    with pytest.raises(ClientUnknown):
+        who(KNOWN, key, bearer, ORDERS, names)
+
+
+def test_a_certificate_opens_only_its_client_s_routes() -> None:
+    with pytest.raises(ClientForbidden):
+        who(KNOWN, None, None, LEDGER, WEB_CERTIFICATE)
+
+
+# ------------------------------------------------------------------------------------- what never travels to a vendor
+
+
+@pytest.mark.parametrize("field", [f"Bearer {WEB}", WEB, f"bearer  {BATCH}", f"Basic {WEB}"])
+def test_a_gateway_key_in_an_authorization_that_is_passed_on_is_stopped(field: str) -> None:
+    with pytest.raises(ClientForbidden) as refusal:
+        KNOWN.keep_back([field])
+    assert "CANARY" not in f"{refusal.value.detail} {refusal.value.reason}"
+
+
+def test_an_end_user_s_authorization_goes_on() -> None:
+    KNOWN.keep_back(["Bearer of-an-end-user", "", "\udcff"])
 
 
 # -------------------------------------------------------------------------------------------------------------- keys

@@ -286,17 +286,17 @@ def said(stream: io.StringIO, **logs: Any) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("logs", "expected"),
     [
-        ({}, [(200, "info"), (404, "info"), (503, "info"), (401, "info"), (499, "info"), (503, "warning")]),
-        ({"sample": 0.0}, [(404, "info"), (503, "info"), (401, "info"), (499, "info"), (503, "warning")]),
-        ({"access": False}, [(503, "warning")]),
-        ({"level": "warning"}, [(503, "warning")]),
+        ({}, [(200, "info"), (404, "info"), (503, "info"), (401, "warning"), (499, "info"), (503, "warning")]),
+        ({"sample": 0.0}, [(404, "info"), (503, "info"), (401, "warning"), (499, "info"), (503, "warning")]),
+        ({"access": False}, [(401, "warning"), (503, "warning")]),
+        ({"level": "warning"}, [(401, "warning"), (503, "warning")]),
         ({"level": "error"}, []),
         ({"loggers": (("gatepass.access", "error"),)}, []),
-        ({"level": "error", "loggers": (("gatepass", "warning"),)}, [(503, "warning")]),
+        ({"level": "error", "loggers": (("gatepass", "warning"),)}, [(401, "warning"), (503, "warning")]),
     ],
     ids=["all", "sampled", "access off", "warning", "error", "own level", "level from above"],
 )
-def test_what_the_gateway_failed_at_is_a_warning_that_sampling_does_not_lose(
+def test_what_failed_or_was_refused_to_a_client_is_a_warning_that_sampling_does_not_lose(
     logs: dict[str, Any], expected: list[tuple[int, str]]
 ) -> None:
     assert said(io.StringIO(), **logs) == expected

@@ -1,0 +1,381 @@
+"""Mixed load with faults, for as long as you like; at the end everything must be as it was, and every failure explained.
+
+    python -m benchmarks.soak [--seconds 600] [--apps 12]
+
+Apps read, write, upload, listen to events, read slowly and go away in the middle, against the gateway as its own
+process and the emulated vendors. Meanwhile vendors get slow, reset, cut answers short and refuse, tokens are revoked,
+token endpoints go down, and the configuration is reloaded. A failure counts as explained only if its own vendor had a
+fault that causes just this failure, now or a moment ago. Writes `results/soak.md`; exit status 1 when something is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import yaml
+
+from gateway.sandbox import Sandbox
+from gateway.sandbox.demo.process import GatewayProcess
+from gateway.sandbox.demo.stage import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.sandbox.vendor import Vendor
+
+ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "soak.md"
+SETTLE = 8.0
+"""Seconds after a fault in which its failures may still come: back-off, requests that had begun."""
+REST_WITHIN = 60.0
+"""Seconds until idle connections to vendors have been closed (they are kept for 30)."""
+WARM_UP = 0.25
+"""Share of the run after which memory must be flat."""
+BROKEN = "broken"
+"""What an app sees of an answer that is cut short, or of a connection that was reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong at a vendor, and the only failures that it may cause."""
+
+    name: str
+    switches: dict[str, Any]
+    causes: frozenset[str] = frozenset()
+    revoke: bool = False
+
+
+FAULTS = (
+    Fault("slow vendor", {"api_latency": 0.4}),
+    Fault("vendor resets", {"api_fault": "reset"}, frozenset({"upstream_reset"})),
+    Fault("answer cut short", {"api_fault": "cut"}, frozenset({BROKEN})),
+    Fault("not HTTP", {"api_fault": "not_http"}, frozenset({"upstream_malformed"})),
+    Fault("vendor's own 503", {"api_fault": "503"}, frozenset({"503"})),
+    Fault("tokens revoked", {}, revoke=True),
+    Fault("token endpoint slow", {"latency": 1.0}, revoke=True),
+    Fault("token endpoint down", {"token_fault": "refuse"}, frozenset({"token_unavailable", "401"}), revoke=True),
+    Fault("token endpoint hangs", {"token_fault": "hang"}, frozenset({"token_unavailable", "401"}), revoke=True),
+    Fault("token endpoint lies", {"token_fault": "html"}, frozenset({"token_malformed", "401"}), revoke=True),
+)
+SOUND = {"api_latency": 0.0, "api_fault": "none", "latency": 0.0, "token_fault": "none"}
+
+
+@dataclass
+class Books:
+    """What happened."""
+
+    good: int = 0
+    aborted: int = 0
+    """Requests that the app itself gave up, as it was meant to."""
+    explained: Counter[str] = field(default_factory=Counter)
+    unexplained: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    reloads: int = 0
+    excused: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    """Per vendor: a failure, and until when it is explained."""
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds since the start, MiB of resident memory."""
+
+    def failed(self, vendor: str, failure: str) -> None:
+        known = time.monotonic() < self.excused[vendor].get(failure, 0.0)
+        (self.explained if known else self.unexplained)[f"{vendor}: {failure}" if not known else failure] += 1
+
+
+# ------------------------------------------------------------------------------------------------------------ the apps
+
+
+class App:
+    """An app that does one thing after another, each at random."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str, vendors: list[str], books: Books, seed: int) -> None:
+        self._session, self._base, self._vendors, self._books = session, base, vendors, books
+        self._random = random.Random(seed)
+        self._deeds: list[tuple[int, Callable[[str], Awaitable[None]]]] = [
+            (60, self._read),
+            (15, self._write),
+            (3, self._upload),
+            (3, self._read_slowly),
+            (3, self._listen),
+            (3, self._socket),
+            (4, self._leave),
+        ]
+
+    async def run(self, over: asyncio.Event) -> None:
+        weights, deeds = zip(*self._deeds, strict=True)
+        while not over.is_set():
+            vendor = self._random.choice(self._vendors)
+            try:
+                await self._random.choices(deeds, weights)[0](f"{self._base}/{vendor}/sandbox")
+            except _Failed as failed:
+                self._books.failed(vendor, str(failed))
+            except (aiohttp.ClientError, ConnectionError):
+                self._books.failed(vendor, BROKEN)
+            except TimeoutError:
+                self._books.failed(vendor, "the app's own time-out")
+            await asyncio.sleep(self._random.uniform(0.005, 0.03))
+
+    async def _judge(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status < 400:  # noqa: PLR2004 - RFC 9110 §15
+            await answer.read()
+            self._books.good += 1
+        elif answer.content_type == "application/problem+json":
+            raise _Failed((await answer.json(content_type=None)).get("code", "?"))
+        else:
+            await answer.read()
+            raise _Failed(str(answer.status))
+
+    async def _read(self, url: str) -> None:
+        size = self._random.choice((0, 200, 5_000, 100_000))
+        async with self._session.get(f"{url}/bytes/{size}?chunked={self._random.randint(0, 1)}") as answer:
+            await self._judge(answer)
+
+    async def _write(self, url: str) -> None:
+        async with self._session.post(f"{url}/sink", json={"n": "x" * self._random.choice((10, 2_000))}) as answer:
+            await self._judge(answer)
+
+    async def _upload(self, url: str) -> None:
+        data = os.urandom(self._random.choice((200_000, 2_000_000)))
+        async with self._session.put(f"{url}/sink?sha256=0", data=data) as answer:
+            await self._judge(answer)
+
+    async def _read_slowly(self, url: str) -> None:
+        async with self._session.get(f"{url}/bytes/2000000") as answer:
+            while answer.status < 400 and await answer.content.read(200_000):  # noqa: PLR2004 - RFC 9110 §15
+                await asyncio.sleep(0.05)
+            await self._judge(answer)
+
+    async def _listen(self, url: str) -> None:
+        async with self._session.get(f"{url}/events?count=4&interval=0.2") as answer:
+            await self._judge(answer)
+
+    async def _socket(self, url: str) -> None:
+        try:
+            async with self._session.ws_connect(f"{url}/ws") as socket:
+                for number in range(3):
+                    await socket.send_str(str(number))
+                    if (await socket.receive(timeout=10)).data != str(number):
+                        raise _Failed(BROKEN)
+        except aiohttp.WSServerHandshakeError as error:
+            # The body with the code is not shown here: any failure of this vendor that is excused explains it.
+            raise _Failed(next(iter(self._excused(url)), f"websocket {error.status}")) from None
+        self._books.good += 1
+
+    def _excused(self, url: str) -> list[str]:
+        now = time.monotonic()
+        return [failure for failure, end in self._books.excused[url.split("/")[-2]].items() if now < end]
+
+    async def _leave(self, url: str) -> None:
+        """Go away in the middle of a request or of an answer."""
+        try:
+            async with asyncio.timeout(self._random.uniform(0.001, 0.05)):
+                async with self._session.get(f"{url}/events?count=50&interval=0.1") as answer:
+                    await answer.read()
+        except (TimeoutError, aiohttp.ClientError):
+            self._books.aborted += 1
+
+
+class _Failed(Exception):
+    """An answer that is a failure; the text is its code or status."""
+
+
+# --------------------------------------------------------------------------------------------------------- the trouble
+
+
+async def trouble(vendors: list[Vendor], books: Books, reload: Callable[[], None], over: asyncio.Event) -> None:
+    """Let one vendor after another go wrong for a while; reload in between."""
+    dice = random.Random(7)
+    while not over.is_set():
+        vendor, fault = dice.choice(vendors), dice.choice(FAULTS)
+        books.faults[fault.name] += 1
+        last = time.monotonic() + 3600
+        books.excused[vendor.name].update(dict.fromkeys(fault.causes, last))
+        await vendor.set(**fault.switches)
+        if fault.revoke:
+            vendor.revoke("all")
+        await asyncio.sleep(dice.uniform(1, 3))
+        await vendor.set(**SOUND)
+        books.excused[vendor.name].update(dict.fromkeys(fault.causes, time.monotonic() + SETTLE))
+        reload()
+        books.reloads += 1
+        await asyncio.sleep(dice.uniform(0.5, 2))
+
+
+# --------------------------------------------------------------------------------------------------------- the process
+
+
+class Watched:
+    """What the operating system and `/metrics` say of the gateway's process."""
+
+    def __init__(self, gateway: GatewayProcess, pid: int) -> None:
+        self._gateway = gateway
+        self.pid = pid
+
+    def memory(self) -> float:
+        """Resident memory, MiB."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def state(self) -> dict[str, int]:
+        """Open files by kind, and threads."""
+        kinds: Counter[str] = Counter()
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                kinds["sockets" if os.readlink(entry).startswith("socket:") else "other files"] += 1
+            except FileNotFoundError:
+                continue
+        return {**kinds, "threads": len(list(Path(f"/proc/{self.pid}/task").iterdir()))}
+
+    async def gauges(self) -> dict[str, float]:
+        """What must be zero at rest."""
+        names = ("requests_in_flight", "client_connections", "token_waiters", "pool_open_connections")
+        return {name: await self._gateway.metric(f"gatepass_{name}") for name in names}
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Return the slope of the line of least squares."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+
+
+def noise(points: list[tuple[float, float]]) -> float:
+    """Return the standard deviation around that line."""
+    rise = slope(points)
+    mean_x, mean_y = (sum(each) / len(points) for each in zip(*points, strict=True))
+    return (sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in points) / len(points)) ** 0.5
+
+
+async def soak(seconds: float, apps: int) -> bool:
+    """Run it; print and write the result; return whether all is well."""
+    books = Books()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with Sandbox() as sandbox:
+            for vendor in sandbox.vendors.values():
+                await vendor.set(rate_limit=False, life=15.0)
+            files = [ROOT / "config.yaml", folder / "sandbox.yaml", folder / "soak.yaml"]
+            gateway = GatewayProcess(files, sandbox.environ(), folder / "gateway.log")
+            files[1].write_text(sandbox.overlay(listen=gateway.listen, admin=gateway.admin), encoding="utf-8")
+            tokens = {name: {"min_interval": 0} for name in sandbox.vendors}
+
+            def write() -> None:
+                timeouts = {name: {"timeouts": {"first_byte": 20 + books.reloads % 2}} for name in sandbox.vendors}
+                extra = {"routes": {f"extra{books.reloads % 3}": {"prefix": "/extra", "credential": "idfy"}}}
+                extra["routes"].update(timeouts)  # type: ignore[arg-type]
+                text = yaml.safe_dump({"credentials": tokens, **extra})
+                fresh = folder / "soak.new"
+                fresh.write_text(text, encoding="utf-8")
+                fresh.replace(files[2])
+
+            write()
+            async with gateway:
+                return await _loaded(gateway, sandbox, books, write, seconds, apps)
+
+
+async def _loaded(
+    gateway: GatewayProcess, sandbox: Sandbox, books: Books, write: Callable[[], None], seconds: float, apps: int
+) -> bool:
+    process = gateway._process  # noqa: SLF001 - its id is all that is wanted
+    assert process is not None
+    watched = Watched(gateway, process.pid)
+    await asyncio.sleep(2)
+    at_rest, began, over = watched.state(), time.monotonic(), asyncio.Event()
+    timeout = aiohttp.ClientTimeout(total=40)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        names = list(sandbox.vendors)
+        tasks = [
+            asyncio.create_task(App(session, f"http://{gateway.listen}", names, books, seed).run(over))
+            for seed in range(apps)
+        ]
+        tasks.append(asyncio.create_task(trouble(list(sandbox.vendors.values()), books, write, over)))
+        while time.monotonic() - began < seconds:
+            gateway.check()
+            books.memory.append((time.monotonic() - began, watched.memory()))
+            await asyncio.sleep(1)
+        over.set()
+        await asyncio.gather(*tasks)
+    took = time.monotonic() - began
+    await _rest(watched, at_rest)
+    return _tell(books, took, at_rest, watched.state(), await watched.gauges(), gateway.errors())
+
+
+async def _rest(watched: Watched, at_rest: dict[str, int]) -> None:
+    await until(lambda: watched.state()["sockets"] <= at_rest["sockets"], REST_WITHIN)
+
+
+def _tell(
+    books: Books,
+    took: float,
+    before: dict[str, int],
+    after: dict[str, int],
+    gauges: dict[str, float],
+    errors: list[str],
+) -> bool:
+    settled = [point for point in books.memory if point[0] >= took * WARM_UP]
+    rise, around = slope(settled), noise(settled)
+    grown = rise * (took * (1 - WARM_UP))
+    checks = {
+        "no unexplained failure": not books.unexplained,
+        "memory flat (it grew by less than twice its noise, or 2 MiB)": grown < max(2 * around, 2.0),
+        "files, sockets and threads as before": all(after.get(kind, 0) <= before[kind] + 2 for kind in before),
+        "nothing in flight, waiting or open": not any(gauges.values()),
+        "no defect in the log": not any("crashed" in line or "Traceback" in line for line in errors),
+    }
+    failures = ", ".join(f"{name} {count}" for name, count in books.explained.most_common()) or "none"
+    lines = [
+        "# Soak",
+        "",
+        f"{took:.0f} s: {books.good} requests answered well ({books.good / took:.0f}/s), "
+        f"{books.aborted} given up by the app, {sum(books.faults.values())} faults, {books.reloads} reloads.",
+        "",
+        "| what | seen |",
+        "|---|---|",
+        f"| failures that a fault explains | {failures} |",
+        f"| failures that nothing explains | {dict(books.unexplained) or 'none'} |",
+        f"| memory | {settled[0][1]:.1f} MiB after the first quarter, {settled[-1][1]:.1f} MiB at the end; "
+        f"{rise * 60:+.2f} MiB a minute, noise {around:.2f} MiB |",
+        f"| before | {before} |",
+        f"| after | {after} |",
+        f"| gauges | {gauges} |",
+        "",
+        *(f"- {'ok' if good else '**NOT OK**'}: {name}" for name, good in checks.items()),
+        "",
+    ]
+    text = "\n".join(lines)
+    RESULT.write_text(text, encoding="utf-8")
+    print(text)
+    for line in errors[:10] if not all(checks.values()) else ():
+        print(line)
+    return all(checks.values())
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description="Mixed load with faults; everything must be at rest at the end.")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--apps", type=int, default=12)
+    arguments = parser.parse_args()
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        loop_factory = asyncio.new_event_loop
+    else:
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        sys.exit(0 if runner.run(soak(arguments.seconds, arguments.apps)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Compile what a start imports: the gateway's packages, and of the standard library only what they use.
+
+For the image's build, run by the image's own Python with PYTHONPYCACHEPREFIX set. Official images bring the standard
+library without bytecode, and the file system is read-only at run time: without this, every start would compile it.
+"""
+
+from __future__ import annotations
+
+import compileall
+import importlib
+import pkgutil
+import py_compile
+import sys
+import sysconfig
+from pathlib import Path
+
+import gateway
+
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
+LATE = ("encodings.idna", "concurrent.futures.thread", "asyncio.unix_events", "resource", "uvloop", "getpass")
+"""Imported only while serving, by name."""
+
+
+def main() -> None:
+    """Import everything, then compile the standard library's part of it and all of the installed packages."""
+    for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in LATE:
+        importlib.import_module(name)
+    library = Path(sysconfig.get_path("stdlib"))
+    for loaded in tuple(sys.modules.values()):
+        path = Path(getattr(loaded, "__file__", None) or "/")
+        if path.suffix == ".py" and path.is_relative_to(library):
+            py_compile.compile(str(path), doraise=True, invalidation_mode=UNCHECKED)
+    compileall.compile_dir(sysconfig.get_path("purelib"), quiet=1, invalidation_mode=UNCHECKED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""The dashboards' source: `python grafana/build.py` writes `dashboards/*.json`; a test holds the files to it.
+
+One line says what a panel asks and what to do when it looks bad; everything that all panels share stands here once.
+Follows the dashboard JSON of Grafana 10 and later (schemaVersion 39).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+ROUTE, CREDENTIAL, CLIENT, JOB = (f'{name}=~"${name}"' for name in ("route", "credential", "client", "job"))
+WIDTH, HEIGHT = 24, 8
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: its queries with the names of their series, and what to do when it is red."""
+
+    title: str
+    todo: str
+    queries: tuple[tuple[str, str], ...]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    stack: bool = False
+    red_at: float | None = None
+    mappings: tuple[tuple[str, str, str], ...] = ()
+    """Value, text, colour."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A heading and its panels."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One dashboard."""
+
+    name: str
+    title: str
+    about: str
+    variables: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...] = field(default=())
+
+
+def by(label: str, expr: str) -> str:
+    """Sum over everything but a label."""
+    return f"sum by ({label}) ({expr})"
+
+
+def rate(metric: str, selector: str = "") -> str:
+    """Per second, over as long as the panel's resolution asks for."""
+    return f"rate(gatepass_{metric}{{{selector}}}[$__rate_interval])" if selector else f"rate(gatepass_{metric}[$__rate_interval])"
+
+
+def quantile(share: float, label: str, metric: str, selector: str) -> str:
+    """A quantile of a histogram, by label."""
+    return f"histogram_quantile({share}, {by(f'le, {label}', rate(f'{metric}_bucket', selector))})"
+
+
+def mean(label: str, metric: str, selector: str) -> str:
+    """A histogram's mean, by label."""
+    return f"{by(label, rate(f'{metric}_sum', selector))} / {by(label, rate(f'{metric}_count', selector))}"
+
+
+OWN_ERRORS = f'{ROUTE}, code!="", status=~"5.."'
+STATE = (
+    f"max by (credential) (2 * (gatepass_token_expiry_timestamp_seconds{{{CREDENTIAL}}} > bool time())"
+    f" - (gatepass_token_consecutive_failures{{{CREDENTIAL}}} > bool 0))"
+    f" or max by (credential) ((gatepass_token_consecutive_failures{{{CREDENTIAL}}} > bool 0) * -1)"
+)
+STATES = (("2", "valid", "green"), ("1", "valid, renewal fails", "yellow"), ("0", "none", "text"), ("-1", "down", "red"))
+
+OVERVIEW = Dashboard(
+    "overview", "Gatepass: overview", "Is Gatepass serving, who is slow, and which hop fails?",
+    (("route", "label_values(gatepass_requests_in_flight, route)"),),
+    (
+        Row("Are we serving?", (
+            Panel("Requests", "Requests per second by route. A route at zero while others run: look at its clients, then at unrouted requests.",
+                  ((by("route", rate("requests_total", ROUTE)), "{{route}}"),), "reqps", stack=True),
+            Panel("Good answers", "Share of requests that the gateway itself did not fail. Below 99.9 %: look at the errors by code beside it.",
+                  ((f"1 - (sum({rate('requests_total', OWN_ERRORS)}) or vector(0)) / sum({rate('requests_total', ROUTE)})", "served"),), "percentunit", "stat", 4),
+            Panel("In force", "Versions and configurations that run. Two digests for long: a reload reached only some of the gateways.",
+                  (("count by (version) (gatepass_build_info)", "version {{version}}"), ("count by (digest) (gatepass_config_info)", "{{digest}}")), kind="stat", width=4),
+            Panel("In flight and connections", "Requests being served and connections of apps. Rising without more requests: a vendor became slow.",
+                  ((by("route", f"gatepass_requests_in_flight{{{ROUTE}}}"), "{{route}}"), ("sum(gatepass_client_connections)", "connections"))),
+        )),
+        Row("Which hop fails?", (
+            Panel("Errors of the gateway, by code", "The gateway's own answers. token_* and credential_*: see the tokens dashboard. upstream_*: the vendor or the way to it. client_*: an app with a wrong key.",
+                  ((by("code", rate("requests_total", f'{ROUTE}, code!=""')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps", stack=True, red_at=1),
+            Panel("Vendors' own answers, by status", "Passed on unchanged. 5xx here is the vendor's; the gateway's own errors are to the left.",
+                  ((by("status", rate("requests_total", f'{ROUTE}, code=""')), "{{status}}"),), "reqps", stack=True),
+            Panel("Vendors' 5xx and refused tokens", "Answers that say that the vendor failed, and those that refused our token. Constant refusals: see the runbook, tokens refused.",
+                  ((by("route", rate("requests_total", f'{ROUTE}, code="", status=~"5.."')), "5xx {{route}}"), (by("route", rate("upstream_refusals_total", ROUTE)), "refused {{route}}")), "reqps"),
+        )),
+        Row("How fast, and who is slow?", (
+            Panel("Latency by route, p50 and p99", "Whole time of a request. Compare with the vendor's part before looking at the gateway.",
+                  ((quantile(0.5, "route", "request_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "request_duration_seconds", ROUTE), "p99 {{route}}")), "s"),
+            Panel("The vendor's part, p50 and p99", "From the head sent to the vendor to the head of its answer. If this rises, ask the vendor.",
+                  ((quantile(0.5, "route", "upstream_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "upstream_duration_seconds", ROUTE), "p99 {{route}}")), "s"),
+            Panel("The gateway's part, mean", "The difference of the two means: routing, tokens, waits for a connection, and the transfer of bodies. Milliseconds with small bodies; more means waits (see the pool) or a full processor.",
+                  ((f"{mean('route', 'request_duration_seconds', ROUTE)} - {mean('route', 'upstream_duration_seconds', ROUTE)}", "{{route}}"),), "s", red_at=0.25),
+            Panel("Body bytes", "In from apps and out to apps, per second. A sudden step is an app that changed what it sends.",
+                  ((f"sum({rate('request_bytes_total', ROUTE)})", "in"), (f"sum({rate('response_bytes_total', ROUTE)})", "out")), "Bps"),
+        )),
+        Row("The way to the vendors", (
+            Panel("Connections to vendors", "In use, idle and the most there may be. In use at the most for long: the pool is full, raise pool.size or ask why the vendor is slow.",
+                  ((by("route", f"gatepass_pool_open_connections{{{ROUTE}}} - gatepass_pool_idle_connections{{{ROUTE}}}"), "in use {{route}}"), (by("route", f"gatepass_pool_idle_connections{{{ROUTE}}}"), "idle {{route}}"), (by("route", f"gatepass_pool_size_connections{{{ROUTE}}}"), "most {{route}}"))),
+            Panel("Waits for a connection", "How many requests per second found the pool full, and how long they waited (p99). Above zero: see the panel to the left.",
+                  ((by("route", rate("pool_wait_seconds_count", ROUTE)), "waits {{route}}"), (quantile(0.99, "route", "pool_wait_seconds", ROUTE), "p99 {{route}}"))),
+            Panel("Connects to vendors", "Attempts by outcome and their p99. Failures: name resolution, network or TLS; the log names the reason.",
+                  ((by("route, outcome", rate("upstream_connects_total", ROUTE)), "{{route}} {{outcome}}"), (quantile(0.99, "route", "upstream_connect_duration_seconds", ROUTE), "p99 {{route}}"))),
+        )),
+        Row("The process", (
+            Panel("CPU and memory", "Cores in use (one process uses one at most) and resident bytes. Bodies are streamed, so the size of uploads does not show here.",
+                  ((f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "cores {{instance}}"), (f"process_resident_memory_bytes{{{JOB}}} / 1073741824", "GiB {{instance}}"))),
+            Panel("Configuration", "Readings of the configuration, and whether the last one is in force. 0: it was refused and the old one goes on; the log names the problem.",
+                  ((by("outcome", "increase(gatepass_config_loads_total[$__rate_interval])"), "{{outcome}}"), ("min(gatepass_config_last_load_successful)", "in force"))),
+            Panel("What got lost", "Log lines and spans that nobody will see, and writings of the state file by outcome. Above zero: standard output or the collector of traces is slow or closed. Requests are not affected.",
+                  (("sum(increase(gatepass_log_events_dropped_total[$__rate_interval]))", "log lines"), ("sum(increase(gatepass_trace_spans_dropped_total[$__rate_interval]))", "spans"), (by("outcome", "increase(gatepass_state_writes_total[$__rate_interval])"), "state file {{outcome}}"))),
+        )),
+    ),
+)  # fmt: skip
+
+TOKENS = Dashboard(
+    "tokens", "Gatepass: tokens", "How does every credential stand, and what does it ask of its vendor?",
+    (("credential", "label_values(gatepass_token_consecutive_failures, credential)"), ("route", "label_values(gatepass_requests_in_flight, route)")),
+    (
+        Row("How every credential stands", (
+            Panel("State", "valid is good. valid, renewal fails: act before the token ends. down: requests of its routes are refused now; see the runbook, token endpoint failing and credential refused.",
+                  ((STATE, "{{credential}}"),), kind="state-timeline", width=16, mappings=STATES),
+            Panel("Ends in", "Seconds until the token in hand ends; static keys are not shown. Below a minute and falling: its renewal fails.",
+                  ((f"min by (credential) (gatepass_token_expiry_timestamp_seconds{{{CREDENTIAL}}} < +Inf) - time()", "{{credential}}"),), "s", "stat"),
+            Panel("Token lives for", "Seconds until the token in hand ends, over time. It should saw between the life that was granted and the refresh margin.",
+                  ((f"min by (credential) (gatepass_token_expiry_timestamp_seconds{{{CREDENTIAL}}} < +Inf) - time()", "{{credential}}"), (f"max by (credential) (gatepass_token_life_seconds{{{CREDENTIAL}}} < +Inf)", "granted {{credential}}")), "s"),
+            Panel("Age, and time since the last good fetch", "Both should stay below the life that was granted. A time since that grows alone: the endpoint hands out the same token again.",
+                  ((f"time() - max by (credential) (gatepass_token_issued_timestamp_seconds{{{CREDENTIAL}}})", "age {{credential}}"), (f"time() - max by (credential) (gatepass_token_last_success_timestamp_seconds{{{CREDENTIAL}}})", "since {{credential}}")), "s"),
+            Panel("Failures in a row", "Token requests that failed since the last good one. Anything above zero for minutes ends in refused requests when the token ends.",
+                  ((f"max by (credential) (gatepass_token_consecutive_failures{{{CREDENTIAL}}})", "{{credential}}"),), red_at=3),
+        )),
+        Row("What is asked of the endpoints", (
+            Panel("Token requests, by outcome", "ok and unchanged are good. unavailable: the endpoint is down or slow. refused: our credential is wrong, act now. malformed: the vendor changed its answer.",
+                  ((by("credential, outcome, cause", f"increase(gatepass_token_fetches_total{{{CREDENTIAL}}}[$__rate_interval])"), "{{credential}} {{outcome}} ({{cause}})"), (by("credential", f"increase(gatepass_token_unchanged_total{{{CREDENTIAL}}}[$__rate_interval])"), "{{credential}} unchanged"))),
+            Panel("Duration of token requests, p50 and p99", "A slow endpoint is asked earlier, so this alone harms nobody; near ten seconds it times out.",
+                  ((quantile(0.5, "credential", "token_fetch_duration_seconds", CREDENTIAL), "p50 {{credential}}"), (quantile(0.99, "credential", "token_fetch_duration_seconds", CREDENTIAL), "p99 {{credential}}")), "s"),
+            Panel("Requests that waited for a token", "Should be zero after the start: a wait means that renewing ahead failed, or that a vendor revoked a token.",
+                  ((by("credential", rate("token_waits_total", CREDENTIAL)), "waits {{credential}}"), (by("credential", f"gatepass_token_waiters{{{CREDENTIAL}}}"), "now {{credential}}"))),
+        )),
+        Row("What the vendors think of our tokens", (
+            Panel("Refused tokens", "Answers that refused a token which we had injected. Constant refusals: the vendor revokes tokens early, or somebody else uses the same credential.",
+                  ((by("route", rate("upstream_refusals_total", ROUTE)), "{{route}}"),), "reqps", red_at=0.1),
+            Panel("Sent again", "What came of the second try. sent is good; after refused_again, no_token and not_replayable the app got the vendor's refusal.",
+                  ((by("route, outcome", rate("replays_total", ROUTE)), "{{route}} {{outcome}}"),), "reqps"),
+            Panel("Tokens that came back", "Answers in which the vendor sent our token back, and it was masked. Tell the vendor.",
+                  ((by("route, place", f"increase(gatepass_echoed_tokens_total{{{ROUTE}}}[$__rate_interval])"), "{{route}} {{place}}"),)),
+        )),
+        Row("Clocks and rotations", (
+            Panel("Clock skew", "The endpoint's clock minus ours. Minutes: check NTP here; expiry does not depend on it.",
+                  ((f"max by (credential) (gatepass_token_clock_skew_seconds{{{CREDENTIAL}}})", "{{credential}}"),), "s"),
+            Panel("Secret in use", "During a rotation: which secret worked last. When all show next, make it the current one and drop the old.",
+                  ((f"max by (credential, secret) (gatepass_token_secret_in_use{{{CREDENTIAL}}}) == 1", "{{credential}} {{secret}}"),)),
+        )),
+    ),
+)  # fmt: skip
+
+BUDGET_SPENT = (
+    f"max by (client, route, per) (gatepass_client_budget_used{{{CLIENT}, {ROUTE}}})"
+    f' / max by (client, route, per) (gatepass_client_budget_limit{{{CLIENT}, {ROUTE}, level="hard"}})'
+)
+CLIENTS = Dashboard(
+    "clients", "Gatepass: clients", "Who calls what, who is refused, and how much is left of the budgets?",
+    (("client", "label_values(gatepass_client_requests_total, client)"), ("route", "label_values(gatepass_requests_in_flight, route)")),
+    (
+        Row("Who calls what", (
+            Panel("Requests by client", "Requests per second. A client at zero: ask its owner before you look here; its refusals are below.",
+                  ((by("client", rate("client_requests_total", f"{CLIENT}, {ROUTE}")), "{{client}}"),), "reqps", stack=True),
+            Panel("Requests by client and route", "Who uses which vendor. A pair that nobody expected: narrow clients.routes.",
+                  ((by("client, route", rate("client_requests_total", f"{CLIENT}, {ROUTE}")), "{{client}} → {{route}}"),), "reqps", stack=True),
+            Panel("In flight by client", "Requests being served now. One client near all of it holds the connections to the vendor: set its in_flight limit.",
+                  ((by("client", f"gatepass_client_requests_in_flight{{{CLIENT}, {ROUTE}}}"), "{{client}}"),)),
+        )),
+        Row("Who is refused", (
+            Panel("How requests end", "ok and vendor_error were passed on. refused: our 4xx. failed: our 5xx, see the overview. gone: the app hung up first.",
+                  ((by("client, outcome", rate("client_requests_total", f'{CLIENT}, {ROUTE}, outcome!="ok"')), "{{client}} {{outcome}}"),), "reqps", red_at=1),
+            Panel("Limits that were reached", "429 by limit. rate, in_flight: the app is faster than agreed. budget: it has used up its day or month; raise it or let it wait.",
+                  ((by("client, limit", rate("client_limited_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{limit}}"),), "reqps"),
+            Panel("Nobody we know", "Requests without a known client or route, by code. Many client_unknown: an app lost its key, or somebody tries keys.",
+                  ((by("code", rate("requests_total", 'code=~"client_.*"')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps"),
+        )),
+        Row("Budgets and identities", (
+            Panel("Spent of each budget", "Share of the hard limit that is used. Above 90 %: tell the client's owner, or raise the budget, before it is refused.",
+                  ((BUDGET_SPENT, "{{client}} → {{route}} a {{per}}"),), "percentunit", "bargauge", red_at=0.9),
+            Panel("Calls counted", "Calls in the day or month that runs, with the limits, soft and hard.",
+                  ((f"max by (client, route, per) (gatepass_client_budget_used{{{CLIENT}, {ROUTE}}})", "{{client}} → {{route}} a {{per}}"), (f"max by (client, route, per, level) (gatepass_client_budget_limit{{{CLIENT}, {ROUTE}}})", "{{level}} {{client}} → {{route}} a {{per}}"))),
+            Panel("Issuers' keys", "Requests for the keys that JWTs are judged by, and the time since they were last seen. Hours: the issuer is not reached, and its clients will be refused.",
+                  ((by("issuer, outcome", "increase(gatepass_issuer_key_fetches_total[$__rate_interval])"), "{{issuer}} {{outcome}}"), ("time() - max by (issuer) (gatepass_issuer_keys_last_success_timestamp_seconds)", "since {{issuer}}"))),
+        )),
+    ),
+)  # fmt: skip
+ALL = (OVERVIEW, TOKENS, CLIENTS)
+
+
+def dashboard(it: Dashboard) -> dict[str, Any]:
+    """Return a dashboard as Grafana imports it."""
+    return {
+        "uid": f"gatepass-{it.name}",
+        "title": it.title,
+        "description": it.about,
+        "tags": ["gatepass"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "links": [_link(other) for other in ALL if other is not it],
+        "annotations": {"list": _annotations()},
+        "templating": {"list": _variables(it)},
+        "panels": _panels(it),
+    }
+
+
+def _link(other: Dashboard) -> dict[str, Any]:
+    return {
+        "title": other.title.removeprefix("Gatepass: "), "type": "link", "icon": "dashboard", "tooltip": other.about,
+        "url": f"/d/gatepass-{other.name}", "asDropdown": False, "includeVars": True, "keepTime": True,
+        "targetBlank": False, "tags": [],
+    }  # fmt: skip
+
+
+def _annotations() -> list[dict[str, Any]]:
+    found = (
+        ("Configuration loaded", "blue", "changes(gatepass_config_last_load_success_timestamp_seconds[1m]) > 0"),
+        ("Secret rotated", "purple", 'sum by (credential) (increase(gatepass_token_fetches_total{cause="rotated"}[1m])) > 0'),
+    )  # fmt: skip
+    return [
+        {
+            "name": name, "datasource": SOURCE, "enable": True, "iconColor": colour, "expr": expr, "step": "60s",
+            "titleFormat": name, "textFormat": "{{credential}}",
+        }
+        for name, colour, expr in found
+    ]  # fmt: skip
+
+
+def _variables(it: Dashboard) -> list[dict[str, Any]]:
+    first = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}, "refresh": 1}  # fmt: skip
+    asked = (("job", "label_values(gatepass_build_info, job)"), *it.variables)
+    return [first, *(_variable(name, query) for name, query in asked)]
+
+
+def _variable(name: str, query: str) -> dict[str, Any]:
+    return {
+        "name": name, "label": name.capitalize(), "type": "query", "datasource": SOURCE,
+        "query": {"query": query, "refId": name}, "refresh": 2, "includeAll": True, "multi": True, "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]}, "sort": 1,
+    }  # fmt: skip
+
+
+def _panels(it: Dashboard) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    y = 0
+    for row in it.rows:
+        place = {"h": 1, "w": WIDTH, "x": 0, "y": y}
+        found.append({"id": len(found) + 1, "type": "row", "title": row.title, "collapsed": False, "gridPos": place, "panels": []})  # fmt: skip
+        x, y = 0, y + 1
+        for panel in row.panels:
+            if x + panel.width > WIDTH:
+                x, y = 0, y + HEIGHT
+            found.append(_panel(panel, len(found) + 1, {"h": HEIGHT, "w": panel.width, "x": x, "y": y}))
+            x += panel.width
+        y += HEIGHT
+    return found
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.todo,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
+        "options": _OPTIONS[panel.kind],
+        "targets": [
+            {
+                "refId": chr(ord("A") + at), "datasource": SOURCE, "editorMode": "code", "expr": expr,
+                "legendFormat": legend, "range": panel.kind in {"timeseries", "state-timeline"},
+                "instant": panel.kind not in {"timeseries", "state-timeline"},
+            }
+            for at, (expr, legend) in enumerate(panel.queries)
+        ],
+    }  # fmt: skip
+
+
+def _defaults(panel: Panel) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.red_at is not None:
+        steps.append({"color": "red", "value": panel.red_at})
+    found: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
+    if panel.kind == "timeseries":
+        found["custom"] = {
+            "drawStyle": "line", "fillOpacity": 20, "lineWidth": 1, "showPoints": "never",
+            "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "line" if panel.red_at is not None else "off"},
+        }  # fmt: skip
+    if panel.kind == "bargauge":
+        found |= {"min": 0, "max": 1}
+    if panel.mappings:
+        options = {value: {"text": text, "color": colour, "index": at} for at, (value, text, colour) in enumerate(panel.mappings)}  # fmt: skip
+        found["mappings"] = [{"type": "value", "options": options}]
+    return found
+
+
+_LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True}
+_TOOLTIP = {"mode": "multi", "sort": "desc"}
+_LAST = {"calcs": ["lastNotNull"], "fields": "", "values": False}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "timeseries": {"legend": _LEGEND, "tooltip": _TOOLTIP},
+    "state-timeline": {"legend": _LEGEND, "tooltip": _TOOLTIP, "mergeValues": True, "showValue": "auto", "rowHeight": 0.9},
+    "stat": {"reduceOptions": _LAST, "colorMode": "value", "graphMode": "area", "textMode": "auto", "orientation": "auto", "justifyMode": "auto", "wideLayout": True},
+    "bargauge": {"reduceOptions": _LAST, "orientation": "horizontal", "displayMode": "gradient", "valueMode": "color", "showUnfilled": True, "minVizWidth": 8, "minVizHeight": 16, "namePlacement": "auto", "sizing": "auto", "maxVizHeight": 300},
+}  # fmt: skip
+
+
+def texts() -> dict[str, str]:
+    """Return every file's text by its name."""
+    return {f"{it.name}.json": json.dumps(dashboard(it), indent=2) + "\n" for it in ALL}
+
+
+if __name__ == "__main__":
+    for file, text in texts().items():
+        (HERE / "dashboards" / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,142 @@
+"""The echo guard on real sockets: the app never gets its vendor's token back, and every framing stays true."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+
+import pytest
+
+from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.wire import Message, Peer, answering, connect, get, vendor
+
+MASK = b"*" * len(CANARY)
+GUARDED = {"echo_guard": True}
+
+
+def sized(body: bytes, *fields: bytes, kind: bytes = b"application/json") -> bytes:
+    head = (b"HTTP/1.1 200 OK", b"Content-Type: " + kind, b"Content-Length: %d" % len(body), *fields)
+    return b"\r\n".join((*head, b"", body))
+
+
+BODY = b'{"headers": {"Authorization": "Bearer ' + CANARY.encode() + b'"}, "more": 1}'
+CLEAN = BODY.replace(CANARY.encode(), MASK)
+
+
+async def fetch(answer: bytes, seen: list[Message] | None = None, *fields: str, **route: object) -> Message:
+    async with (
+        vendor(answering(answer, seen=seen)) as upstream,
+        running(one_route(upstream.port, **(route or GUARDED))) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a", *fields))
+        got = await app.message()
+        await app.send(get("/v/a"))
+        assert (await app.message()).body == got.body
+        fetch.counted = [  # type: ignore[attr-defined]
+            it.metric("gatepass_echoed_tokens_total", route="v", place=place) for place in ("header", "body")
+        ]
+        return got
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        sized(BODY),
+        CHUNKED + b"%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n",
+        CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n",
+    ],
+    ids=["sized", "one chunk", "a chunk a byte"],
+)
+async def test_a_token_in_a_text_body_is_masked_in_every_framing(answer: bytes) -> None:
+    got = await fetch(answer)
+    assert got.body == CLEAN
+    assert fetch.counted == [0, 2]
+
+
+async def test_a_token_in_a_field_is_masked_in_all_its_forms_and_counted() -> None:
+    encoded = base64.b64encode(b"Bearer " + CANARY.encode())
+    got = await fetch(
+        sized(b"{}", b"X-Echo: Bearer " + CANARY.encode(), b"X-Basic: " + encoded, b"Location: /?t=" + CANARY.encode())
+    )
+    assert got.one("X-Echo") == b"Bearer " + MASK
+    assert got.one("Location") == b"/?t=" + MASK
+    assert len(got.one("X-Basic")) == len(encoded)
+    assert b"*" * 20 in got.one("X-Basic")
+    assert fetch.counted == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        sized(BODY, kind=b"application/octet-stream"),
+        sized(BODY, kind=b"image/png"),
+        sized(gzip.compress(BODY), b"Content-Encoding: gzip"),
+        sized(b"x" * 70_000 + BODY),
+    ],
+    ids=["binary", "image", "compressed all the same", "behind 64 KiB"],
+)
+async def test_what_is_no_text_or_lies_behind_64_kib_passes_byte_for_byte(answer: bytes) -> None:
+    got = await fetch(answer)
+    assert got.body == answer.partition(b"\r\n\r\n")[2]
+    assert fetch.counted == [0, 0]
+
+
+async def test_the_guard_is_off_unless_the_route_asks_for_it() -> None:
+    got = await fetch(sized(BODY), None, websocket=True)
+    assert got.body == BODY
+
+
+async def test_a_guarded_route_asks_its_vendor_for_plain_answers_and_others_leave_that_to_the_app() -> None:
+    seen: list[Message] = []
+    await fetch(sized(b"{}"), seen, "Accept-Encoding: gzip, br")
+    assert seen[0].all("Accept-Encoding") == [b"identity"]
+    seen.clear()
+    await fetch(sized(b"{}"), seen, "Accept-Encoding: gzip, br", websocket=True)
+    assert seen[0].all("Accept-Encoding") == [b"gzip, br"]
+
+
+async def test_an_event_stream_flows_without_delay_and_a_token_cut_in_two_is_still_masked() -> None:
+    onward = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(CHUNKED.replace(b"text/plain", b"text/event-stream") + b"9\r\ndata: 1\n\n\r\n")
+        await onward.wait()
+        half = len(CANARY) // 2
+        first, second = b"data: " + CANARY[:half].encode(), CANARY[half:].encode() + b"\n\n"
+        await peer.send(b"%x\r\n%b\r\n" % (len(first), first))
+        await asyncio.sleep(0.02)
+        await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
+        await asyncio.Event().wait()
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, **GUARDED)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/events"))
+        await app.head()
+        assert await app.chunk() == b"data: 1\n\n"
+        onward.set()
+        rest = b""
+        while piece := await app.chunk():
+            rest += piece
+    assert rest == b"data: " + MASK + b"\n\n"
+
+
+async def test_a_head_request_and_an_empty_answer_keep_their_framing() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 700\r\n\r\n")
+        await peer.message()
+        await peer.send(b"HTTP/1.1 204 No Content\r\nX-Echo: " + CANARY.encode() + b"\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, **GUARDED)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a", method="HEAD"))
+        assert (await app.message(is_head=True)).one("Content-Length") == b"700"
+        await app.send(get("/v/a"))
+        assert (await app.message()).one("X-Echo") == MASK

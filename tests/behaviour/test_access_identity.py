@@ -1,0 +1,186 @@
+"""Clients known by JWT and by certificate, on real sockets: the issuer's keys over HTTP, the certificate in a handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from gateway.access import hash_key
+from tests.kit.gateway import Running, one_route, running
+from tests.kit.signing import AUDIENCE, ISSUER, jwk, jwks, token
+from tests.kit.wire import OPENED, Message, Peer, answering, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KEY = "gp_CANARY-5f1d2c-do-not-print-web"
+
+
+def fresh(name: str = "ec-1", **more: Any) -> str:
+    now = time.time()
+    return token(name, "ES256", **{"exp": now + 300, "iat": now, **more})
+
+
+def config(port: int, jwks_port: int, **issuer: Any) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{jwks_port}/keys"
+    return {
+        **one_route(port),
+        "issuers": {"corp": {"issuer": ISSUER, "audience": [AUDIENCE], "jwks_url": url, **issuer}},
+        "clients": [{"name": "web", "jwt": [{"issuer": "corp", "claims": {"azp": "web"}}]}],
+    }
+
+
+async def ask(it: Running, *fields: str) -> Message:
+    app = await connect(it.address)
+    await app.send(get("/v/a", *fields))
+    return await app.message()
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_jwt_lets_its_client_in_under_new_keys_too_and_never_reaches_the_vendor() -> None:
+    """As a bearer or as the gateway's key; the answer to a token under a new key waits for the key, not for luck."""
+    seen: list[Message] = []
+    documents = [ok(jwks(jwk("ec-1"))), ok(jwks(jwk("ec-1"), jwk("ec-2")))]
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        vendor(answering(*documents)) as endpoint,
+        running(config(upstream.port, endpoint.port)) as it,
+    ):
+        sent = [fresh(), fresh(), fresh("ec-2")]
+        assert (await ask(it, f"Authorization: Bearer {sent[0]}")).status == 200
+        assert (await ask(it, f"X-Gatepass-Key: {sent[1]}")).status == 200
+        assert endpoint.connections == 1
+        assert (await ask(it, f"Authorization: Bearer {sent[2]}")).status == 200
+        assert endpoint.connections == 2
+        for bad in (fresh(aud="x"), fresh(exp=time.time() - 60), fresh("ec-3")):
+            assert (await ask(it, f"Authorization: Bearer {bad}")).status == 401
+        assert endpoint.connections == 2
+        assert it.metric("gatepass_client_requests_total", client="web", route="v", outcome="ok") == 3
+        log = it.log
+    assert len(seen) == 3
+    everything = log + "".join(str(message.headers) for message in seen)
+    assert not any(each.split(".")[1] in everything for each in sent)
+
+
+async def test_while_the_jwks_endpoint_is_down_old_keys_go_on_then_503_and_never_open() -> None:
+    async def once(peer: Peer) -> None:
+        await peer.message()
+        if endpoint.connections == 1:
+            await peer.send(ok(jwks(jwk("ec-1"))))
+        else:
+            peer.reset()
+
+    async with (
+        vendor(answering(ok())) as upstream,
+        vendor(once) as endpoint,
+        running(config(upstream.port, endpoint.port, refresh="0.1s", max_age="1s")) as it,
+    ):
+        bearer = f"Authorization: Bearer {fresh()}"
+        assert (await ask(it, bearer)).status == 200
+        await eventually(lambda: endpoint.connections > 2)
+        assert (await ask(it, bearer)).status == 200
+        answers = []
+        async with asyncio.timeout(5):
+            while not answers or answers[-1].status == 200:
+                answers.append(await ask(it, bearer))
+        refused = answers[-1]
+        assert (refused.status, json.loads(refused.body)["code"]) == (503, "identity_unavailable")
+        assert refused.one("Retry-After")
+        assert (await ask(it, "Authorization: Bearer nonsense")).status == 401
+
+
+async def test_a_key_goes_on_beside_a_jwks_endpoint_that_never_answered() -> None:
+    async def never(peer: Peer) -> None:
+        peer.reset()
+
+    async with vendor(answering(ok())) as upstream, vendor(never) as endpoint:
+        whole = config(upstream.port, endpoint.port)
+        whole["clients"][0]["key_sha256"] = hash_key(KEY)
+        async with running(whole) as it:
+            assert (await ask(it, f"X-Gatepass-Key: {KEY}")).status == 200
+            assert (await ask(it, f"Authorization: Bearer {fresh()}")).status == 503
+
+
+# ------------------------------------------------------------------------------------------------------- certificates
+
+CA, OTHERS = trustme.CA(), trustme.CA()
+SERVER = CA.issue_cert("localhost", "127.0.0.1")
+
+
+def tls_config(folder: Path, port: int) -> dict[str, Any]:
+    files = {
+        "certificate": SERVER.cert_chain_pems[0].bytes(),
+        "key": SERVER.private_key_pem.bytes(),
+        "client_ca": CA.cert_pem.bytes(),
+    }
+    for name, content in files.items():
+        (folder / f"{name}.pem").write_bytes(content)
+    return {
+        **one_route(port),
+        "tls": {name: str(folder / f"{name}.pem") for name in files},
+        "clients": [
+            {"name": "web", "certificates": ["dns:web.internal"], "key_sha256": hash_key(KEY)},
+            {"name": "batch", "certificates": ["subject:CN=batch,OU=Jobs,O=Acme"]},
+        ],
+    }
+
+
+async def connect_with(it: Running, certificate: trustme.LeafCert) -> Peer:
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    certificate.configure_cert(context)
+    peer = Peer(*await asyncio.open_connection(*it.address, ssl=context, server_hostname="localhost"))
+    OPENED.append(peer)
+    return peer
+
+
+WEB = CA.issue_cert("web.internal")
+BATCH = CA.issue_cert("x.internal", common_name="batch", organization_name="Acme", organization_unit_name="Jobs")
+STRANGER = CA.issue_cert("stranger.internal")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "fields", "status", "client"),
+    [
+        (WEB, [], 200, "web"),
+        (BATCH, [], 200, "batch"),
+        (WEB, [f"X-Gatepass-Key: {KEY}"], 200, "web"),
+        (STRANGER, [f"X-Gatepass-Key: {KEY}"], 200, "web"),
+        (STRANGER, [], 401, None),
+        (BATCH, [f"X-Gatepass-Key: {KEY}"], 401, None),
+        (WEB, ["X-Gatepass-Key: gp_wrong"], 401, None),
+    ],
+    ids=["SAN", "subject", "both agree", "a key beside it", "nobody's", "disagree", "a wrong key beside it"],
+)
+async def test_a_client_is_known_by_the_certificate_of_its_connection(
+    certificate: trustme.LeafCert, fields: list[str], status: int, client: str | None, tmp_path: Path
+) -> None:
+    async with vendor(answering(ok())) as upstream, running(tls_config(tmp_path, upstream.port)) as it:
+        app = await connect_with(it, certificate)
+        for _ in range(2):
+            await app.send(get("/v/a", *fields))
+            assert (await app.message()).status == status
+        told = [json.loads(line)["client"] for line in it.log.splitlines() if '"event":"request"' in line]
+    assert told == [client, client]
+
+
+async def test_a_certificate_of_another_authority_opens_nothing(tmp_path: Path) -> None:
+    seen: list[Message] = []
+    async with vendor(answering(ok(), seen=seen)) as upstream, running(tls_config(tmp_path, upstream.port)) as it:
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            app = await connect_with(it, OTHERS.issue_cert("web.internal"))
+            await app.send(get("/v/a"))
+            await app.message()
+    assert not seen

@@ -1,0 +1,289 @@
+"""Going down, restarting and being succeeded: no request is lost that could have been served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit.gateway import CANARY, one_route
+from tests.kit.served import Apps, Served, free_port, until
+from tests.kit.wire import answering, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.wire import Peer
+
+ENVIRON = {"CANARY": CANARY}
+
+
+def slow(seconds: float) -> Any:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.message()
+            await asyncio.sleep(seconds)
+            await peer.send(ok(b"late"))
+
+    return script
+
+
+# ------------------------------------------------------------------------------------------------------------ one dies
+
+
+async def test_sigterm_fails_readiness_at_once_serves_through_the_grace_and_ends_with_0(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "drain": {"grace": "700ms", "timeout": "5s"}}
+        async with Served(tmp_path, config, environ=ENVIRON) as gateway:
+            kept = await connect(gateway.address)
+            await kept.send(get("/v/x"))
+            assert (await kept.message()).all("Connection") == []
+            gateway.signal(signal.SIGTERM)
+            await gateway.seen("draining")
+            assert await gateway.readiness() == 503
+            for app in (kept, await connect(gateway.address)):
+                await app.send(get("/v/x"))
+                answer = await app.message()
+                assert (answer.status, answer.one("Connection")) == (200, b"close")
+                assert await app.at_end()
+            assert await gateway.end() == 0
+            with pytest.raises(ConnectionRefusedError):
+                await connect(gateway.address)
+
+
+async def test_a_request_that_runs_is_answered_and_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    async with vendor(slow(0.8)) as it_vendor:
+        async with Served(tmp_path, one_route(it_vendor.port), environ=ENVIRON) as gateway:
+            idle, busy = await connect(gateway.address), await connect(gateway.address)
+            await idle.send(get("/nowhere"))
+            await idle.message()
+            await busy.send(get("/v/x"))
+            await until(lambda: it_vendor.connections == 1)
+            gateway.signal(signal.SIGTERM)
+            assert await idle.at_end()
+            assert (await busy.message()).body == b"late"
+            assert await gateway.end() == 0
+
+
+async def test_a_connection_that_was_accepted_last_is_still_served(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        async with Served(tmp_path, one_route(it_vendor.port), environ=ENVIRON) as gateway:
+            fresh = await connect(gateway.address)
+            await asyncio.sleep(0.1)
+            gateway.signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            await fresh.send(get("/v/x"))
+            assert (await fresh.message()).status == 200
+            assert await gateway.end() == 0
+
+
+async def test_what_runs_too_long_is_cut_at_the_drain_time_out_a_websocket_too(tmp_path: Path) -> None:
+    upgraded = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    async def websocket(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(upgraded)
+        while data := await peer.reader.read(100):
+            await peer.send(data)
+
+    async with vendor(websocket) as it_vendor:
+        config = {**one_route(it_vendor.port), "drain": {"timeout": "1s"}}
+        async with Served(tmp_path, config, environ=ENVIRON) as gateway:
+            app = await connect(gateway.address)
+            fields = (
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Key: eA==",
+                "Sec-WebSocket-Version: 13",
+            )
+            await app.send(get("/v/x", *fields))
+            assert (await app.head()).status == 101
+            gateway.signal(signal.SIGTERM)
+            await asyncio.sleep(0.4)
+            await app.send(b"still here")
+            assert await app.reader.readexactly(10) == b"still here"
+            began = time.monotonic()
+            assert await app.at_end()
+            assert await gateway.end() == 0
+            assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_a_second_signal_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    async with vendor(slow(30)) as it_vendor:
+        async with Served(tmp_path, one_route(it_vendor.port), environ=ENVIRON) as gateway:
+            app = await connect(gateway.address)
+            await app.send(get("/v/x"))
+            await until(lambda: it_vendor.connections == 1)
+            gateway.signal(number)
+            await gateway.seen("draining")
+            gateway.signal(number)
+            assert await gateway.end(3) == 128 + number
+            assert gateway.events("stopped_at_once")
+
+
+# ----------------------------------------------------------------------------------------------------- several in turn
+
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    upstream gatepass {{
+        server 127.0.0.1:{one} max_fails=0;
+        server 127.0.0.1:{two} max_fails=0;
+        keepalive 16;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://gatepass;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") is None, reason="nginx is not installed")
+async def test_a_rolling_restart_of_two_instances_behind_nginx_fails_no_request(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "drain": {"grace": "500ms", "timeout": "5s"}}
+        gateways = [
+            Served(tmp_path / name, config, environ=ENVIRON) for name in ("one", "two") if _folder(tmp_path, name)
+        ]
+        port = free_port()
+        text = NGINX.format(folder=tmp_path, one=gateways[0].port, two=gateways[1].port, port=port)
+        (tmp_path / "nginx.conf").write_text(text)
+        nginx = None
+        try:
+            await asyncio.gather(*(gateway.start() for gateway in gateways))
+            nginx = await asyncio.create_subprocess_exec(
+                shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") or "",
+                "-c",
+                str(tmp_path / "nginx.conf"),
+                "-p",
+                str(tmp_path),
+            )
+            await _listens(port)
+            async with (
+                Apps(("127.0.0.1", port), "/v/x", apps=4) as reading,
+                Apps(("127.0.0.1", port), "/v/x", apps=4, post=True) as writing,
+            ):
+                for gateway in gateways:
+                    gateway.signal(signal.SIGTERM)
+                    assert await gateway.end() == 0
+                    await gateway.start()
+            assert not reading.failures, reading.failures
+            assert not writing.failures, writing.failures
+            assert reading.good > 100
+        finally:
+            if nginx is not None:
+                nginx.terminate()
+                await nginx.wait()
+            for gateway in gateways:
+                await gateway.stop()
+
+
+def _folder(parent: Path, name: str) -> bool:
+    (parent / name).mkdir()
+    return True
+
+
+async def _listens(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                peer = await connect(("127.0.0.1", port))
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                peer.close()
+                return
+
+
+ACTIVATE = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
+"""What systemd does between fork and exec."""
+
+
+async def test_a_socket_that_systemd_holds_outlives_restarts_and_no_connection_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen(512)
+        address = held.getsockname()
+        os.dup2(held.fileno(), 3) if held.fileno() != 3 else None
+        environ = {**ENVIRON, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "data"}
+        async with vendor(answering(ok())) as it_vendor:
+            config = {**one_route(it_vendor.port), "drain": {"grace": "300ms"}}
+            gateway = Served(tmp_path, config, environ=environ)
+            wrapper = (sys.executable, "-c", ACTIVATE)
+            async with Apps(address, "/v/x", apps=4, kept=False) as apps:
+                for _ in range(2):
+                    await gateway.start(passed=[3], wrapper=wrapper)
+                    before = apps.good
+                    await until(lambda before=before: apps.good > before + 50)
+                    gateway.signal(signal.SIGTERM)
+                    assert await gateway.end() == 0
+                await gateway.start(passed=[3], wrapper=wrapper)
+                await asyncio.sleep(0.3)
+            await gateway.stop()
+            assert not apps.failures, apps.failures
+            assert gateway.events("started")[0]["data"] == f"127.0.0.1:{address[1]}"
+
+
+async def test_an_upgrade_in_place_passes_the_sockets_on_and_fails_no_request(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "drain": {"grace": "500ms", "timeout": "5s"}}
+        gateway = Served(tmp_path, config, environ=ENVIRON)
+        pids = []
+        try:
+            await gateway.start()
+            async with (
+                Apps(gateway.address, "/v/x", apps=4) as kept,
+                Apps(gateway.address, "/v/x", apps=4, kept=False, post=True) as fresh,
+            ):
+                for turn in (1, 2):
+                    os.kill(pids[-1], signal.SIGUSR2) if pids else gateway.signal(signal.SIGUSR2)
+                    pids.append((await gateway.seen("upgrading", turn))["successor"])
+                    await gateway.seen("stopped", turn, seconds=20)
+                    assert await gateway.readiness() == 200
+            assert await gateway.end() == 0
+            assert not kept.failures, kept.failures
+            assert not fresh.failures, fresh.failures
+            assert kept.good > 100
+        finally:
+            await gateway.stop()
+            if pids:
+                os.kill(pids[-1], signal.SIGTERM)
+        await gateway.seen("stopped", 3)
+
+
+async def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        async with Served(tmp_path, one_route(it_vendor.port), environ=ENVIRON) as gateway:
+            gateway.write("listen: [this is wrong]\n")
+            gateway.signal(signal.SIGUSR2)
+            await gateway.seen("upgrade_failed")
+            app = await connect(gateway.address)
+            await app.send(get("/v/x"))
+            assert (await app.message()).status == 200
+            assert await gateway.readiness() == 200
+
+
+@pytest.mark.parametrize("passed", ["data=0", "data=987"], ids=["a file", "nothing"])
+async def test_what_is_no_listening_socket_is_not_served_on(passed: str, tmp_path: Path) -> None:
+    gateway = Served(tmp_path, one_route(1), environ={**ENVIRON, "GATEPASS_INHERIT": passed})
+    with pytest.raises(AssertionError):
+        await gateway.start()
+    assert await gateway.end() == 1
+    assert "passed as a socket, but is none" in gateway.events("cannot_listen")[0]["reason"]

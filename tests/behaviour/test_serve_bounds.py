@@ -1,0 +1,108 @@
+"""At each bound of the data port: a clear answer, a metric, and nothing that grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.kit.gateway import one_route, running
+from tests.kit.wire import answering, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from tests.kit.gateway import Running
+    from tests.kit.wire import Message, Peer
+
+
+def code(answer: Message) -> tuple[int, str]:
+    return answer.status, json.loads(answer.body)["code"]
+
+
+async def served(it: Running) -> Peer:
+    app = await connect(it.address)
+    await app.send(get("/v/x"))
+    assert (await app.message()).status == 200
+    return app
+
+
+def bounded(port: int, **limits: Any) -> dict[str, Any]:
+    return {**one_route(port), "limits": limits}
+
+
+async def test_a_connection_too_many_is_told_so_and_room_is_made_when_one_goes() -> None:
+    async with vendor(answering(ok())) as it_vendor, running(bounded(it_vendor.port, connections=2)) as it:
+        first, second = await served(it), await served(it)
+        third = await connect(it.address)
+        answer = await third.message()
+        assert code(answer) == (503, "too_many_connections")
+        assert answer.one("Retry-After") == b"1"
+        assert await third.at_end()
+        assert it.metric("gatepass_unrouted_requests_total", code="too_many_connections") == 1
+        first.close()
+        third.close()
+        while it.metric("gatepass_client_connections") > 1:
+            await asyncio.sleep(0.01)
+        await served(it)
+        second.close()
+
+
+async def test_one_address_cannot_take_every_connection() -> None:
+    limits = {"connections": 100, "connections_per_address": 2}
+    async with vendor(answering(ok())) as it_vendor, running(bounded(it_vendor.port, **limits)) as it:
+        await served(it)
+        await served(it)
+        third = await connect(it.address)
+        assert code(await third.message()) == (503, "too_many_connections")
+        data = it.gateway._data
+        assert data is not None
+        while data._by_address["127.0.0.1"] > 2:
+            await asyncio.sleep(0.01)
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, *it.address, local_addr=("127.0.0.2", 0)
+        )
+        transport.write(get("/v/x"))
+        while it.metric("gatepass_requests_total", route="v", method="GET", status="200", code="") < 3:
+            await asyncio.sleep(0.01)
+        transport.abort()
+
+
+async def test_a_flood_of_connections_over_the_bound_leaves_nothing_behind() -> None:
+    async with vendor(answering(ok())) as it_vendor, running(bounded(it_vendor.port, connections=5)) as it:
+        kept = await served(it)
+        for _ in range(10):
+            peers = await asyncio.gather(*(connect(it.address) for _ in range(60)))
+            for peer in peers:
+                peer.reset()
+        while it.metric("gatepass_client_connections") > 1:
+            await asyncio.sleep(0.01)
+        data = it.gateway._data
+        assert data is not None
+        assert dict(data._by_address) == {"127.0.0.1": 1}
+        await kept.send(get("/v/x"))
+        assert (await kept.message()).status == 200
+
+
+async def test_a_request_too_many_in_flight_is_told_so() -> None:
+    go_on = asyncio.Event()
+
+    async def waits(peer: Peer) -> None:
+        while True:
+            await peer.message()
+            await go_on.wait()
+            await peer.send(ok())
+
+    async with vendor(waits) as it_vendor, running(bounded(it_vendor.port, exchanges=2)) as it:
+        busy = [await connect(it.address) for _ in range(2)]
+        for app in busy:
+            await app.send(get("/v/x"))
+        while it.metric("gatepass_requests_in_flight", route="v") < 2:
+            await asyncio.sleep(0.01)
+        third = await connect(it.address)
+        await third.send(get("/v/x"))
+        answer = await third.message()
+        assert code(answer) == (503, "overloaded")
+        assert answer.one("Retry-After") == b"1"
+        go_on.set()
+        for app in busy:
+            assert (await app.message()).status == 200
+        await served(it)

@@ -1,0 +1,68 @@
+"""Keys, JWKS documents and JWTs for tests: what an issuer would sign, and what a forger would."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from functools import cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt import algorithms as alg
+
+ISSUER, AUDIENCE = "https://login.example/realms/corp", "gatepass"
+WALL = 1_800_000_000.0
+
+
+@cache
+def key(name: str) -> Any:
+    """Return a private key; the same one for the same name, whose beginning says its kind."""
+    if name.startswith("rsa1024"):
+        return rsa.generate_private_key(65537, 1024)
+    if name.startswith("rsa"):
+        return rsa.generate_private_key(65537, 2048)
+    return ed25519.Ed25519PrivateKey.generate() if name.startswith("ed") else ec.generate_private_key(ec.SECP256R1())
+
+
+def jwk(name: str, **more: Any) -> dict[str, Any]:
+    """Return the public half as a JWK with `kid` = name."""
+    public = key(name).public_key()
+    kind = (
+        alg.RSAAlgorithm if name.startswith("rsa") else alg.OKPAlgorithm if name.startswith("ed") else alg.ECAlgorithm
+    )
+    document = kind.to_jwk(public, as_dict=True)
+    return {**{field: value for field, value in document.items() if field != "key_ops"}, "kid": name, **more}
+
+
+def jwks(*keys: dict[str, Any]) -> bytes:
+    return json.dumps({"keys": list(keys)}).encode()
+
+
+def claims(**more: Any) -> dict[str, Any]:
+    """Return good claims; None takes one away."""
+    whole = {"iss": ISSUER, "aud": AUDIENCE, "azp": "web", "exp": WALL + 300, "iat": WALL, **more}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def token(name: str = "rsa-1", algorithm: str = "RS256", header: dict[str, Any] | None = None, **more: Any) -> str:
+    """Return a JWT signed with the key `name`, whose `kid` it carries unless `header` says otherwise."""
+    fields = {"kid": name, **(header or {})}
+    fields = {field: value for field, value in fields.items() if value is not None}
+    return jwt.encode(claims(**more), key(name), algorithm=algorithm, headers=fields)
+
+
+def forged(header: dict[str, Any], body: dict[str, Any], secret: bytes | None = None) -> str:
+    """Return a JWT put together by hand: unsigned, or with an HMAC under `secret`."""
+    head = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, body))
+    signature = hmac.new(secret, head, hashlib.sha256).digest() if secret is not None else b""
+    return (head + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def public_pem(name: str) -> bytes:
+    return (
+        key(name).public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )

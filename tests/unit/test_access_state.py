@@ -1,0 +1,161 @@
+"""Counts that survive: a small file, written rarely and whole, and what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.access import statefile
+from gateway.access.statefile import INTERVAL, FileCounters
+from gateway.errors import StateError
+from gateway.observe import Metrics
+from tests.kit.clock import FakeClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = ("web", "orders", "2026-11-22")
+
+
+def counters(path: Path, clock: FakeClock | None = None, metrics: Metrics | None = None) -> FileCounters:
+    it = FileCounters(path, clock=clock or FakeClock(), metrics=metrics or Metrics())
+    it.start()
+    return it
+
+
+def in_file(path: Path) -> dict[tuple[str, str, str], int]:
+    rows = json.loads(path.read_text())["counts"]
+    return {(row["client"], row["route"], row["period"]): row["calls"] for row in rows}
+
+
+async def test_counts_are_there_again_after_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    first = counters(path)
+    counter = first.counter(KEY)
+    counter.used, counter.warned = 7, True
+    await first.stop()
+    again = counters(path).counter(KEY)
+    assert (again.used, again.reserved, again.warned) == (7, 0, True)
+
+
+async def test_a_change_is_written_within_a_second_and_many_changes_once(tmp_path: Path, monkeypatch: object) -> None:
+    path, clock = tmp_path / "state.json", FakeClock()
+    it = counters(path, clock)
+    writes: list[object] = []
+    whole = statefile._add
+    monkeypatch.setattr(statefile, "_add", lambda *args: (writes.append(args), whole(*args))[1])
+    for _ in range(1000):
+        it.counter(KEY).used += 1
+        it.changed()
+    assert not writes
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: path.exists() and in_file(path) == {KEY: 1000})
+    assert len(writes) == 1
+    await clock.advance(10 * INTERVAL)
+    assert len(writes) == 1
+
+
+async def test_a_process_that_is_killed_loses_its_last_second_and_counts_what_was_under_way(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock()
+    it = counters(path, clock)
+    counter = it.counter(KEY)
+    counter.used, counter.reserved = 5, 2
+    it.changed()
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: in_file(path))
+    counter.used += 1  # never written: the process is gone now
+    assert counters(path).counter(KEY).used == 7
+
+
+async def test_a_predecessor_and_its_successor_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """They overlap for as long as the predecessor drains."""
+    path = tmp_path / "state.json"
+    old = counters(path)
+    old.counter(KEY).used = 3
+    old.counter(KEY).reserved = 1
+    await old._write()
+    new = counters(path)
+    new.counter(KEY).used += 10
+    old.counter(KEY).reserved = 0
+    old.counter(KEY).used += 2
+    await old.stop()
+    await new._write()
+    assert in_file(path) == {KEY: 15}
+    assert new.counter(KEY).used == 15
+    await new.stop()
+
+
+async def test_only_the_last_two_periods_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    it = counters(path)
+    for period in ("2026-11-20", "2026-11-21", "2026-11-22", "2026-10", "2026-11"):
+        it.counter(("web", "orders", period)).used = 1
+    await it.stop()
+    assert {period for _, _, period in in_file(path)} == {"2026-11-21", "2026-11-22", "2026-10", "2026-11"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is not JSON"),
+        ('{"format": 1, "counts": [', "is not JSON"),
+        ("[]", "is none of this version"),
+        ('{"format": 2, "counts": []}', "is none of this version"),
+        ('{"format": 1, "counts": [{"client": "web"}]}', "is none of this version"),
+        (
+            '{"format": 1, "counts": [{"client": "a", "route": "b", "period": "c", "calls": "7", "warned": false}]}',
+            "is none of this version",
+        ),
+        (
+            '{"format": 1, "counts": [{"client": "a", "route": "b", "period": "c", "calls": -1, "warned": false}]}',
+            "is none of this version",
+        ),
+    ],
+    ids=["empty", "cut", "a list", "another format", "a key is missing", "text for a number", "negative"],
+)
+def test_a_file_that_cannot_be_read_stops_the_start_and_is_named_and_left_alone(
+    content: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    with pytest.raises(StateError, match=said) as refusal:
+        counters(path)
+    assert str(path) in str(refusal.value)
+    assert path.read_text() == content
+
+
+def test_a_folder_that_is_not_there_is_a_mistake_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"cannot be used: no such file or directory"):
+        counters(tmp_path / "nowhere" / "state.json")
+
+
+async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> None:
+    folder, clock, metrics = tmp_path / "state", FakeClock(), Metrics()
+    folder.mkdir()
+    path = folder / "state.json"
+    it = counters(path, clock, metrics)
+    value = metrics.registry.get_sample_value
+    folder.rename(tmp_path / "away")
+    it.counter(KEY).used = 4
+    it.changed()
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: value("gatepass_state_writes_total", {"outcome": "failed"}))
+    (tmp_path / "away").rename(folder)
+    await clock.advance(2 * INTERVAL)
+    await clock.until(lambda: in_file(path) == {KEY: 4})
+    await asyncio.sleep(0)
+    await it.stop()
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: object) -> None:
+    path = tmp_path / "state.json"
+    counters(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(statefile.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        statefile._replace(path, b"half")
+    assert path.read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"state.json", ".state.json.lock"}

@@ -1,0 +1,345 @@
+"""Clients by JWT: which tokens prove something, which never do, and what happens while keys change or are missing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from gateway.access import Clients, KeysWanted
+from gateway.access.keysets import KeySet, read_keys
+from gateway.access.tokens import JwtJudge
+from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
+from gateway.model import Client, ClientClaims, Issuer
+from gateway.observe import Metrics
+from tests.kit.clients import LEDGER, ORDERS, PASSING, config_of
+from tests.kit.clock import FakeClock
+from tests.kit.signing import AUDIENCE, ISSUER, WALL, claims, forged, jwk, jwks, key, public_pem, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLIENTS = (
+    Client("web", (), frozenset({"orders"}), jwt=(ClientClaims("corp", (("azp", "web"),)),)),
+    Client("batch", (), None, jwt=(ClientClaims("corp", (("azp", "batch"), ("team", "4711"))),)),
+    Client("twin", (), None, jwt=(ClientClaims("corp", (("azp", "batch"), ("twin", "yes"))),)),
+)
+
+
+class Stage:
+    """An issuer whose JWKS endpoint does as it is told."""
+
+    def __init__(self, *names: str, **more: Any) -> None:
+        self.clock = FakeClock(wall=WALL)
+        self.metrics = Metrics()
+        self.answer: bytes | Exception = jwks(*map(jwk, names or ("rsa-1",)))
+        self.asked = 0
+        self.hold: asyncio.Event | None = None
+        self.issuer = Issuer("corp", ISSUER, (AUDIENCE,), **{"jwks_url": "https://login.example/keys", **more})
+        self.keys = KeySet(self.issuer, clock=self.clock, metrics=self.metrics, fetch=self._fetch)
+        self.judge = JwtJudge([self.keys], CLIENTS, clock=self.clock)
+        self.clients: Clients | None = None
+
+    async def _fetch(self, issuer: Issuer) -> bytes:
+        assert issuer is self.issuer
+        self.asked += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def __aenter__(self) -> Self:
+        self.keys.start()
+        await self.clock.settle()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.keys.stop()
+
+    def who(self, text: str, route: object = ORDERS) -> str:
+        from gateway.access import MemoryCounters
+
+        if self.clients is None:
+            config = config_of(*CLIENTS)
+            self.clients = Clients(
+                config, store=MemoryCounters(), metrics=self.metrics, clock=self.clock, judge=self.judge
+            )
+        return self.clients.identify(None, text.encode(), route).name
+
+    async def who_later(self, text: str) -> str:
+        """As the handler does it: look once where a key is wanted."""
+        try:
+            return self.who(text)
+        except KeysWanted as wanted:
+            await wanted.keys.look()
+            return self.who(text)
+
+
+# ------------------------------------------------------------------------------------------------------- good and bad
+
+
+@pytest.mark.parametrize(
+    ("text", "client"),
+    [
+        (token, "web"),
+        (lambda: token("ec-1", "ES256"), "web"),
+        (lambda: token(aud=[AUDIENCE, "other"]), "web"),
+        (lambda: token(azp="batch", team=4711), "batch"),
+        (lambda: token(azp=["x", "web"]), "web"),
+        (lambda: token(exp=WALL - 29), "web"),
+        (lambda: token(nbf=WALL + 29, iat=WALL + 29), "web"),
+    ],
+    ids=["RS256", "ES256", "several audiences", "two claims", "a claim that is a list", "just expired", "just not yet"],
+)
+async def test_a_token_that_holds_proves_its_client(text: Callable[[], str], client: str) -> None:
+    async with Stage("rsa-1", "ec-1") as stage:
+        assert stage.who(text()) == client
+
+
+BAD: dict[str, Callable[[], str]] = {
+    "alg none": lambda: forged({"alg": "none", "kid": "rsa-1"}, claims()),
+    "alg None with a signature": lambda: forged({"alg": "None", "kid": "rsa-1"}, claims(), b"x"),
+    "HS256 with the RSA key": lambda: forged({"alg": "HS256", "kid": "rsa-1"}, claims(), public_pem("rsa-1")),
+    "RS256 with an HMAC": lambda: forged({"alg": "RS256", "kid": "rsa-1"}, claims(), public_pem("rsa-1")),
+    "an algorithm that is not pinned": lambda: token(algorithm="PS256"),
+    "another algorithm for the key": lambda: token("ec-1", "ES256", {"kid": "rsa-1"}),
+    "somebody else's signature": lambda: token("rsa-2", header={"kid": "rsa-1"}),
+    "nbf in the future": lambda: token(nbf=WALL + 60),
+    "iat in the future": lambda: token(iat=WALL + 60),
+    "expired": lambda: token(exp=WALL - 31),
+    "no exp": lambda: token(exp=None),
+    "exp that is text": lambda: token(exp="1900000000"),
+    "exp that is true": lambda: token(exp=True),
+    "exp without end": lambda: forged({"alg": "RS256", "kid": "rsa-1"}, claims(exp=1e300)),
+    "wrong audience": lambda: token(aud="another"),
+    "no audience": lambda: token(aud=None),
+    "wrong issuer": lambda: token(iss="https://evil.example"),
+    "issuer with a slash more": lambda: token(iss=ISSUER + "/"),
+    "no issuer": lambda: token(iss=None),
+    "issuer that is a list": lambda: forged({"alg": "RS256", "kid": "rsa-1"}, claims(iss=[ISSUER])),
+    "no client has these claims": lambda: token(azp="nobody"),
+    "a claim in another case": lambda: token(azp="WEB"),
+    "one claim of two": lambda: token(azp="batch"),
+    "two clients fit": lambda: token(azp="batch", team=4711, twin="yes"),
+    "critical extension": lambda: token(header={"crit": ["exp"]}),
+    "kid that is a number": lambda: forged({"alg": "RS256", "kid": 1}, claims()),
+    "alg that is a list": lambda: forged({"alg": ["RS256"], "kid": "rsa-1"}, claims()),
+    "own key in the header": lambda: token("rsa-2", header={"jwk": jwk("rsa-2"), "kid": "rsa-1"}),
+    "cut": lambda: token()[:-3],
+    "one character changed": lambda: token()[:60] + ("A" if token()[60] != "A" else "B") + token()[61:],
+    "dots": lambda: "..",
+    "not base64": lambda: "ä.ö.ü",
+    "deep JSON": lambda: f"{'eyJhbGciOiJSUzI1NiJ9'}.{'W1tb' * 1500}.x",
+}
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+async def test_a_token_that_does_not_hold_proves_nothing(text: Callable[[], str]) -> None:
+    """And what is said of it holds nothing of it."""
+    async with Stage("rsa-1", "ec-1") as stage:
+        made = text()
+        with pytest.raises(ClientUnknown) as refusal:
+            await stage.who_later(made)
+        assert refusal.value.detail.startswith("No client is known by what was sent")
+        assert not any(part in refusal.value.reason for part in made.split(".") if len(part) > 8)
+
+
+async def test_a_token_opens_only_its_client_s_routes_and_where_a_claim_narrows_it_only_those() -> None:
+    async with Stage(routes_claim="routes") as stage:
+        batch = {"azp": "batch", "team": "4711"}
+        assert stage.who(token(**batch, routes=["orders"]), ORDERS) == "batch"
+        assert stage.who(token(**batch, routes="x orders"), ORDERS) == "batch"
+        for routes in ("ledger", ["ledger"], "", [], None, 7, {"orders": 1}):
+            with pytest.raises(ClientForbidden):
+                stage.who(token(**batch, routes=routes), ORDERS)
+        with pytest.raises(ClientForbidden):
+            stage.who(token(routes="orders ledger"), LEDGER)
+
+
+async def test_on_a_route_that_passes_authorization_a_token_for_us_is_stopped_and_an_end_user_s_goes_on() -> None:
+    async with Stage() as stage:
+        with pytest.raises(ClientUnknown):
+            stage.who(token(), PASSING)
+        assert stage.clients is not None
+        with pytest.raises(ClientForbidden):
+            stage.clients.keep_back([f"Bearer {token()}"])
+        with pytest.raises(ClientForbidden):
+            stage.clients.keep_back([f"Bearer {token(exp=WALL - 999, aud=['x', AUDIENCE])}"])
+        stage.clients.keep_back([f"Bearer {token(aud='vendor')}", f"Bearer {token(iss='https://users.example')}"])
+
+
+# --------------------------------------------------------------------------------------------------------- remembered
+
+
+async def test_a_verified_token_is_remembered_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Stage() as stage:
+        text = token(exp=WALL + 60)
+        assert stage.who(text) == "web"
+        monkeypatch.setattr(JwtJudge, "_verify", lambda *_: pytest.fail("verified again"))
+        assert stage.who(text) == "web"
+        monkeypatch.undo()
+        await stage.clock.advance(89)
+        assert stage.who(text) == "web"
+        await stage.clock.advance(1)
+        with pytest.raises(ClientUnknown, match="known by what was sent"):
+            stage.who(text)
+
+
+async def test_a_key_that_the_issuer_takes_back_takes_its_tokens_along() -> None:
+    async with Stage("rsa-1", "ec-1") as stage:
+        text = token()
+        assert stage.who(text) == "web"
+        stage.answer = jwks(jwk("ec-1"))
+        await stage.clock.advance(stage.issuer.refresh)
+        with pytest.raises(ClientUnknown):
+            await stage.who_later(text)
+
+
+async def test_memory_for_tokens_is_bounded() -> None:
+    async with Stage("ec-1") as stage:
+        assert stage.judge._verified.maxsize == 4096
+
+
+# ----------------------------------------------------------------------------------------------------- keys that change
+
+
+async def test_a_token_under_a_new_key_is_let_in_after_one_look() -> None:
+    async with Stage() as stage:
+        stage.answer = jwks(jwk("rsa-1"), jwk("rsa-2"))
+        assert await stage.who_later(token("rsa-2")) == "web"
+        assert stage.asked == 2
+
+
+async def test_unknown_keys_cost_at_most_one_look_in_thirty_seconds_and_everybody_shares_it() -> None:
+    async with Stage() as stage:
+        stage.hold = asyncio.Event()
+        asking = [asyncio.create_task(stage.who_later(token("rsa-2"))) for _ in range(20)]
+        await stage.clock.settle()
+        stage.hold.set()
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(result, ClientUnknown) for result in results)
+        for _ in range(20):
+            with pytest.raises(ClientUnknown):
+                await stage.who_later(token("rsa-2"))
+        assert stage.asked == 2
+        await stage.clock.advance(30)
+        with pytest.raises(ClientUnknown):
+            await stage.who_later(token("rsa-2"))
+        assert stage.asked == 3
+
+
+async def test_keys_are_refreshed_in_the_background() -> None:
+    async with Stage() as stage:
+        await stage.clock.advance(3 * stage.issuer.refresh)
+        assert stage.asked == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OSError("no route"), TimeoutError(), b"<html>", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "eA"}]}'],
+    ids=["down", "slow", "HTML", "no keys", "no key", "only a shared secret"],
+)
+async def test_old_keys_go_on_while_the_endpoint_is_down_then_nobody_can_be_judged(answer: bytes | Exception) -> None:
+    """Never open; and as soon as it answers again, all is well."""
+    async with Stage(max_age=600.0) as stage:
+        stage.answer, good = answer, stage.answer
+        await stage.clock.advance(600)
+        assert stage.who(token(exp=WALL + 9999)) == "web"
+        await stage.clock.advance(1)
+        await stage.clock.settle()
+        for _ in range(3):
+            with pytest.raises(IdentityUnavailable) as refusal:
+                await stage.who_later(token(exp=WALL + 9999))
+            assert refusal.value.retry_after
+        stage.answer = good
+        await stage.clock.advance(60)
+        assert await stage.who_later(token(exp=WALL + 9999)) == "web"
+
+
+async def test_an_endpoint_that_is_down_is_asked_ever_more_rarely() -> None:
+    async with Stage() as stage:
+        stage.answer = OSError("down")
+        await stage.clock.advance(stage.issuer.refresh)
+        before = stage.asked
+        await stage.clock.advance(120)
+        assert 5 <= stage.asked - before <= 8
+
+
+async def test_without_any_keys_yet_a_token_waits_for_the_first_look() -> None:
+    stage = Stage()
+    stage.hold = asyncio.Event()
+    async with stage:
+        asking = asyncio.create_task(stage.who_later(token()))
+        await stage.clock.settle()
+        assert not asking.done()
+        stage.hold.set()
+        assert await asking == "web"
+        assert stage.asked == 1
+
+
+async def test_the_metrics_say_how_the_keys_were_had() -> None:
+    async with Stage() as stage:
+        stage.answer = OSError("down")
+        await stage.clock.advance(stage.issuer.refresh)
+        value = stage.metrics.registry.get_sample_value
+        assert value("gatepass_issuer_key_fetches_total", {"issuer": "corp", "outcome": "ok"}) == 1
+        assert value("gatepass_issuer_key_fetches_total", {"issuer": "corp", "outcome": "failed"}) == 1
+        assert value("gatepass_issuer_keys_last_success_timestamp_seconds", {"issuer": "corp"})
+
+
+async def test_keys_of_a_file_never_grow_old_and_are_never_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(jwks(jwk("rsa-1")))
+    async with Stage(jwks_url=None, jwks_file=path) as stage:
+        await stage.clock.advance(10 * 86400)
+        assert stage.who(token(exp=WALL + 11 * 86400)) == "web"
+        with pytest.raises(ClientUnknown):
+            stage.who(token("rsa-2", exp=WALL + 11 * 86400))
+        assert stage.asked == 0
+
+
+# ------------------------------------------------------------------------------------------------------ reading a JWKS
+
+
+def test_only_public_keys_for_verifying_with_a_pinned_algorithm_are_taken() -> None:
+    private = {**jwk("rsa-1"), "d": "AQAB"}
+    document = jwks(
+        jwk("rsa-1"),
+        jwk("rsa-2", use="enc"),
+        jwk("rsa-3", alg="RS512"),
+        jwk("rsa-4", key_ops=["encrypt"]),
+        jwk("ec-1", alg="ES256", use="sig", key_ops=["verify"]),
+        jwk("rsa1024"),
+        {**private, "kid": "private"},
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "shared", "alg": "HS256"},
+        {"kty": "RSA", "kid": "broken", "n": "?", "e": "AQAB"},
+        {"kty": ["RSA"]},
+    )
+    found = read_keys(document, ("RS256", "ES256"))
+    assert {kid for kid, _ in found if kid} == {"rsa-1", "ec-1"}
+
+
+async def test_a_token_without_kid_is_judged_only_where_one_key_fits() -> None:
+    async with Stage("rsa-1", "ec-1") as stage:
+        assert stage.who(token(header={"kid": None})) == "web"
+    async with Stage("rsa-1", "rsa-2") as stage:
+        with pytest.raises(ClientUnknown):
+            await stage.who_later(token(header={"kid": None}))
+
+
+def test_two_keys_under_one_kid_are_both_tried() -> None:
+    found = read_keys(jwks(jwk("rsa-1", kid="same"), jwk("rsa-2", kid="same")), ("RS256",))
+    assert len(found["same", "RS256"]) == 2
+
+
+def test_a_token_is_filed_under_its_hash_and_never_kept() -> None:
+    stage = Stage()
+    stage.keys._take(jwks(jwk("rsa-1")))
+    text = token().encode()
+    stage.judge.judge(text, hashlib.sha256(text).digest())
+    assert not any(text in bytes(each) for each in stage.judge._verified)
+    assert key("rsa-1")

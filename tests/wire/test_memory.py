@@ -1,0 +1,105 @@
+"""Memory: of large bodies and of ten thousand idle connections, measured on a gateway in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from tests.kit.gateway import one_route
+from tests.kit.process import Process, raise_file_limit, serving
+from tests.kit.wire import Peer, answering, connect, get, ok, vendor
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+
+MIB = 2**20
+BLOCK = bytes(2**18)
+SIZES = [
+    pytest.param(2**30, id="1 GiB"),
+    pytest.param(10 * 2**30, id="10 GiB", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+]
+
+
+async def _most(gateway: Process, work: asyncio.Task[None]) -> int:
+    most = gateway.rss
+    while not work.done():
+        await asyncio.sleep(0.02)
+        most = max(most, gateway.rss)
+    await work
+    return most
+
+
+async def _discard(reader: asyncio.StreamReader, size: int) -> None:
+    while size:
+        data = await reader.read(MIB)
+        assert data
+        size -= len(data)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_large_download_takes_no_memory(size: int) -> None:
+    """The gateway grows by less than 16 MiB."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(BLOCK)):
+            await peer.send(BLOCK)
+
+    async with vendor(script) as upstream, serving(one_route(upstream.port)) as gateway:
+        before = gateway.rss
+        app = await connect(gateway.address)
+        await app.send(get("/v/a"))
+        head = await app.head()
+        assert int(head.one("Content-Length")) == size
+        assert await _most(gateway, asyncio.create_task(_discard(app.reader, size))) - before < 16 * MIB
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_large_upload_takes_no_more_memory_than_its_replay(size: int) -> None:
+    """16 MiB are kept for a replay and dropped when they are exceeded."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await _discard(peer.reader, size)
+        await peer.send(ok(b"whole"))
+
+    async with vendor(script) as upstream, serving(one_route(upstream.port, max_body=None)) as gateway:
+        before = gateway.rss
+        app = await connect(gateway.address)
+        await app.send(get("/v/a", f"Content-Length: {size}", method="POST"))
+
+        async def upload() -> None:
+            for _ in range(size // len(BLOCK)):
+                await app.send(BLOCK)
+
+        assert await _most(gateway, asyncio.create_task(upload())) - before < 48 * MIB
+        assert (await app.message()).body == b"whole"
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["that never asked", "that asked once"])
+async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> None:
+    """And others are served meanwhile."""
+    count = 10_000
+    if not raise_file_limit(count + 500):
+        pytest.skip("this machine does not allow so many open files")
+    limits = {"connections": 20_000, "header_timeout": 60, "connections_per_address": 20_000}
+    async with vendor(answering(ok())) as upstream, serving({**one_route(upstream.port), "limits": limits}) as gateway:
+        first = await connect(gateway.address)
+        await first.send(get("/v/a"))
+        await first.message()
+        before = gateway.rss
+        request = get("/v/a")
+        for _ in range(count // 500):
+            apps = await asyncio.gather(*(connect(gateway.address) for _ in range(500)))
+            if used:
+                for app in apps:
+                    app.writer.write(request)
+                for app in apps:
+                    assert (await app.message()).status == 200
+        while gateway.files < count:
+            await asyncio.sleep(0.05)
+        await first.send(get("/v/a"))
+        assert (await first.message()).status == 200
+        assert (gateway.rss - before) / count < 10 * 1024

@@ -1,0 +1,247 @@
+"""Whoever is silent for too long is cut off in bounded time, while others are served."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.kit.gateway import one_route, running
+from tests.kit.wire import Peer, answering, connect, get, ok, vendor
+
+
+async def nothing(peer: Peer) -> None:
+    """A vendor that takes everything and says nothing."""
+    while await peer.reader.read(2**16):
+        pass
+
+
+def limits(port: int, route: dict[str, object] | None = None, **values: object) -> dict[str, object]:
+    return {**one_route(port, **(route or {})), "limits": values}
+
+
+SLOW_HEADS = {
+    "nothing at all": [],
+    "half a request line": [b"GET /v/a"],
+    "a head without its end": [b"GET /v/a HTTP/1.1\r\nHost: x\r\n"],
+    "drop by drop": [b"G", b"E", b"T", b" ", b"/", b"v", b"/", b"a", b" ", b"H", b"T", b"T", b"P", b"/"],
+    "field by field": [b"GET /v/a HTTP/1.1\r\n", *[b"X-%d: y\r\n" % index for index in range(20)]],
+}
+
+
+@pytest.mark.parametrize("name", SLOW_HEADS)
+async def test_a_slow_head_is_cut_off_in_bounded_time(name: str) -> None:
+    """408 where something had come, a plain close where nothing had; drops do not extend the time."""
+    async with vendor(answering(ok())) as upstream, running(limits(upstream.port, header_timeout="200ms")) as it:
+        app = await connect(it.address)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        end = asyncio.create_task(app.reader.read(-1))
+        for drop in SLOW_HEADS[name]:
+            if end.done():
+                break
+            await app.send(drop)
+            await asyncio.sleep(0.03)
+        other = await connect(it.address)
+        await other.send(get("/v/a"))
+        assert (await other.message()).status == 200
+        said = await asyncio.wait_for(end, 2)
+        assert 0.15 < loop.time() - started < 1.2
+        assert said.startswith(b"HTTP/1.1 408 ") == (name != "nothing at all")
+        assert (said == b"") == (name == "nothing at all")
+
+
+async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
+    """In silence, and not before."""
+    async with vendor(answering(ok())) as upstream, running(limits(upstream.port, keepalive_timeout="200ms")) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        await app.message()
+        await asyncio.sleep(0.1)
+        await app.send(get("/v/a"))
+        assert (await app.message()).status == 200
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert await app.reader.read(-1) == b""
+        assert 0.15 < loop.time() - started < 1
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+async def test_a_slow_body_is_408_and_the_vendor_sees_it_cut_off(framing: str) -> None:
+    """Counted as silence: what keeps coming may take its time."""
+    field = "Content-Length: 100" if framing == "sized" else "Transfer-Encoding: chunked"
+    async with vendor(nothing) as upstream, running(limits(upstream.port, body_timeout="200ms")) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a", field, method="POST"))
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            await app.send(b"x" if framing == "sized" else b"1\r\nx\r\n")
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        got = await app.message()
+        assert (got.status, b'"request_timeout"' in got.body) == (408, True)
+        assert 0.1 < loop.time() - started < 1
+        assert await app.at_end()
+        assert it.at_rest()
+
+
+async def test_an_app_that_stops_reading_is_cut_off() -> None:
+    """Its vendor connection, too; one that reads slowly is not."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % 2**26)
+        for _ in range(2**10):
+            await peer.send(b"x" * 2**16)
+
+    async with vendor(script) as upstream, running(limits(upstream.port, body_timeout="300ms")) as it:
+        stopped, slow = await connect(it.address), await connect(it.address, buffer=2**14)
+        stopped.writer.transport.pause_reading()
+        await stopped.send(get("/v/a"))
+        await slow.send(get("/v/a"))
+        await slow.head()
+        for _ in range(12):
+            assert await slow.reader.read(2**16)
+            await asyncio.sleep(0.1)
+        assert it.gateway._data is not None
+        assert it.gateway._data.connections == 1
+        assert not slow.reader.at_eof()
+        slow.reset()
+
+
+async def test_an_app_that_takes_no_answer_and_closes_nothing_is_let_go() -> None:
+    """The answer fits the buffers, so no write waits for it; the connection must end all the same."""
+    answer = ok(b"x" * 120_000)
+    async with vendor(answering(answer)) as upstream:
+        async with running(limits(upstream.port, body_timeout="200ms", keepalive_timeout="200ms")) as it:
+            app = await connect(it.address)
+            app.writer.transport.pause_reading()
+            app.writer.write(get("/v/a") * 200)
+            assert it.gateway._data is not None
+            async with asyncio.timeout(3):
+                while it.gateway._data.connections:
+                    await asyncio.sleep(0.02)
+
+
+FIRST_BYTE = {
+    "nothing": b"",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+    "an interim response": b"HTTP/1.1 103 X\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", FIRST_BYTE)
+async def test_a_vendor_that_does_not_answer_in_time_is_504(name: str) -> None:
+    """From the request's last byte to the whole head."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(FIRST_BYTE[name])
+        await peer.at_end()
+
+    async with vendor(script) as upstream:
+        async with running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            got = await app.message()
+            assert (got.status, b'"upstream_timeout"' in got.body) == (504, True)
+            assert 0.15 < loop.time() - started < 1
+            await app.send(get("/v/nowhere"))
+            assert it.at_rest()
+
+
+async def test_the_first_byte_time_does_not_run_while_the_app_still_uploads() -> None:
+    """It is the vendor's time, from the last byte of the request."""
+
+    async def script(peer: Peer) -> None:
+        await peer.send(ok((await peer.message()).body))
+
+    async with vendor(script) as upstream:
+        async with running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a", "Content-Length: 10", method="POST"))
+            for _ in range(10):
+                await app.send(b"x")
+                await asyncio.sleep(0.05)
+            assert (await app.message()).body == b"x" * 10
+
+
+async def test_a_vendor_that_takes_no_more_of_an_upload_is_504() -> None:
+    """After the idle time."""
+    done = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()
+        await done.wait()
+
+    async with vendor(script) as upstream:
+        async with running(one_route(upstream.port, max_body=None, timeouts={"idle": "200ms"})) as it:
+            app = await connect(it.address)
+            app.writer.write(get("/v/a", f"Content-Length: {2**26}", method="POST") + b"x" * 2**24)
+            assert (await app.message()).status == 504
+            assert it.at_rest()
+            done.set()
+
+
+async def test_silence_inside_an_answer_cuts_it_off() -> None:
+    """And what keeps coming may take its time."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(8):
+            await peer.send(b"x")
+            await asyncio.sleep(0.05)
+        await peer.at_end()
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, timeouts={"idle": "200ms"})) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        await app.head()
+        assert await app.reader.readexactly(8) == b"x" * 8
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await app.reader.readexactly(1)
+        assert '"code":"aborted"' in it.log
+        assert it.at_rest()
+
+
+@pytest.mark.parametrize("phase", ["before the head", "inside the body"])
+async def test_the_time_for_the_whole_exchange_is_bounded_where_the_route_says_so(phase: str) -> None:
+    """However busy both sides are."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        if phase == "inside the body":
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while True:
+                await peer.send(b"x")
+                await asyncio.sleep(0.02)
+        await peer.at_end()
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, timeouts={"total": "300ms"})) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        if phase == "before the head":
+            assert (await app.message()).status == 504
+        else:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await app.message()
+        assert 0.2 < loop.time() - started < 1
+        assert it.at_rest()
+
+
+async def test_a_vendor_that_does_not_complete_a_handshake_is_504() -> None:
+    """The connect time covers the name, TCP and TLS."""
+    async with vendor(nothing) as upstream:
+        config = one_route(upstream.port, upstream=f"https://localhost:{upstream.port}", timeouts={"connect": "200ms"})
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            got = await app.message()
+            assert (got.status, b'"upstream_timeout"' in got.body) == (504, True)
+            assert b"connection_timeout" in got.one("Proxy-Status")
+            assert it.at_rest()

@@ -1,0 +1,248 @@
+"""Upstreams over TLS: verified, or not spoken to; and an end without close_notify is no end."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import socket
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.kit.wire import Script
+
+
+@asynccontextmanager
+async def tls_vendor(script: Script, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Run a raw vendor over TLS; yield its port."""
+    peers: set[Peer] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        peers.add(peer)
+        try:
+            await script(peer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for peer in peers:
+            peer.reset()
+
+
+def context_for(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def to(port: int, ca_file: str | None = None, host: str = "localhost") -> dict[str, object]:
+    return one_route(port, upstream=f"https://{host}:{port}", **({"ca_file": ca_file} if ca_file else {}))
+
+
+async def test_a_vendor_behind_a_custom_authority_is_reached_by_name(authority: trustme.CA, ca_file: str) -> None:
+    """With SNI, with TLS 1.2 or newer, offering HTTP/1.1 only; and the connection is used again."""
+    seen: list[Message] = []
+    names: list[str | None] = []
+    context = context_for(authority.issue_cert("localhost"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.sni_callback = lambda _, name, __: names.append(name)
+    async with tls_vendor(answering(ok(b"over TLS"), seen=seen), context) as port, running(to(port, ca_file)) as it:
+        app = await connect(it.address)
+        for _ in range(3):
+            await app.send(get("/v/a"))
+            assert (await app.message()).body == b"over TLS"
+    assert names == ["localhost"]
+    assert [message.one("Authorization") for message in seen] == [f"Bearer {CANARY}".encode()] * 3
+
+
+def _wrong(kind: str, authority: trustme.CA) -> ssl.SSLContext:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    if kind == "expired":
+        return context_for(authority.issue_cert("localhost", not_after=past))
+    if kind == "another host":
+        return context_for(authority.issue_cert("other.example"))
+    if kind == "another authority":
+        return context_for(trustme.CA().issue_cert("localhost"))
+    context = context_for(authority.issue_cert("localhost"))
+    if kind == "TLS 1.1":
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("expired", "certificate has expired"),
+        ("another host", "hostname mismatch"),
+        ("another authority", "unable to get local issuer certificate"),
+        ("TLS 1.1", "handshake"),
+    ],
+)
+async def test_a_vendor_that_cannot_be_trusted_is_502_and_the_log_says_why(
+    kind: str, reason: str, authority: trustme.CA, ca_file: str
+) -> None:
+    """The token never leaves; the app is told no more than `upstream_tls`."""
+    seen: list[Message] = []
+    async with tls_vendor(answering(ok(), seen=seen), _wrong(kind, authority)) as port:
+        async with running(to(port, ca_file)) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            got = await app.message()
+            assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
+            assert b"tls_certificate_error" in got.one("Proxy-Status")
+            assert reason.lower() in it.log.lower()
+            assert it.at_rest()
+    assert seen == []
+
+
+async def test_a_self_signed_vendor_is_not_trusted_by_the_systems_authorities(authority: trustme.CA) -> None:
+    """Nothing in the configuration turns verification off."""
+    async with tls_vendor(answering(ok()), context_for(authority.issue_cert("localhost"))) as port:
+        async with running(to(port)) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.message()).status == 502
+            assert '"code":"upstream_tls"' in it.log
+
+
+async def test_a_vendor_that_speaks_no_tls_is_502(ca_file: str) -> None:
+    """And says so in the log."""
+
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(100)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with vendor(script) as upstream, running(to(upstream.port, ca_file)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        got = await app.message()
+        assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["close_notify", "no close_notify"])
+async def test_a_body_until_close_is_whole_only_with_close_notify(
+    orderly: bool, authority: trustme.CA, ca_file: str
+) -> None:
+    """Without it anybody on the path could have cut it off (RFC 9112 §9.8)."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await asyncio.sleep(0.05)
+        if not orderly:  # FIN without a word of TLS
+            with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
+                sock.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.2)
+
+    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
+        async with running(to(port, ca_file)) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            if orderly:
+                assert (await app.message()).body == b"hello"
+            else:
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await app.message()
+            assert it.at_rest()
+
+
+async def test_a_client_certificate_is_shown_to_a_vendor_that_wants_one(
+    authority: trustme.CA, ca_file: str, tmp_path: Path
+) -> None:
+    """Mutual TLS with the vendor's API."""
+    context = context_for(authority.issue_cert("localhost"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    mine = authority.issue_cert("gateway.example")
+    mine.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    mine.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    names = {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    async with tls_vendor(answering(ok(b"known")), context) as port:
+        config = to(port, ca_file)
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.message()).status == 502
+        config["routes"]["v"]["client_certificate"] = names  # type: ignore[index]
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.message()).body == b"known"
+
+
+async def test_large_bodies_pass_over_tls_both_ways(authority: trustme.CA, ca_file: str) -> None:
+    """With back-pressure through the TLS layer."""
+    size = 2**22
+
+    async def script(peer: Peer) -> None:
+        request = await peer.head()
+        left = int(request.one("Content-Length"))
+        await asyncio.sleep(0.05)
+        while left:
+            left -= len(await peer.reader.read(2**16))
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        await peer.send(b"y" * size)
+
+    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
+        async with running(to(port, ca_file)) as it:
+            app = await connect(it.address)
+            app.writer.write(get("/v/a", f"Content-Length: {size}", method="POST") + b"x" * size)
+            assert (await app.message()).body == b"y" * size
+            assert it.at_rest()
+
+
+async def test_a_websocket_passes_over_tls(authority: trustme.CA, ca_file: str) -> None:
+    """Either end's farewell ends the tunnel: over TLS there is no half."""
+    handshake = get(
+        "/v/ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"
+    )
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
+        await peer.send(b"echo " + await peer.reader.readexactly(4))
+
+    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
+        async with running(to(port, ca_file)) as it:
+            app = await connect(it.address)
+            await app.send(handshake)
+            assert (await app.head()).status == 101
+            await app.send(b"ping")
+            assert await app.reader.read(-1) == b"earlyecho ping"
+            app.close()
+            await asyncio.sleep(0.05)
+            assert it.at_rest()
+            assert "has no effect" not in it.log
