@@ -1,4 +1,4 @@
-"""The command line: one group, ten commands, and the one place where a configuration mistake becomes an exit status.
+"""The command line: one group, eleven commands, and the one place where a configuration mistake becomes an exit status.
 
 Each command lives in `gateway.commands` and imports what it needs when it runs, so that `gatepass --help` and the
 container's `gatepass health` do not pay for the rest. Exit statuses: 0 all well, 1 a check failed, 2 a mistake in the
@@ -18,6 +18,7 @@ from gateway.commands.keys import keys
 from gateway.commands.options import example
 from gateway.commands.play import demo, sandbox
 from gateway.commands.serve import health, serve
+from gateway.commands.status import status
 from gateway.errors import ConfigError, GatepassError
 
 EXIT_CONFIG = 2
@@ -55,5 +56,5 @@ def main() -> None:
     """Put a fresh vendor token on every request, so that apps never hold one."""
 
 
-for command in (demo, init, check, serve, token, keys, routes, schema, health, sandbox):
+for command in (demo, init, check, serve, status, token, keys, routes, schema, health, sandbox):
     main.add_command(command)

@@ -79,7 +79,7 @@ async def test_every_query_of_every_panel_and_alert_has_an_answer() -> None:
         await prom.until(
             'gatepass_client_budget_used / on (client, route, per) gatepass_client_budget_limit{level="hard"} > 0.9', 15
         )
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         silent, odd = [], []
         for one in asked():
             said = await prom.ask(one.query)

@@ -78,6 +78,7 @@ async def prometheus(target: str, *, every: str = "500ms") -> AsyncIterator[Prom
             async with aiohttp.ClientSession() as session:
                 it = Prometheus(f"http://127.0.0.1:{port}", session)
                 await _ready(it.url, session)
+                await it.until('up{job="gatepass"} == 1')  # five seconds: it waits that long for its first targets
                 yield it
         finally:
             process.terminate()

@@ -112,20 +112,19 @@ async def make_trouble(it: Running, sandbox: Sandbox) -> None:
         metrics.credential("uqudo").fetched("ok", "rotated", 0.2)
     await sandbox.vendors["akiba"].set(api_latency=0.3)
     await sandbox.vendors["idfy"].set(token_fault="503")
-    await sandbox.vendors["hypersign"].set(token_fault="refuse")
+    await sandbox.vendors["hypersign"].set(token_fault="invalid_client_401")
     for _ in range(4):
         sandbox.vendors["uqudo"].revoke()
-        await asyncio.sleep(0.4)
-    await asyncio.sleep(1.0)
+        await asyncio.sleep(0.3)
     sandbox.vendors["idfy"].revoke()
     await it.gateway.reload(it.gateway.config)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.6)
     metrics.config_loaded("failed")
     for _ in range(3):
         with contextlib.suppress(TokenError):
             await it.gateway.tokens.fetch_now("hypersign")
         await asyncio.sleep(0.6)
-    for _ in range(6):
+    for _ in range(3):
         for outcome in ("ok", "failed"):
             metrics.keys_fetched("corp", outcome)
             metrics.state_written(outcome)

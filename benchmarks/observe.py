@@ -1,0 +1,167 @@
+"""What being seen costs: CPU per request of metrics, log and trace, and how long a scrape of fifty routes takes.
+
+`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. Each part is called as the
+data plane calls it at the end of a request; the log goes to `/dev/null` through its real writer, whose thread counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from gateway.model import Logs, Upstream
+from gateway.observe import AccessLog, Metrics, Tracer, close_logging, configure_logging, read_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REQUESTS = 20_000
+ROUNDS = 5
+MICRO = 1e6
+LIMIT = 8.0
+"""Microseconds of CPU that a request may cost in all, tracing off."""
+PAGE_LIMIT = 20.0
+"""Milliseconds for a page of fifty routes."""
+UPSTREAM = Upstream("https", "api.example", 443)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def cost(call: Callable[[], object]) -> float:
+    """Return microseconds of CPU per call, all threads counted: the best of a few rounds."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        gc.collect()
+        started = time.process_time()
+        for _ in range(REQUESTS):
+            call()
+        best = min(best, (time.process_time() - started) / REQUESTS)
+    return best * MICRO
+
+
+def nothing() -> None:
+    """What a call itself costs."""
+
+
+def figures() -> dict[str, float]:
+    """Return microseconds of CPU per request, by part."""
+    metrics, log = Metrics(), AccessLog()
+    route = metrics.route("idfy")
+    empty = cost(nothing)
+    headers: dict[str, str] = {}
+
+    def counted() -> None:
+        route.in_flight.inc()
+        route.in_flight.dec()
+        route.request("GET", 200, "", 0.012, 0.011, 0, 512, None)
+
+    def line(status: int = 200, code: str = "", reason: str = "") -> None:
+        log.request(
+            request_id="0f8fad5bd9cb469fa16570867728950e", route="idfy", client="web", method="GET", status=status,
+            code=code, seconds=0.012, upstream_seconds=0.011, bytes_in=0, bytes_out=512, attempts=1,
+            fingerprint="3f1c0a2b", remote="10.0.0.7", reason=reason, trace_id=None,
+        )  # fmt: skip
+
+    def looked() -> None:
+        given = headers.get("traceparent")
+        if given is not None:
+            read_traceparent(given)
+
+    def traced(tracer: Tracer, parents: list[str]) -> None:
+        trace = tracer.begin(parents, time.monotonic())
+        lines = [b"GET / HTTP/1.1", b"Host: a", b"Accept: */*", b"X-A: b"]
+        trace.upward(lines)
+        trace.answered(200, 1, UPSTREAM, None)
+        trace.request(
+            method="GET", route="idfy", prefix="/idfy", client="web", status=200, code="", request_id="x" * 32
+        )
+
+    taken: list[object] = []
+
+    def take(span: object) -> None:
+        taken.clear()
+        taken.append(span)
+
+    found = {"metrics": cost(counted) - empty, "trace, off": cost(looked) - empty}
+    with open(os.devnull, "w", encoding="utf-8") as null:  # noqa: PTH123
+        configure_logging(Logs(format="json", buffer=64 * 2**20), null)
+        found["log line"] = cost(line) - empty
+        found["log line of a failure"] = cost(lambda: line(503, "token_unavailable", "connection refused")) - empty
+        configure_logging(Logs(format="json", sample=0.01), null)
+        found["log line, 1 % sampled"] = cost(line) - empty
+        close_logging()
+        found["log off"] = cost(line) - empty
+    found["trace, not recorded"] = cost(lambda: traced(Tracer(0.0, take), [])) - empty
+    found["trace, recorded (export not counted)"] = cost(lambda: traced(Tracer(1.0, take), [TRACEPARENT])) - empty
+    return found
+
+
+def crowded(routes: int = 50) -> Metrics:
+    """Return metrics of many routes with what they usually have."""
+    metrics = Metrics()
+    for number in range(routes):
+        route, credential = metrics.route(f"route-{number}"), metrics.credential(f"credential-{number}")
+        for method in ("GET", "POST", "PUT"):
+            for status, code in ((200, ""), (201, ""), (404, ""), (502, "upstream_reset"), (503, "token_unavailable")):
+                route.request(method, status, code, 0.01, 0.01, 10, 10)
+        route.connect("ok", 0.01)
+        credential.fetched("ok", "refresh_ahead", 0.1)
+        credential.expires(4000.0, 3600.0)
+    return metrics
+
+
+async def page() -> tuple[float, float, float, float]:
+    """Return milliseconds: a whole page, its longest piece, and a request's wait (p99) without and with scrapes."""
+    metrics = crowded()
+    pieces: list[float] = []
+    wholes: list[float] = []
+
+    async def scrape() -> None:
+        whole = 0.0
+        parts = metrics.exposition_in_parts()[0]
+        while True:
+            started = time.perf_counter()
+            if next(parts, None) is None:
+                break
+            pieces.append(time.perf_counter() - started)
+            whole += pieces[-1]
+            await asyncio.sleep(0)
+        wholes.append(whole)
+
+    async def waits(seconds: float) -> float:
+        late, end = [], time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            due = time.perf_counter() + 0.001
+            await asyncio.sleep(0.001)
+            late.append(time.perf_counter() - due)
+        return statistics.quantiles(late, n=100)[98]
+
+    quiet = await waits(2.0)
+    watching = asyncio.create_task(waits(2.0))
+    while not watching.done():
+        await scrape()
+        await asyncio.sleep(0.1)  # a hundred times as often as a Prometheus asks
+    busy = await watching
+    return min(wholes) * 1000, max(sorted(pieces)[: -len(pieces) // 200]) * 1000, quiet * 1000, busy * 1000
+
+
+def main() -> int:
+    """Print the figures; return 1 when one is over its limit."""
+    found = figures()
+    print("| part of a request | CPU µs |\n|---|---|")
+    for name, micro in found.items():
+        print(f"| {name} | {micro:.2f} |")
+    total = found["metrics"] + found["log line"] + found["trace, off"]
+    print(f"| **all, tracing off** (limit {LIMIT:g}) | **{total:.2f}** |")
+    whole, piece, quiet, busy = asyncio.run(page())
+    print(f"\n/metrics with 50 routes: {whole:.1f} ms in all (limit {PAGE_LIMIT:g}), longest piece {piece:.2f} ms;")
+    print(f"a waiting request's delay (p99): {quiet:.2f} ms without scrapes, {busy:.2f} ms with ten a second")
+    return int(total > LIMIT or whole > PAGE_LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

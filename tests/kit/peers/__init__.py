@@ -1,0 +1,1 @@
+"""Real servers and real clients, each in its own process or library, all speaking of the same small API."""
