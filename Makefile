@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long lint fmt bench lock wheel image clean
+.PHONY: help venv demo test test-long lint fmt bench soak lock wheel image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,7 +53,11 @@ fmt: .venv/dev.stamp  ## Let ruff format and fix
 
 bench: .venv/dev.stamp  ## Requests/s and CPU per request against a plain aiohttp proxy; memory; start-up
 	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.memory
+
+soak: .venv/dev.stamp  ## Mixed load with faults for SECONDS=600; everything must be at rest at the end
+	@$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
 
 # Compile with the oldest Python that is supported: what it needs beside the newer ones is then in the list.
 lock:  ## Renew requirements/*.txt (with the oldest supported Python)
@@ -63,13 +67,23 @@ lock:  ## Renew requirements/*.txt (with the oldest supported Python)
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/run.txt pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/build.txt requirements/build.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 
 wheel: .venv/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
 	@$(BIN)/python -m build --no-isolation
+
+# Its tools get a folder of their own: nothing that runs or tests the gateway needs them.
+release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of known weaknesses
+	@$(PYTHON) -m venv requirements/.release
+	@requirements/.release/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
+	@requirements/.release/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml \
+	    --output-reproducible --output-format JSON --output-file dist/gatepass.cdx.json
+	@requirements/.release/bin/pip-audit --disable-pip --require-hashes -r requirements/run.txt
+	@ls -l dist
 
 image:  ## Build the container image
 	$(DOCKER) build --tag $(IMAGE) .
 
 clean:  ## Remove .venv and everything that was built
-	rm -rf .venv requirements/.venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -42,12 +42,12 @@ def bare(path: str) -> str:
 
 
 class Templates:
-    """Path templates of a route: the first that fits stands for the path, identifiers left out."""
+    """Path templates of a route: the most literal one that fits stands for the path, identifiers left out."""
 
     __slots__ = ("_pattern", "_templates")
 
     def __init__(self, templates: Iterable[str]) -> None:
-        self._templates = tuple(templates)
+        self._templates = tuple(sorted(templates, key=lambda template: len(_NAMES.findall(template))))
         parts = [
             "".join("[^/]+" if _NAMES.fullmatch(piece) else re.escape(piece) for piece in _NAMES.split(template))
             for template in self._templates

@@ -104,13 +104,13 @@ OVERVIEW = Dashboard(
         )),
         Row("How fast, and who is slow?", (
             Panel("Latency by route, p50 and p99", "Whole time of a request. Compare with the vendor's part before looking at the gateway.",
-                  ((quantile(0.5, "route", "request_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "request_duration_seconds", ROUTE), "p99 {{route}}")), "s"),
+                  ((quantile(0.5, "route", "request_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "request_duration_seconds", ROUTE), "p99 {{route}}")), "s", width=6),
             Panel("The vendor's part, p50 and p99", "From the head sent to the vendor to the head of its answer. If this rises, ask the vendor.",
-                  ((quantile(0.5, "route", "upstream_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "upstream_duration_seconds", ROUTE), "p99 {{route}}")), "s"),
+                  ((quantile(0.5, "route", "upstream_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "upstream_duration_seconds", ROUTE), "p99 {{route}}")), "s", width=6),
             Panel("The gateway's part, mean", "The difference of the two means: routing, tokens, waits for a connection, and the transfer of bodies. Milliseconds with small bodies; more means waits (see the pool) or a full processor.",
-                  ((f"{mean('route', 'request_duration_seconds', ROUTE)} - {mean('route', 'upstream_duration_seconds', ROUTE)}", "{{route}}"),), "s", red_at=0.25),
+                  ((f"{mean('route', 'request_duration_seconds', ROUTE)} - {mean('route', 'upstream_duration_seconds', ROUTE)}", "{{route}}"),), "s", width=6, red_at=0.25),
             Panel("Body bytes", "In from apps and out to apps, per second. A sudden step is an app that changed what it sends.",
-                  ((f"sum({rate('request_bytes_total', ROUTE)})", "in"), (f"sum({rate('response_bytes_total', ROUTE)})", "out")), "Bps"),
+                  ((f"sum({rate('request_bytes_total', ROUTE)})", "in"), (f"sum({rate('response_bytes_total', ROUTE)})", "out")), "Bps", width=6),
         )),
         Row("The way to the vendors", (
             Panel("Connections to vendors", "In use, idle and the most there may be. In use at the most for long: the pool is full, raise pool.size or ask why the vendor is slow.",

@@ -60,7 +60,8 @@ class FileCounters(MemoryCounters):
         self._due = False
         self._writing: asyncio.Task[None] | None = None
         self._failed = False
-        self._stopped = False
+        self._stopped = True
+        """Nothing is written before the file was read, or after the last time."""
 
     def start(self) -> None:
         """Read the file, and write it back: a folder that takes no file is a mistake now, not after a day's counts."""
@@ -68,6 +69,7 @@ class FileCounters(MemoryCounters):
             self._learn(_add(self._path, {}), {})
         except OSError as error:
             raise StateError(f"the state file {self._path} cannot be used: {_words(error)}") from None
+        self._stopped = False
 
     def _learn(self, rows: Rows, made: Mapping[CounterKey, Row]) -> None:
         """Take over what others have added since; `made` is what we have just added."""

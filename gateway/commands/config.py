@@ -19,15 +19,31 @@ if TYPE_CHECKING:
     from gateway.model import Route
 
 
-@click.command(epilog=example("gatepass routes -c config.yaml"))
+@click.command(
+    epilog=example("gatepass routes -c config.yaml", "gatepass routes --client onboarding-web POST /orders/v1/scan")
+)
 @config_option
-def routes(paths: tuple[Path, ...]) -> None:
-    """List what the data port serves.
+@click.option("--client", metavar="NAME", help="Explain whether this client may send METHOD and PATH.")
+@click.argument("method", required=False)
+@click.argument("path", required=False)
+@click.pass_context
+def routes(
+    ctx: click.Context, paths: tuple[Path, ...], client: str | None, method: str | None, path: str | None
+) -> None:
+    """List what the data port serves, or explain a decision.
 
-    One row a route: its prefix, the vendor's API, what is injected, the methods and the limits.
+    One row a route: its prefix, the vendor's API, what is injected, the methods and the limits. With --client, METHOD
+    and PATH (as the app writes it, prefix included): whether that client may do it, and which rule says so; exit
+    status 1 when it may not. Nobody is called.
     """
     from gateway.config import load
 
+    if len({client is None, method is None, path is None}) != 1:
+        raise click.UsageError("--client, METHOD and PATH go together")
+    if client is not None and method is not None and path is not None:
+        from gateway.commands.explain import explain
+
+        ctx.exit(0 if explain(load(paths), client, method, path) else 1)
     shown = table("route", "prefix", "upstream", "injects", "credential", "methods", "first byte", "body")
     for route in load(paths).routes:
         shown.add_row(*route_row(route))

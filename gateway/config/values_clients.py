@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RULE = re.compile(r"(?:(?:\*|[A-Z][A-Z-]*(?:,[A-Z][A-Z-]*)*) +)?(?P<pattern>/\S*)")
-TEMPLATE = re.compile(r"(?:/(?:\{[A-Za-z][A-Za-z0-9_]*\}|[A-Za-z0-9._~:@!$&'()*+,;=%-]+))+/?")
+TEMPLATE = re.compile(r"(?:/(?:\{[A-Za-z][A-Za-z0-9_]*\}|[A-Za-z0-9._~:@!$&'()+,;=%-]+))+/?")
 CERTIFICATE_KINDS = ("subject:", "dns:", "uri:", "email:")
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones: a secret shared with an issuer would let its other audiences sign for us (RFC 8725 §3.1)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.observe.bound import METHODS
 from gateway.observe.logs import ACCESS, current_sink, get_logger, render_json
-from gateway.observe.redaction import SHORT, redact_text, shown_id
+from gateway.observe.redaction import SHORT, redact_often, redact_text, shown_id
 
 if TYPE_CHECKING:
     from gateway.observe.logs import Sink
@@ -80,7 +80,7 @@ class AccessLog:
             "path": path,
             "status": status,
             "code": code or None,
-            "reason": redact_text(reason) if reason else None,
+            "reason": redact_often(reason) if reason else None,
             "duration_ms": int(seconds * 1e6) / 1e3,
             "upstream_ms": None if upstream_seconds is None else int(upstream_seconds * 1e6) / 1e3,
             "bytes_in": bytes_in,

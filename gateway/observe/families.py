@@ -183,7 +183,7 @@ FETCH_DURATION = Family(
 EXPIRY = Family(
     "token_expiry_timestamp_seconds",
     "gauge",
-    "Wall-clock instant at which the token in hand ends, or the last one did; +Inf for a static key, absent before one.",
+    "Wall-clock instant at which the token in hand ends, or the last one did; +Inf: a static key; absent before one.",
     ("credential",),
 )
 ISSUED = Family(

@@ -17,8 +17,10 @@ SHORTEST = 6
 """Secrets of fewer characters are not hunted for."""
 CUT = 12
 """A form that is cut short counts from this many characters on."""
-REMEMBERED = 512
-"""Secrets held at most; the one registered longest ago goes first."""
+REMEMBERED = 128
+"""Passing secrets (tokens) held at most; the one registered longest ago goes first. Each costs some 15 KiB."""
+KEPT = 2048
+"""Lasting secrets (of the configuration) held at most; those of the longest ago reading go first."""
 
 
 class Needles:
@@ -27,33 +29,40 @@ class Needles:
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
         self._secrets: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._kept: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._by_head: dict[str, set[str]] = {}
+        self.version = 0
+        """Changes with every secret that is added."""
 
     def __contains__(self, text: object) -> bool:
-        return text in self._secrets
+        return text in self._secrets or text in self._kept
 
     def __len__(self) -> int:
-        return len(self._secrets)
+        return len(self._secrets) + len(self._kept)
 
-    def add(self, secret: str) -> None:
-        """Add a secret, or make it the youngest again."""
+    def add(self, secret: str, *, kept: bool = False) -> None:
+        """Add a secret, or make it the youngest again; a `kept` one does not go however many others come."""
         if len(secret) < SHORTEST:
             return
-        if secret in self._secrets:
-            self._secrets.move_to_end(secret)
+        home, room = (self._kept, KEPT) if kept else (self._secrets, self._remembered)
+        if secret in home:
+            home.move_to_end(secret)
             return
-        self._secrets[secret] = found = forms(secret)
+        if secret in self._kept:
+            return
+        self.version += 1
+        home[secret] = found = forms(secret)
         for form in found:
             self._by_head.setdefault(form[:SHORTEST], set()).add(form)
-        if len(self._secrets) > self._remembered:
-            self._rebuild_without_the_oldest()
+        if len(home) > room:
+            self._rebuild_without_the_oldest(home, room)
 
-    def _rebuild_without_the_oldest(self) -> None:
+    def _rebuild_without_the_oldest(self, home: OrderedDict[str, frozenset[str]], room: int) -> None:
         """Two secrets may share a form, so the index is made anew; once for every sixteenth of the room."""
-        for _ in range(max(1, self._remembered // 16)):
-            self._secrets.popitem(last=False)
+        for _ in range(max(1, room // 16)):
+            home.popitem(last=False)
         self._by_head = {}
-        for found in self._secrets.values():
+        for found in (*self._kept.values(), *self._secrets.values()):
             for form in found:
                 self._by_head.setdefault(form[:SHORTEST], set()).add(form)
 

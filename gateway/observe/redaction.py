@@ -28,7 +28,11 @@ SHORT = 40
 LONGEST = 64 * 1024
 """Characters of one text that are printed; a bound on the work, too."""
 
+OFTEN = 256
+"""Texts that `redact_often` remembers."""
+
 _live = Needles()
+_often: dict[tuple[int, str], str] = {}
 
 _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (
@@ -78,16 +82,19 @@ _SECRET_ENDINGS = ("_secret", "_password", "_api_key", "_secret_key", "_access_t
 def register(secret: Secret) -> None:
     """Remember a secret, so that it is taken out of everything printed from now on, whatever its encoding.
 
-    The most recent few hundred are remembered: register a token when it arrives, configured secrets at every load.
+    For tokens, when they arrive: the most recent ones are remembered. Configured secrets: `register_all`.
     Secrets of fewer than `needles.SHORTEST` characters are not hunted for; they would blank half of every line.
     """
     _live.add(secret.reveal())
 
 
 def register_all(value: object) -> None:
-    """Register every `Secret` in a tree of dataclasses, mappings and sequences, such as a whole `model.Config`."""
+    """Remember every `Secret` in a tree of dataclasses, mappings and sequences, such as a whole `model.Config`.
+
+    For as long as the process runs: tokens that come and go do not push them out.
+    """
     if isinstance(value, Secret):
-        register(value)
+        _live.add(value.reveal(), kept=True)
     elif isinstance(value, Mapping):
         for item in value.values():
             register_all(item)
@@ -107,6 +114,20 @@ def is_live(text: str) -> bool:
 def shown_id(request_id: str) -> str:
     """Return an app's request id as it may be printed; cheap for the usual one."""
     return request_id if len(request_id) <= SHORT and not is_live(request_id) else redact_text(request_id)
+
+
+def redact_often(text: str) -> str:
+    """As `redact_text`, for the few texts that come again and again, such as the reasons of failures under a flood.
+
+    What was found out is forgotten whenever a secret is registered.
+    """
+    key = (_live.version, text)
+    known = _often.get(key)
+    if known is None:
+        if len(_often) >= OFTEN:
+            _often.clear()
+        known = _often[key] = redact_text(text)
+    return known
 
 
 def redact_text(text: str) -> str:

@@ -114,7 +114,8 @@ class Handler:
             if x.upload is not None:
                 x.upload.close()
             if x.admission is not None:
-                x.admission.release(x.vendor_status, left=x.code == "client_gone" and x.attempts > 0)
+                gone = x.code == "client_gone" and x.attempts > 0
+                x.admission.release(x.vendor_status, left=gone and x.upload is not None and x.upload.sent)
             self._record(x)
         return x.keep_alive
 

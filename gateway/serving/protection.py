@@ -31,9 +31,10 @@ def protect_memory() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+        done: int = ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     except (OSError, AttributeError):
         return False
+    return done == 0
 
 
 def too_open(paths: Iterable[Path]) -> list[tuple[str, str]]:

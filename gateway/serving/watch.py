@@ -16,7 +16,7 @@ from gateway.observe import get_logger
 from gateway.serving.protection import too_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from gateway.app import Gateway

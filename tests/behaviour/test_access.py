@@ -228,6 +228,27 @@ async def test_an_app_that_hangs_up_frees_its_place_and_has_used_its_budget() ->
     assert spent.one("RateLimit-Policy").startswith(b'"budget-month";q=2;w=')
 
 
+async def test_an_app_that_hangs_up_in_the_middle_of_its_upload_has_used_nothing() -> None:
+    """What the vendor never got whole it charges nobody for."""
+    begun = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with (
+        vendor(script) as upstream,
+        running(config(upstream.port, client(budgets=[{"route": "v", "per": "day", "hard": 1}]))) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(post("/v/a", b"x" * 100, KEY)[:-50])
+        await begun.wait()
+        app.reset()
+        await eventually(it.at_rest)
+        assert it.metric("gatepass_client_budget_used", client="web", route="v", per="day") == 0
+
+
 async def test_a_budget_counts_what_vendors_bill_warns_once_and_then_refuses_until_the_period_ends() -> None:
     answers = [b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", ok(), b"HTTP/1.1 303 See\r\nContent-Length: 0\r\n\r\n"]
     budgets = [{"route": "v", "per": "day", "soft": 1, "hard": 3}]
@@ -294,6 +315,25 @@ async def test_a_greedy_client_leaves_connections_and_its_turn_to_the_others() -
         for _ in range(3):
             assert (await ask(it, f"X-Gatepass-Key: {BATCH}")).status == 200
         assert len(upstream.open) <= 4
+
+
+async def test_a_slow_vendor_takes_nothing_from_the_others() -> None:
+    """Neither connections nor places in flight, though one client fills everything that the slow one has."""
+    route = {"pool": {"size": 2, "wait": "5s", "queue": 4}}
+    async with vendor(hanging) as slow, vendor(answering(ok())) as quick:
+        whole = config(slow.port, client(limits=[{"in_flight": 5}]), route=route)
+        whole["routes"]["q"] = {"credential": "key", "upstream": f"http://127.0.0.1:{quick.port}"}
+        async with running(whole) as it:
+            for _ in range(8):
+                app = await connect(it.address)
+                await app.send(get("/v/a", KEY))
+            await eventually(
+                lambda: it.metric("gatepass_client_limited_total", client="web", route="v", limit="in_flight")
+            )
+            began = time.monotonic()
+            for _ in range(20):
+                assert (await ask(it, KEY, path="/q/a")).status == 200
+            assert time.monotonic() - began < 2
 
 
 async def test_beyond_the_queue_a_request_is_refused_at_once() -> None:

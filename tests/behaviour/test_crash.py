@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.gateway import CANARY, one_route, running
-from tests.kit.served import Apps, Served
+from tests.kit.served import Apps, Served, until
 from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ async def test_kill_9_under_load_with_a_supervisor_serves_again_within_two_secon
                     killed = time.monotonic()
                     await asyncio.sleep(0.1)
                     before = apps.good
-                    while apps.good <= before:
-                        await asyncio.sleep(0.01)
+                    await until(lambda before=before: apps.good > before, 30)
                     outages.append(time.monotonic() - killed)
             over.set()
             gateway.signal(signal.SIGKILL)

@@ -185,23 +185,27 @@ async def test_a_swapped_secret_is_seen_within_a_second(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
-    async with vendor(answering(ok())) as it_vendor:
-        async with Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY}) as gateway:
-            text = gateway.path.read_text() + "replay_budget: 2MiB\n"
-            with gateway.path.open("w") as file:
-                for start in range(0, len(text), 40):
-                    file.write(text[start : start + 40])
-                    file.flush()
-                    os.fsync(file.fileno())
-                    await asyncio.sleep(0.1)
-            await gateway.seen("reloaded")
-            assert gateway.events("reload_refused") == []
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY}) as gateway,
+    ):
+        text = gateway.path.read_text() + "replay_budget: 2MiB\n"
+        with gateway.path.open("w") as file:
+            for start in range(0, len(text), 40):
+                file.write(text[start : start + 40])
+                file.flush()
+                os.fsync(file.fileno())
+                await asyncio.sleep(0.1)
+        await gateway.seen("reloaded")
+        assert gateway.events("reload_refused") == []
 
 
 async def test_a_reload_that_changes_nothing_is_none(tmp_path: Path) -> None:
-    async with vendor(answering(ok())) as it_vendor:
-        async with Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY}) as gateway:
-            os.utime(gateway.path, (time.time() + 5, time.time() + 5))
-            await asyncio.sleep(1.0)
-            assert gateway.events("reloaded") == []
-            assert json.loads((await gateway.ask("/readyz"))[1])["state"] == "ready"
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY}) as gateway,
+    ):
+        os.utime(gateway.path, (time.time() + 5, time.time() + 5))
+        await asyncio.sleep(1.0)
+        assert gateway.events("reloaded") == []
+        assert json.loads((await gateway.ask("/readyz"))[1])["state"] == "ready"

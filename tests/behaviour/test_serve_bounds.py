@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.kit.gateway import one_route, running
+from tests.kit.served import until
 from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ async def test_a_connection_too_many_is_told_so_and_room_is_made_when_one_goes()
         assert it.metric("gatepass_unrouted_requests_total", code="too_many_connections") == 1
         first.close()
         third.close()
-        while it.metric("gatepass_client_connections") > 1:
-            await asyncio.sleep(0.01)
+        await until(lambda: it.metric("gatepass_client_connections") <= 1)
         await served(it)
         second.close()
 
@@ -55,14 +55,12 @@ async def test_one_address_cannot_take_every_connection() -> None:
         assert code(await third.message()) == (503, "too_many_connections")
         data = it.gateway._data
         assert data is not None
-        while data._by_address["127.0.0.1"] > 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: data._by_address["127.0.0.1"] <= 2)
         transport, _ = await asyncio.get_running_loop().create_connection(
             asyncio.Protocol, *it.address, local_addr=("127.0.0.2", 0)
         )
         transport.write(get("/v/x"))
-        while it.metric("gatepass_requests_total", route="v", method="GET", status="200", code="") < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: it.metric("gatepass_requests_total", route="v", method="GET", status="200", code="") == 3)
         transport.abort()
 
 
@@ -73,8 +71,7 @@ async def test_a_flood_of_connections_over_the_bound_leaves_nothing_behind() -> 
             peers = await asyncio.gather(*(connect(it.address) for _ in range(60)))
             for peer in peers:
                 peer.reset()
-        while it.metric("gatepass_client_connections") > 1:
-            await asyncio.sleep(0.01)
+        await until(lambda: it.metric("gatepass_client_connections") <= 1)
         data = it.gateway._data
         assert data is not None
         assert dict(data._by_address) == {"127.0.0.1": 1}
@@ -95,8 +92,7 @@ async def test_a_request_too_many_in_flight_is_told_so() -> None:
         busy = [await connect(it.address) for _ in range(2)]
         for app in busy:
             await app.send(get("/v/x"))
-        while it.metric("gatepass_requests_in_flight", route="v") < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: it.metric("gatepass_requests_in_flight", route="v") == 2)
         third = await connect(it.address)
         await third.send(get("/v/x"))
         answer = await third.message()

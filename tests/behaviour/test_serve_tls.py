@@ -55,14 +55,16 @@ def loaded(folder: Path, config: dict[str, Any]) -> Config:
 
 async def test_apps_are_served_over_tls_1_3_with_http_1_1(tmp_path: Path) -> None:
     ca = trustme.CA()
-    async with vendor(answering(ok())) as it_vendor:
-        async with running({**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}) as it:
-            context = trusting(ca)
-            context.set_alpn_protocols(["h2", "http/1.1"])
-            app = await ask(it.address, context)
-            agreed = app.writer.get_extra_info("ssl_object")
-            assert (agreed.version(), agreed.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
-            app.close()
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        running({**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}) as it,
+    ):
+        context = trusting(ca)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        app = await ask(it.address, context)
+        agreed = app.writer.get_extra_info("ssl_object")
+        assert (agreed.version(), agreed.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
+        app.close()
 
 
 @pytest.mark.parametrize(
@@ -83,27 +85,31 @@ async def test_only_modern_tls_is_agreed_on(
     version: ssl.TLSVersion, ciphers: str, agreed: bool, tmp_path: Path
 ) -> None:
     ca = trustme.CA()
-    async with vendor(answering(ok())) as it_vendor:
-        async with running({**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}) as it:
-            context = trusting(ca)
-            context.minimum_version = context.maximum_version = version
-            context.set_ciphers(ciphers)
-            if agreed:
-                (await ask(it.address, context)).close()
-            else:
-                with pytest.raises((ssl.SSLError, ConnectionError)):
-                    await ask(it.address, context)
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        running({**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}) as it,
+    ):
+        context = trusting(ca)
+        context.minimum_version = context.maximum_version = version
+        context.set_ciphers(ciphers)
+        if agreed:
+            (await ask(it.address, context)).close()
+        else:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await ask(it.address, context)
 
 
 async def test_plain_http_on_the_tls_port_gets_no_answer(tmp_path: Path) -> None:
-    async with vendor(answering(ok())) as it_vendor:
-        async with running({**one_route(it_vendor.port), "tls": issue(tmp_path, trustme.CA())}) as it:
-            app = Peer(*await asyncio.open_connection(*it.address))
-            await app.send(get("/v/x"))
-            data = await app.reader.read(1000)
-            assert not data.startswith(b"HTTP")
-            app.close()
-            assert it_vendor.connections == 0
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        running({**one_route(it_vendor.port), "tls": issue(tmp_path, trustme.CA())}) as it,
+    ):
+        app = Peer(*await asyncio.open_connection(*it.address))
+        await app.send(get("/v/x"))
+        data = await app.reader.read(1000)
+        assert not data.startswith(b"HTTP")
+        app.close()
+        assert it_vendor.connections == 0
 
 
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_go_on(tmp_path: Path) -> None:
@@ -126,16 +132,15 @@ async def test_with_client_ca_only_apps_with_a_certificate_of_it_are_served(tmp_
     ca, stranger = trustme.CA(), trustme.CA()
     (tmp_path / "clients.pem").write_bytes(ca.cert_pem.bytes())
     tls = {**issue(tmp_path, ca), "client_ca": str(tmp_path / "clients.pem")}
-    async with vendor(answering(ok())) as it_vendor:
-        async with running({**one_route(it_vendor.port), "tls": tls}) as it:
-            known = trusting(ca)
-            ca.issue_cert("web.internal").configure_cert(known)
-            (await ask(it.address, known)).close()
-            other = trusting(ca)
-            stranger.issue_cert("web.internal").configure_cert(other)
-            for context in (trusting(ca), other):
-                with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-                    await ask(it.address, context)
+    async with vendor(answering(ok())) as it_vendor, running({**one_route(it_vendor.port), "tls": tls}) as it:
+        known = trusting(ca)
+        ca.issue_cert("web.internal").configure_cert(known)
+        (await ask(it.address, known)).close()
+        other = trusting(ca)
+        stranger.issue_cert("web.internal").configure_cert(other)
+        for context in (trusting(ca), other):
+            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+                await ask(it.address, context)
 
 
 async def test_a_handshake_that_stalls_is_ended(tmp_path: Path) -> None:

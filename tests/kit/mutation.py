@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.rest import until
 from tests.kit.wire import Peer, connect, get, ok, post, vendor
 
 if TYPE_CHECKING:
@@ -86,11 +87,11 @@ def mutated(random: Random, data: bytes) -> bytes:
             out[at] = random.randrange(256)
         elif kind == 1:
             del out[at:end]
-        elif kind == 2:  # noqa: PLR2004 - six kinds
+        elif kind == 2:
             out[at:at] = out[at:end]
-        elif kind == 3:  # noqa: PLR2004
+        elif kind == 3:
             out[at:at] = random.choice(_PIECES)
-        elif kind == 4:  # noqa: PLR2004
+        elif kind == 4:
             piece = bytes(out[at:end])
             del out[at:end]
             to = random.randrange(len(out) + 1)
@@ -221,18 +222,18 @@ async def _alive(it: Running) -> None:
     assert (await app.message()).body == b"/id-alive"
     app.close()
     assert it.gateway._data is not None
-    async with asyncio.timeout(5):
-        while it.gateway._data.connections or not it.at_rest():
-            await asyncio.sleep(0.02)
+    data = it.gateway._data
+    await until(lambda: not data.connections and it.at_rest())
     assert '"code":"internal"' not in it.log
     assert "exchange_crashed" not in it.log
 
 
 async def main() -> None:
     """Go on with other seeds until stopped or until something is found; say which seed it was."""
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else Random().getrandbits(32)  # noqa: S311 - not a secret
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else Random().getrandbits(32)
     while True:
-        print(f"seed {seed}", flush=True)
+        sys.stdout.write(f"seed {seed}\n")
+        sys.stdout.flush()
         await send_mutated_requests(seed, 2000)
         await send_mutated_answers(seed, 1000)
         seed += 1

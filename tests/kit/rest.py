@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.kit.gateway import Running
 
 _FILES = Path("/proc/self/fd")
+
+
+async def until(holds: Callable[[], object], *, within: float = 5.0) -> None:
+    """Wait until `holds()` is true: for what shows only from outside, without an event of its own."""
+    async with asyncio.timeout(within):
+        while not holds():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.005)
 
 
 class Rest:

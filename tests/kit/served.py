@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -24,7 +22,9 @@ from tests.kit.configuration import ROOT
 from tests.kit.wire import connect, get
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 READY_WITHIN = 30.0
 
@@ -34,6 +34,12 @@ def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
+
+
+def accepts(port: int) -> bool:
+    """Whether anybody takes a connection on this port. (uvloop leaves the socket of a refused one to the collector.)"""
+    with socket.socket() as trying:
+        return trying.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> float:

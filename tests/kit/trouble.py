@@ -76,7 +76,7 @@ def _apps(it: Running) -> list[Any]:
         ("back-office", "uqudo"),
     ]
     found = [_app(it, f"/{route}/sandbox/status/200", KEYS[name], pause=0.1) for name, route in callers]
-    found += [_app(it, "/akiba/sandbox/status/200", KEYS["back-office"], pause=0.0) for _ in range(4)]
+    found += [_app(it, "/akiba/sandbox/status/200", KEYS["back-office"], pause=0.02) for _ in range(4)]
     found.append(_app(it, "/ledger/balance", KEYS["billing"], pause=0.4))
     found.append(_app(it, "/nowhere", KEYS["billing"], pause=0.5))
     found.append(_app(it, "/idfy/sandbox/status/200", "gp_CANARY-unknown", pause=0.5))

@@ -94,7 +94,7 @@ TEMPLATES = Templates(["/api/v1/info/{sessionId}", "/api/v1/{kind}/items/{id}", 
     [
         ("/api/v1/info/3f1c-secret", "/api/v1/info/{sessionId}"),
         ("/api/v1/info/3f1c-secret/", "/api/v1/info/{sessionId}"),
-        ("/api/v1/info/self", "/api/v1/info/{sessionId}"),
+        ("/api/v1/info/self", "/api/v1/info/self"),
         ("/api/v1/person/items/4711", "/api/v1/{kind}/items/{id}"),
         ("/files/a.b", "/files/a.b"),
         ("/files/axb", None),
@@ -104,7 +104,7 @@ TEMPLATES = Templates(["/api/v1/info/{sessionId}", "/api/v1/{kind}/items/{id}", 
         ("", None),
     ],
 )
-def test_a_path_is_known_by_the_first_template_that_fits_or_not_at_all(path: str, template: str | None) -> None:
+def test_a_path_is_known_by_the_most_literal_template_that_fits_or_not_at_all(path: str, template: str | None) -> None:
     assert TEMPLATES.match(path) == template
 
 

@@ -132,6 +132,17 @@ def test_a_folder_that_is_not_there_is_a_mistake_at_once(tmp_path: Path) -> None
         counters(tmp_path / "nowhere" / "state.json")
 
 
+async def test_a_start_that_failed_is_followed_by_no_writing(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("{")
+    it = FileCounters(path, clock=FakeClock(), metrics=Metrics())
+    with pytest.raises(StateError):
+        it.start()
+    it.changed()
+    await it.stop()
+    assert path.read_text() == "{"
+
+
 async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> None:
     folder, clock, metrics = tmp_path / "state", FakeClock(), Metrics()
     folder.mkdir()

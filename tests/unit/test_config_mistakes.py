@@ -279,8 +279,8 @@ TABLE = {
     "client without a key": (
         static("clients: [{name: a}]"),
         (
-            "config.yaml:3: clients[0]: needs exactly one of key_sha256 and keys_sha256 (`gatepass keys new "
-            "NAME` prints a hash)"
+            "config.yaml:3: clients[0]: needs one of key_sha256, keys_sha256, keys, jwt, certificates (`gatepass keys "
+            "new NAME` prints a hash)"
         ),
     ),
     "key that is no hash": (

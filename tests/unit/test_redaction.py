@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.model import Basic, Secret
 from gateway.observe import redact, redact_text, register, register_all
 from gateway.observe.needles import Needles
-from gateway.observe.redaction import LONGEST, MASK
+from gateway.observe.redaction import LONGEST, MASK, redact_often
 
 SECRET = "CANARY+/%& =:~\"'\\ü-7f3a9c51"
 register(Secret(SECRET))
@@ -190,6 +190,15 @@ def test_a_short_secret_does_not_blank_every_line() -> None:
     assert redact_text("a banana") == "a banana"
 
 
+def test_what_the_configuration_holds_is_remembered_however_many_tokens_come() -> None:
+    needles = Needles(remembered=16)
+    needles.add("CANARY-configured", kept=True)
+    for number in range(100):
+        needles.add(f"CANARY-token-{number}-{number}")
+    assert "CANARY-configured" not in needles.mask("with CANARY-configured inside", "*")
+    assert len(needles) <= 17
+
+
 def test_only_the_youngest_secrets_are_remembered() -> None:
     needles = Needles(remembered=16)
     for number in range(100):
@@ -215,3 +224,10 @@ def test_the_result_is_always_utf_8(text: str, data: bytes) -> None:
 def test_a_long_hostile_text_costs_little() -> None:
     for text in ("secret" * 20_000, "a" * 200_000, "authorization " + " " * 200_000, "eyJ" * 60_000, "?" * 100_000):
         assert len(redact_text(text)) <= 2 * LONGEST
+
+
+def test_what_was_found_harmless_is_looked_at_again_when_a_secret_comes() -> None:
+    text = "the endpoint said CANARY-late-secret-91ab"
+    assert redact_often(text) == redact_often(text) == text
+    register(Secret("CANARY-late-secret-91ab"))
+    assert redact_often(text) == "the endpoint said <redacted>"

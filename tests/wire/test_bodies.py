@@ -227,19 +227,21 @@ async def test_a_body_over_the_routes_limit_is_413_and_the_vendor_never_sees_it_
     """Before a byte was sent where the length is known; else the upload is cut off."""
     seen: list[Message] = []
     raw, more = LIMITED[name]
-    async with vendor(answering(ok(), seen=seen)) as upstream:
-        async with running(one_route(upstream.port, max_body=100)) as it:
-            app = await connect(it.address)
-            await app.send(raw)
-            for _ in range(more):
-                await asyncio.sleep(0.02)
-                await app.send(b"32\r\n" + b"x" * 50 + b"\r\n")
-            got = await app.message()
-            assert (got.status, b'"body_too_large"' in got.body) == (413, True)
-            assert got.one("Connection") == b"close"
-            assert await app.at_end()
-            await app.send(b"x") if not app.writer.is_closing() else None
-            assert it.at_rest()
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        running(one_route(upstream.port, max_body=100)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(raw)
+        for _ in range(more):
+            await asyncio.sleep(0.02)
+            await app.send(b"32\r\n" + b"x" * 50 + b"\r\n")
+        got = await app.message()
+        assert (got.status, b'"body_too_large"' in got.body) == (413, True)
+        assert got.one("Connection") == b"close"
+        assert await app.at_end()
+        await app.send(b"x") if not app.writer.is_closing() else None
+        assert it.at_rest()
     assert seen == []
 
 
@@ -331,12 +333,14 @@ async def test_a_framed_answer_that_breaks_off_never_looks_complete(sent: str, h
 async def test_the_largest_body_that_is_kept_for_replay_does_not_outgrow_the_budget() -> None:
     """Beyond it an exchange is simply not replayable; everything still passes."""
     seen: list[Message] = []
-    async with vendor(answering(ok(), seen=seen)) as upstream:
-        async with running({**one_route(upstream.port), "replay_budget": "1KiB"}) as it:
-            apps = [await connect(it.address) for _ in range(4)]
-            for app in apps:
-                await app.send(post("/v/a", b"x" * 700))
-            assert [(await app.message()).status for app in apps] == [200] * 4
-            assert it.gateway._handler is not None
-            assert it.gateway._handler._budget._left == 1024
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        running({**one_route(upstream.port), "replay_budget": "1KiB"}) as it,
+    ):
+        apps = [await connect(it.address) for _ in range(4)]
+        for app in apps:
+            await app.send(post("/v/a", b"x" * 700))
+        assert [(await app.message()).status for app in apps] == [200] * 4
+        assert it.gateway._handler is not None
+        assert it.gateway._handler._budget._left == 1024
     assert [len(message.body) for message in seen] == [700] * 4

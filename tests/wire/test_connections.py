@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.kit.gateway import one_route, running
-from tests.kit.rest import Rest
+from tests.kit.rest import Rest, until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 
@@ -273,9 +273,7 @@ async def test_an_app_that_goes_away_in_any_phase(phase: str, how: str) -> None:
         await asyncio.sleep(0.02)
         app.reset() if how == "RST" else app.close()
         if phase != "inside the head":
-            async with asyncio.timeout(0.1):
-                while not gone.is_set() and upstream.open:
-                    await asyncio.sleep(0.005)
+            await until(lambda: gone.is_set() or not upstream.open, within=0.1)
         assert await rest.comes(), rest.left_over
         assert upstream.connections == (phase != "inside the head")
 
@@ -286,8 +284,7 @@ async def test_an_app_that_goes_away_while_its_upload_is_held_back_is_noticed() 
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.writer.transport.pause_reading()
-        while not peer.writer.is_closing() and upstream.open:
-            await asyncio.sleep(0.01)
+        await until(lambda: peer.writer.is_closing() or not upstream.open)
 
     config = {**one_route(0, max_body=None), "limits": {"header_timeout": 0.4}}
     async with vendor(script) as upstream:
@@ -299,9 +296,7 @@ async def test_an_app_that_goes_away_while_its_upload_is_held_back_is_noticed() 
             await asyncio.sleep(0.3)
             assert not it.at_rest()
             app.reset()
-            async with asyncio.timeout(1):
-                while not it.at_rest():
-                    await asyncio.sleep(0.01)
+            await until(it.at_rest, within=1)
             for peer in tuple(upstream.open):
                 peer.reset()
 

@@ -90,11 +90,13 @@ async def test_a_stripped_field_passes_where_the_route_says_so(name: str) -> Non
 async def test_strip_headers_names_what_else_does_not_go_up() -> None:
     """In any case, and with underscores for hyphens."""
     seen: list[Message] = []
-    async with vendor(answering(ok(), seen=seen)) as upstream:
-        async with running(one_route(upstream.port, strip_headers=["X-Internal-User"])) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a", "X-Internal-User: 7", "x-internal-user: 8", "X_Internal_User: 9", "X-Other: 1"))
-            await app.message()
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        running(one_route(upstream.port, strip_headers=["X-Internal-User"])) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a", "X-Internal-User: 7", "x-internal-user: 8", "X_Internal_User: 9", "X-Other: 1"))
+        await app.message()
     assert [name for name, _ in seen[0].headers if b"nternal" in name] == []
     assert seen[0].one("X-Other") == b"1"
 
@@ -102,11 +104,13 @@ async def test_strip_headers_names_what_else_does_not_go_up() -> None:
 async def test_a_fixed_origin_replaces_the_apps() -> None:
     """For vendors that check it."""
     seen: list[Message] = []
-    async with vendor(answering(ok(), seen=seen)) as upstream:
-        async with running(one_route(upstream.port, origin="https://us.example")) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a", "Origin: https://app.example", "origin: null"))
-            await app.message()
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        running(one_route(upstream.port, origin="https://us.example")) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a", "Origin: https://app.example", "origin: null"))
+        await app.message()
     assert seen[0].all("Origin") == [b"https://us.example"]
 
 
@@ -123,11 +127,13 @@ async def test_the_vendor_is_told_who_called_only_where_the_route_says_so(
 ) -> None:
     """With the address that we saw, never with what the app claims."""
     seen: list[Message] = []
-    async with vendor(answering(ok(), seen=seen)) as upstream:
-        async with running(one_route(upstream.port, forwarded=kind)) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a", "X-Forwarded-For: 6.6.6.6", "Forwarded: for=6.6.6.6"))
-            await app.message()
+    async with (
+        vendor(answering(ok(), seen=seen)) as upstream,
+        running(one_route(upstream.port, forwarded=kind)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a", "X-Forwarded-For: 6.6.6.6", "Forwarded: for=6.6.6.6"))
+        await app.message()
     assert seen[0].all(field) == ([value] if value else [])
     assert not [value for _, value in seen[0].headers if b"6.6.6.6" in value]
 

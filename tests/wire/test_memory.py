@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit.gateway import one_route
 from tests.kit.process import Process, raise_file_limit, serving
+from tests.kit.rest import until
 from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
@@ -78,7 +79,10 @@ async def test_a_large_upload_takes_no_more_memory_than_its_replay(size: int) ->
         assert (await app.message()).body == b"whole"
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["that never asked", "that asked once"])
+@pytest.mark.parametrize(
+    "used",
+    [pytest.param(False, id="that never asked", marks=pytest.mark.long), pytest.param(True, id="that asked once")],
+)
 async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> None:
     """And others are served meanwhile."""
     count = 10_000
@@ -98,8 +102,7 @@ async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> No
                     app.writer.write(request)
                 for app in apps:
                     assert (await app.message()).status == 200
-        while gateway.files < count:
-            await asyncio.sleep(0.05)
+        await until(lambda: gateway.files >= count)
         await first.send(get("/v/a"))
         assert (await first.message()).status == 200
         assert (gateway.rss - before) / count < 10 * 1024

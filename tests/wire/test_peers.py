@@ -45,14 +45,18 @@ async def test_a_websocket_between_aiohttp_and_uvicorn() -> None:
     """Text, a mebibyte of bytes, a ping, and the vendor's close code."""
     if reason := servers.missing("uvicorn"):
         pytest.skip(reason)
-    async with servers.server("uvicorn") as port, running(one_route(port)) as it, aiohttp.ClientSession() as session:
-        async with session.ws_connect(f"{it.url}/v/ws", protocols=["chat"], max_msg_size=2**22, compress=15) as socket:
-            assert socket.protocol == "chat"
-            await socket.send_str("Zoë")
-            assert await socket.receive_str() == "Zoë"
-            await socket.send_bytes(bytes(2**20))
-            assert await socket.receive_bytes() == bytes(2**20)
-            await socket.ping()
-            await socket.send_str("bye")
-            assert (await socket.receive()).type == aiohttp.WSMsgType.CLOSE
-            assert socket.close_code == 4001
+    async with (
+        servers.server("uvicorn") as port,
+        running(one_route(port)) as it,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{it.url}/v/ws", protocols=["chat"], max_msg_size=2**22, compress=15) as socket,
+    ):
+        assert socket.protocol == "chat"
+        await socket.send_str("Zoë")
+        assert await socket.receive_str() == "Zoë"
+        await socket.send_bytes(bytes(2**20))
+        assert await socket.receive_bytes() == bytes(2**20)
+        await socket.ping()
+        await socket.send_str("bye")
+        assert (await socket.receive()).type == aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == 4001

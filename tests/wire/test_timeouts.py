@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.kit.gateway import one_route, running
+from tests.kit.rest import until
 from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 
 
@@ -112,15 +113,15 @@ async def test_an_app_that_stops_reading_is_cut_off() -> None:
 async def test_an_app_that_takes_no_answer_and_closes_nothing_is_let_go() -> None:
     """The answer fits the buffers, so no write waits for it; the connection must end all the same."""
     answer = ok(b"x" * 120_000)
-    async with vendor(answering(answer)) as upstream:
-        async with running(limits(upstream.port, body_timeout="200ms", keepalive_timeout="200ms")) as it:
-            app = await connect(it.address)
-            app.writer.transport.pause_reading()
-            app.writer.write(get("/v/a") * 200)
-            assert it.gateway._data is not None
-            async with asyncio.timeout(3):
-                while it.gateway._data.connections:
-                    await asyncio.sleep(0.02)
+    async with (
+        vendor(answering(answer)) as upstream,
+        running(limits(upstream.port, body_timeout="200ms", keepalive_timeout="200ms")) as it,
+    ):
+        app = await connect(it.address)
+        app.writer.transport.pause_reading()
+        app.writer.write(get("/v/a") * 200)
+        assert it.gateway._data is not None
+        await until(lambda: it.gateway._data and not it.gateway._data.connections, within=3)
 
 
 FIRST_BYTE = {
@@ -139,17 +140,19 @@ async def test_a_vendor_that_does_not_answer_in_time_is_504(name: str) -> None:
         await peer.send(FIRST_BYTE[name])
         await peer.at_end()
 
-    async with vendor(script) as upstream:
-        async with running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a"))
-            loop = asyncio.get_running_loop()
-            started = loop.time()
-            got = await app.message()
-            assert (got.status, b'"upstream_timeout"' in got.body) == (504, True)
-            assert 0.15 < loop.time() - started < 1
-            await app.send(get("/v/nowhere"))
-            assert it.at_rest()
+    async with (
+        vendor(script) as upstream,
+        running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        got = await app.message()
+        assert (got.status, b'"upstream_timeout"' in got.body) == (504, True)
+        assert 0.15 < loop.time() - started < 1
+        await app.send(get("/v/nowhere"))
+        assert it.at_rest()
 
 
 async def test_the_first_byte_time_does_not_run_while_the_app_still_uploads() -> None:
@@ -158,14 +161,16 @@ async def test_the_first_byte_time_does_not_run_while_the_app_still_uploads() ->
     async def script(peer: Peer) -> None:
         await peer.send(ok((await peer.message()).body))
 
-    async with vendor(script) as upstream:
-        async with running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a", "Content-Length: 10", method="POST"))
-            for _ in range(10):
-                await app.send(b"x")
-                await asyncio.sleep(0.05)
-            assert (await app.message()).body == b"x" * 10
+    async with (
+        vendor(script) as upstream,
+        running(one_route(upstream.port, timeouts={"first_byte": "200ms"})) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a", "Content-Length: 10", method="POST"))
+        for _ in range(10):
+            await app.send(b"x")
+            await asyncio.sleep(0.05)
+        assert (await app.message()).body == b"x" * 10
 
 
 async def test_a_vendor_that_takes_no_more_of_an_upload_is_504() -> None:
@@ -176,13 +181,15 @@ async def test_a_vendor_that_takes_no_more_of_an_upload_is_504() -> None:
         peer.writer.transport.pause_reading()
         await done.wait()
 
-    async with vendor(script) as upstream:
-        async with running(one_route(upstream.port, max_body=None, timeouts={"idle": "200ms"})) as it:
-            app = await connect(it.address)
-            app.writer.write(get("/v/a", f"Content-Length: {2**26}", method="POST") + b"x" * 2**24)
-            assert (await app.message()).status == 504
-            assert it.at_rest()
-            done.set()
+    async with (
+        vendor(script) as upstream,
+        running(one_route(upstream.port, max_body=None, timeouts={"idle": "200ms"})) as it,
+    ):
+        app = await connect(it.address)
+        app.writer.write(get("/v/a", f"Content-Length: {2**26}", method="POST") + b"x" * 2**24)
+        assert (await app.message()).status == 504
+        assert it.at_rest()
+        done.set()
 
 
 async def test_silence_inside_an_answer_cuts_it_off() -> None:

@@ -145,7 +145,7 @@ async def test_a_half_close_is_carried_over(first: str) -> None:
 @pytest.mark.parametrize("who", ["app", "vendor", "vendor after its half-close", "app after its half-close"])
 async def test_a_reset_of_one_side_ends_the_tunnel(who: str) -> None:
     """At once, on the other side, too; nothing is left over."""
-    side = who.split()[0]
+    side = who.partition(" ")[0]
     go = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -229,7 +229,7 @@ async def test_a_side_that_does_not_read_holds_the_other_back() -> None:
 
 REFUSALS = {
     "403": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-    "426": b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nContent-Length: 2\r\n\r\nno",
+    "426": b"HTTP/1.1 426 Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nContent-Length: 2\r\n\r\nno",
     "200": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import os
 import socket
 import ssl
@@ -86,7 +86,7 @@ async def test_a_vendor_behind_a_custom_authority_is_reached_by_name(authority: 
 
 
 def _wrong(kind: str, authority: trustme.CA) -> ssl.SSLContext:
-    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     if kind == "expired":
         return context_for(authority.issue_cert("localhost", not_after=past))
     if kind == "another host":
@@ -116,26 +116,30 @@ async def test_a_vendor_that_cannot_be_trusted_is_502_and_the_log_says_why(
 ) -> None:
     """The token never leaves; the app is told no more than `upstream_tls`."""
     seen: list[Message] = []
-    async with tls_vendor(answering(ok(), seen=seen), _wrong(kind, authority)) as port:
-        async with running(to(port, ca_file)) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a"))
-            got = await app.message()
-            assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
-            assert b"tls_certificate_error" in got.one("Proxy-Status")
-            assert reason.lower() in it.log.lower()
-            assert it.at_rest()
+    async with (
+        tls_vendor(answering(ok(), seen=seen), _wrong(kind, authority)) as port,
+        running(to(port, ca_file)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        got = await app.message()
+        assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
+        assert b"tls_certificate_error" in got.one("Proxy-Status")
+        assert reason.lower() in it.log.lower()
+        assert it.at_rest()
     assert seen == []
 
 
 async def test_a_self_signed_vendor_is_not_trusted_by_the_systems_authorities(authority: trustme.CA) -> None:
     """Nothing in the configuration turns verification off."""
-    async with tls_vendor(answering(ok()), context_for(authority.issue_cert("localhost"))) as port:
-        async with running(to(port)) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a"))
-            assert (await app.message()).status == 502
-            assert '"code":"upstream_tls"' in it.log
+    async with (
+        tls_vendor(answering(ok()), context_for(authority.issue_cert("localhost"))) as port,
+        running(to(port)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        assert (await app.message()).status == 502
+        assert '"code":"upstream_tls"' in it.log
 
 
 async def test_a_vendor_that_speaks_no_tls_is_502(ca_file: str) -> None:
@@ -167,16 +171,18 @@ async def test_a_body_until_close_is_whole_only_with_close_notify(
                 sock.shutdown(socket.SHUT_WR)
             await asyncio.sleep(0.2)
 
-    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
-        async with running(to(port, ca_file)) as it:
-            app = await connect(it.address)
-            await app.send(get("/v/a"))
-            if orderly:
-                assert (await app.message()).body == b"hello"
-            else:
-                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                    await app.message()
-            assert it.at_rest()
+    async with (
+        tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port,
+        running(to(port, ca_file)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        if orderly:
+            assert (await app.message()).body == b"hello"
+        else:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await app.message()
+        assert it.at_rest()
 
 
 async def test_a_client_certificate_is_shown_to_a_vendor_that_wants_one(
@@ -216,12 +222,14 @@ async def test_large_bodies_pass_over_tls_both_ways(authority: trustme.CA, ca_fi
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         await peer.send(b"y" * size)
 
-    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
-        async with running(to(port, ca_file)) as it:
-            app = await connect(it.address)
-            app.writer.write(get("/v/a", f"Content-Length: {size}", method="POST") + b"x" * size)
-            assert (await app.message()).body == b"y" * size
-            assert it.at_rest()
+    async with (
+        tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port,
+        running(to(port, ca_file)) as it,
+    ):
+        app = await connect(it.address)
+        app.writer.write(get("/v/a", f"Content-Length: {size}", method="POST") + b"x" * size)
+        assert (await app.message()).body == b"y" * size
+        assert it.at_rest()
 
 
 async def test_a_websocket_passes_over_tls(authority: trustme.CA, ca_file: str) -> None:
@@ -235,14 +243,16 @@ async def test_a_websocket_passes_over_tls(authority: trustme.CA, ca_file: str) 
         await peer.send(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
         await peer.send(b"echo " + await peer.reader.readexactly(4))
 
-    async with tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port:
-        async with running(to(port, ca_file)) as it:
-            app = await connect(it.address)
-            await app.send(handshake)
-            assert (await app.head()).status == 101
-            await app.send(b"ping")
-            assert await app.reader.read(-1) == b"earlyecho ping"
-            app.close()
-            await asyncio.sleep(0.05)
-            assert it.at_rest()
-            assert "has no effect" not in it.log
+    async with (
+        tls_vendor(script, context_for(authority.issue_cert("localhost"))) as port,
+        running(to(port, ca_file)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(handshake)
+        assert (await app.head()).status == 101
+        await app.send(b"ping")
+        assert await app.reader.read(-1) == b"earlyecho ping"
+        app.close()
+        await asyncio.sleep(0.05)
+        assert it.at_rest()
+        assert "has no effect" not in it.log

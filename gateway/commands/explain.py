@@ -1,0 +1,103 @@
+"""`routes --client NAME METHOD PATH`: why a client may, or may not, do something. Decides as the gateway does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.model import Client, Config, Route
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What would happen, and the lines that say why."""
+
+    allowed: bool
+    lines: tuple[str, ...]
+
+
+def decide(config: Config, name: str, method: str, target: str) -> Decision:
+    """Return what a client hears that sends `method` with `target`, a path and perhaps a query.
+
+    Raises click.UsageError when there is no such client. Rates, requests in flight and budgets are told, not judged:
+    how they stand only the running gateway knows. Nor is it known from where the client calls.
+    """
+    from gateway.errors import ExchangeError
+
+    client = next((each for each in config.clients if each.name == name), None)
+    if client is None:
+        known = ", ".join(each.name for each in config.clients) or "none"
+        raise click.UsageError(f"there is no client {name!r}; there are: {known}")
+    lines: list[str] = []
+    try:
+        route = _judge(config, client, method, target, lines)
+    except ExchangeError as error:
+        reason = f" ({error.reason})" if error.reason else ""
+        return Decision(False, (*lines, f"refused: {error.status} {error.code}: {error.detail}{reason}"))
+    return Decision(True, (*lines, *_limits(client, route), f"allowed: goes to {route.upstream.authority}"))
+
+
+def _judge(config: Config, client: Client, method: str, target: str, lines: list[str]) -> Route:
+    """Go the way of a request: path, route, client, rules of the client, rules of the route."""
+    from gateway.access import Access
+    from gateway.clock import SystemClock
+    from gateway.errors import ClientForbidden, MethodNotAllowed
+    from gateway.observe import Metrics
+    from gateway.proxy.lane import NOT_SERVED
+    from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
+
+    path, _ = split_target(target)
+    check_path(path)
+    route, rest = RouteTable((route.prefix, route) for route in config.routes).match(path)
+    lines.append(f"route {route.name}: {route.prefix}")
+    if config.access == "open":
+        lines.append("access is open: nobody is asked who he is")
+    elif client.routes is not None and route.name not in client.routes:
+        raise ClientForbidden(
+            f"The client {client.name} may not use the route {route.name}",
+            reason=f"clients.{client.name}.routes does not name {route.name}",
+        )
+    else:
+        offline = _offline(config)
+        clients = Access(offline, clock=SystemClock(), metrics=Metrics()).clients(offline)
+        allowance = clients.explain(client.name, route.name)
+        if allowance is not None and allowance.rules is not None:
+            allowance.rules.check(method, path)
+            lines.append(f"rule of {client.name}: {allowance.rules.allowing(method, path)}")
+        lines.append(f"addresses of {client.name}: {', '.join(client.addresses) or 'any'}")
+    if method in NOT_SERVED or (route.methods is not None and method not in route.methods):
+        raise MethodNotAllowed(f"The route {route.name} does not take {method}")
+    PathRules(route.allow, route.deny).check(rest)
+    return route
+
+
+def _offline(config: Config) -> Config:
+    """Return the configuration without what would open a file or a socket."""
+    from dataclasses import replace
+
+    return replace(config, issuers=(), state_file=None)
+
+
+def _limits(client: Client, route: Route) -> list[str]:
+    from gateway.access.clients import limit_of
+
+    limit = limit_of(client, route.name)
+    burst = f", burst {limit.burst}" if limit.burst else ""
+    parts = [f"{limit.rate:g} requests per second{burst}"] if limit.rate else []
+    parts += [f"{limit.in_flight} requests in flight"] if limit.in_flight else []
+    for budget in client.budgets:
+        if budget.route == route.name:
+            told = [f"{word} {calls}" for word, calls in (("soft", budget.soft), ("hard", budget.hard)) if calls]
+            parts.append(f"calls per {budget.per}: {', '.join(told)}")
+    return [f"limits of {client.name}: {'; '.join(parts) or 'none'}"]
+
+
+def explain(config: Config, name: str, method: str, target: str) -> bool:
+    """Print the decision; return whether it is a yes."""
+    decision = decide(config, name, method, target)
+    for line in decision.lines:
+        click.echo(line)
+    return decision.allowed
