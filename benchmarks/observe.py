@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 REQUESTS = 20_000
 ROUNDS = 5
+BATCH = 500
 MICRO = 1e6
 LIMIT = 8.0
 """Microseconds of CPU that a request may cost in all, tracing off."""
@@ -32,13 +33,18 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def cost(call: Callable[[], object]) -> float:
-    """Return microseconds of CPU per call, all threads counted: the best of a few rounds."""
-    best = float("inf")
+    """Return microseconds of CPU per call, all threads counted: the best of a few rounds.
+
+    Lines are written out after as many as 50 ms bring at 10,000 requests a second, as the log's thread would.
+    """
+    best, log = float("inf"), AccessLog()
     for _ in range(ROUNDS):
         gc.collect()
         started = time.process_time()
-        for _ in range(REQUESTS):
-            call()
+        for _ in range(REQUESTS // BATCH):
+            for _ in range(BATCH):
+                call()
+            log.close()
         best = min(best, (time.process_time() - started) / REQUESTS)
     return best * MICRO
 

@@ -21,7 +21,7 @@ from gateway.tokens import TokenSet
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.model import Clock, Config
 
@@ -51,6 +51,8 @@ class Gateway:
         self.admin_address: tuple[str, int] | None = None
         self.problems: tuple[str, ...] = ()
         """Why the latest reading of the configuration was refused; empty when it is the one in force."""
+        self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
+        """Reads the configuration again, for the admin port: set by whoever knows where it comes from."""
         self._access = Access(config, clock=clock, metrics=self.metrics)
         self._access_log = AccessLog()
         self._tracing = Tracing()
@@ -131,12 +133,19 @@ class Gateway:
             state=lambda: self.state,
             data_address=lambda: self.data_address,
             workbench=self.tokens,
+            reload=self._read_again,
+            problems=lambda: self.problems,
         )
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)
         self.admin_address = self._admin.address
 
     # ------------------------------------------------------------------------------------------------------ reloading
+
+    async def _read_again(self) -> tuple[str, ...]:
+        if self.read_again is None:
+            return ("nobody knows where this configuration came from",)
+        return await self.read_again()
 
     def _prepare(self, config: Config) -> dict[object, Pool]:
         """Return the pools of a configuration; those whose upstream and bounds did not change are the old ones.

@@ -79,7 +79,7 @@ def _for_verifying(row: Mapping[str, Any]) -> bool:
 def _algorithms(row: Mapping[str, Any], pinned: Iterable[str]) -> list[str]:
     kind = "RSA" if row.get("kty") == "RSA" else str(row.get("crv"))
     own = row.get("alg")
-    return [each for each in pinned if each in FITS.get(kind, ()) and own in {None, each}]
+    return [each for each in pinned if each in FITS.get(kind, ()) and (own is None or own == each)]
 
 
 def _key(row: Mapping[str, Any], algorithm: str) -> jwt.PyJWK | None:
@@ -153,7 +153,7 @@ class KeySet:
         """Fetch the keys now, for a token that wants one that is not there; everybody shares one look."""
         if self._looking is None or self._looking.done():
             self._asked_at = self._clock.monotonic()
-        await asyncio.shield(self._look())
+        await asyncio.wait((self._look(),))  # neither its failure nor the end of the issuer is the app's to feel
 
     def _look(self) -> asyncio.Task[bool]:
         if self._looking is None or self._looking.done():

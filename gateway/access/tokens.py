@@ -93,7 +93,7 @@ class JwtJudge:
             return False
         issuer, audience = claims.get("iss"), claims.get("aud")
         keys = self._by_iss.get(issuer) if isinstance(issuer, str) else None
-        named = {audience} if isinstance(audience, str) else set(map(str, audience or ()))
+        named = set(map(str, audience)) if isinstance(audience, list) else {str(audience)}
         return keys is not None and not named.isdisjoint(keys.issuer.audience)
 
     def _verify(self, token: str, header: Mapping[str, Any], keys: KeySet) -> Verified:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from gateway.admin.guard import Session
 
+    Reload = Callable[[], Awaitable[tuple[str, ...]]]
+
 Act = Literal["fetch", "check"]
 LEVELS = ("debug", "info", "warning", "error")
 _log = get_logger("gatepass.admin")
@@ -41,9 +43,10 @@ class Workbench(Protocol):
 class Actions:
     """The handlers of everything that is not a GET."""
 
-    def __init__(self, guard: Guard, workbench: Workbench | None) -> None:
+    def __init__(self, guard: Guard, workbench: Workbench | None, reload: Reload | None = None) -> None:
         self._guard = guard
         self._workbench = workbench
+        self._reload = reload
 
     def routes(self) -> list[web.RouteDef]:
         """Return where they listen."""
@@ -51,6 +54,7 @@ class Actions:
             web.post("/status/enter", self._enter),
             web.post("/status/leave", self._leave),
             web.post("/status/credentials/{name}/{act:fetch|check}", self._guarded(self._credential)),
+            web.post("/reload", self._guarded(self._read_again)),
             web.get("/logging", self._logging),
             web.put("/logging", self._guarded(self._adjust_logging)),
         ]
@@ -114,6 +118,15 @@ class Actions:
             return False, redact_text(f"{error.reason or error.detail}.")
         good = status < HTTPStatus.BAD_REQUEST
         return good, f"the vendor {'takes' if good else 'does not take'} the token (its answer was {status})."
+
+    async def _read_again(self, request: web.Request, _session: Session | None) -> web.Response:
+        """Read the configuration again; answer when it is in force, or with what is wrong with it."""
+        if self._reload is None:
+            raise web.HTTPNotFound
+        problems = await self._reload()
+        _log.info("admin_action", action="reload", good=not problems, remote=request.remote)
+        status = HTTPStatus.CONFLICT if problems else HTTPStatus.OK
+        return _json({"reloaded": not problems, "problems": [redact_text(problem) for problem in problems]}, status)
 
     async def _logging(self, _request: web.Request) -> web.Response:
         return _json(_shown(current_logging()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.admin import pages
-from gateway.observe import redact
+from gateway.observe import redact, redact_text
 from gateway.observe.history import HOPS, STEP, STEPS, History
 
 if TYPE_CHECKING:
@@ -45,11 +45,13 @@ class Overview:
         status: Callable[[], Sequence[CredentialStatus]],
         state: Callable[[], str],
         data_address: Callable[[], tuple[str, int] | None],
+        problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._metrics = metrics
         self._status = status
         self._state = state
         self._data_address = data_address
+        self._problems = problems
         self._history = History(metrics)
         self._started = time.monotonic()
         self._config: Config | None = None
@@ -74,7 +76,11 @@ class Overview:
             "state": state,
             "uptime": round(time.monotonic() - self._started, 3),
             "data": self._data_address(),
-            "config": {"digest": config.digest if config is not None else "", "loaded": round(self._loaded, 3)},
+            "config": {
+                "digest": config.digest if config is not None else "",
+                "loaded": round(self._loaded, 3),
+                "problems": [redact_text(problem) for problem in self._problems()],
+            },
             "window": STEP * STEPS,
             "credentials": [self._credential(status) for status in credentials],
             "routes": [

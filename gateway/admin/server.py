@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.admin.actions import Workbench
+    from gateway.admin.actions import Reload, Workbench
     from gateway.model import Address, Config, CredentialStatus
     from gateway.observe import Metrics
 
@@ -37,7 +37,8 @@ BODY = 16 * 1024
 class AdminServer:
     """The admin port. `state` is `starting`, `ready` or `draining`; `data_address` is where the data port listens.
 
-    `workbench` can fetch and check a credential; without one nobody can. `address` is where the port listens, known
+    `workbench` can fetch and check a credential; without one nobody can. `reload` reads the configuration again and
+    returns what is wrong with it; `problems` is what was wrong with the latest one, which is then not in force. `address` is where the port listens, known
     after `start()`: with port 0 a free one was taken. `use()` the configuration in force, at the start and after each
     reload.
     """
@@ -51,15 +52,19 @@ class AdminServer:
         state: Callable[[], str],
         data_address: Callable[[], tuple[str, int] | None] = lambda: None,
         workbench: Workbench | None = None,
+        reload: Reload | None = None,
+        problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._wanted = address
         self._metrics = metrics
         self._status = status
         self._state = state
         self._data_address = data_address
-        self._overview = Overview(metrics=metrics, status=status, state=state, data_address=data_address)
+        self._overview = Overview(
+            metrics=metrics, status=status, state=state, data_address=data_address, problems=problems
+        )
         self._guard = Guard()
-        self._actions = Actions(self._guard, workbench)
+        self._actions = Actions(self._guard, workbench, reload)
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self.address: tuple[str, int] = (address.host, address.port)

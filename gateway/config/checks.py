@@ -5,6 +5,7 @@ Each check adds to the problems and goes on, so that one run tells everything.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gateway.config import net
@@ -118,6 +119,13 @@ def ports_differ(root: Node, keys: FileKeys, problems: Problems) -> None:
     """Apps must never find the admin port behind the data port's address."""
     if keys.admin is not None and keys.admin.port and keys.admin == keys.listen:
         problems.add(root.mark_at(("admin",)), ("admin",), "is the address of `listen`; give it a port of its own")
+
+
+def tracing_is_installed(root: Node, keys: FileKeys, problems: Problems) -> None:
+    """Spans that nobody sends would be missed only when they are needed."""
+    if keys.tracing is not None and find_spec("opentelemetry") is None:
+        hint = "needs an extra that is not installed: pip install 'gatepass[tracing]'"
+        problems.add(root.mark_at(("tracing",)), ("tracing",), hint)
 
 
 def there_is_a_route(root: Node, problems: Problems) -> None:

@@ -158,3 +158,4 @@ def _check_across(
     if keys is not None:
         checks.somebody_may_call(found.root, keys, found.problems)
         checks.ports_differ(found.root, keys, found.problems)
+        checks.tracing_is_installed(found.root, keys, found.problems)

@@ -93,10 +93,10 @@ class Exporter:
         """Take nothing more; what is left is sent in the background."""
         self._closed.set()
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Send what is left, at most `timeout` seconds long."""
+    def close(self) -> None:
+        """Send what is left, at most `CLOSE_TIMEOUT` long."""
         self.end()
-        self._thread.join(timeout)
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         while not self._closed.wait(INTERVAL):

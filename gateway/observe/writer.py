@@ -2,6 +2,8 @@
 
 Knows bytes and a stream, nothing of events. A slow or closed stream costs lines, never time: what does not fit is
 dropped whole and counted. The thread sleeps while there is nothing to write, and gathers for `INTERVAL` when there is.
+Lines are copied into pages that are used again: kept as they come, each would touch new memory, which costs more than
+making the line.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ INTERVAL = 0.05
 """Seconds between the first line of a batch and its writing."""
 BUFFER_BYTES = 8 * 1024 * 1024
 """Bytes of lines that wait at most; beyond it new lines are dropped."""
+PAGE = 64 * 1024
+"""Bytes of one page of lines; a longer line gets a page of its own."""
+SPARE = 16
+"""Pages that are kept for the next lines."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that `close` waits for a stream that does not take the rest."""
 
@@ -35,6 +41,14 @@ def _drop(lines: int) -> None:
         _dropped += lines
 
 
+class _Page:
+    __slots__ = ("lines", "used", "view")
+
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytearray(size))
+        self.used = self.lines = 0
+
+
 class Writer:
     """Takes whole lines from any thread, writes them in order from its own.
 
@@ -48,7 +62,8 @@ class Writer:
         self._limit = limit
         self._interval = interval
         self._lock = threading.Lock()
-        self._lines: list[bytes] = []
+        self._pages: list[_Page] = []
+        self._spare: list[_Page] = []
         self._size = 0
         self._in_hand = 0
         self._closed = False
@@ -66,15 +81,26 @@ class Writer:
                 fits = False
             else:
                 fits = True
-                first = not self._lines
+                first = not self._pages
                 if first:
                     self._empty.clear()
-                self._lines.append(line)
-                self._size += len(line)
+                self._append(line)
         if not fits:
             _drop(1)
         elif first:
             self._something.set()
+
+    def _append(self, line: bytes) -> None:
+        """Copy a line behind the others; called with the lock held."""
+        size = len(line)
+        page = self._pages[-1] if self._pages else None
+        if page is None or page.used + size > len(page.view):
+            page = self._spare.pop() if self._spare and size <= PAGE else _Page(max(PAGE, size))
+            self._pages.append(page)
+        page.view[page.used : page.used + size] = line
+        page.used += size
+        page.lines += 1
+        self._size += size
 
     def flush(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Have everything written now and wait for it, at most `timeout` seconds; return whether it was."""
@@ -92,7 +118,7 @@ class Writer:
         self._thread.join(timeout)
         if self._thread.is_alive():
             with self._lock:
-                lost, self._lines = len(self._lines) + self._in_hand, []
+                lost, self._pages = sum(page.lines for page in self._pages) + self._in_hand, []
                 self._in_hand = 0
             _drop(lost)
 
@@ -106,28 +132,35 @@ class Writer:
 
     def _put_all(self) -> None:
         with self._lock:
-            lines, self._lines = self._lines, []
-            self._in_hand = len(lines)
-        if not lines:
-            return
-        try:
-            self._put(b"".join(lines))
-        except (OSError, ValueError):  # closed by the other end, or by us: nobody is left to tell but the counter
-            with self._lock:
-                lost, self._in_hand = self._in_hand, 0
-            _drop(lost)
+            pages, self._pages = self._pages, []
+            self._in_hand = sum(page.lines for page in pages)
+        for page in pages:
+            try:
+                self._put(page.view[: page.used])
+                lost = 0
+            except (OSError, ValueError):  # closed by the other end, or by us: nobody is left to tell but the counter
+                lost = page.lines
+            self._done_with(page, lost)
         with self._lock:
-            self._in_hand = 0
-            self._size -= sum(map(len, lines))
-            if not self._lines:
+            if not self._pages:
                 self._empty.set()
 
-    def _put(self, data: bytes) -> None:
+    def _done_with(self, page: _Page, lost: int) -> None:
+        with self._lock:
+            lost = min(lost, self._in_hand)  # `close` may have given them up already
+            self._in_hand = max(0, self._in_hand - page.lines)
+            self._size -= page.used
+            if len(page.view) == PAGE and len(self._spare) < SPARE:
+                page.used = page.lines = 0
+                self._spare.append(page)
+        if lost:
+            _drop(lost)
+
+    def _put(self, view: memoryview) -> None:
         if self._fd is None:
-            self._stream.write(data.decode("utf-8", "replace"))
+            self._stream.write(bytes(view).decode("utf-8", "replace"))
             self._stream.flush()
             return
-        view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]

@@ -246,7 +246,8 @@ class ClientConnection(Wire):
         """An app that closes its sending side has gone, except inside a tunnel; nginx reads it so, too."""
         if self._raw is not None:
             self._raw(b"")
-            return self.half_closes
+            self.ended = self.half_closes
+            return self.ended
         if self.busy and self._linger_until is None:
             self._cancel()
             self.abort()

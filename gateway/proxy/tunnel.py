@@ -85,5 +85,5 @@ async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, i
 def _sweep(client: Wire, upstream: Wire, now: float, idle: float, direction: Direction) -> None:
     # Both are asked, so that each notes the bytes that it saw.
     silent = (client.silent_for(now), upstream.silent_for(now))
-    if min(silent) >= idle:
+    if min(silent) >= idle or client.peer_reset or upstream.peer_reset:
         direction.finish()

@@ -320,7 +320,8 @@ class UpstreamConnection(Wire):
         self._said_goodbye = True
         if self._raw is not None:
             self._raw(b"")
-            return self.half_closes
+            self.ended = self.half_closes
+            return self.ended
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RESET = struct.pack("ii", 1, 0)
-_HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_BROKEN = select.POLLHUP | select.POLLERR
+_HANGUP = _BROKEN | getattr(select, "POLLRDHUP", 0)
 HIGH_WATER = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
 
@@ -38,6 +39,8 @@ class Wire(asyncio.Protocol):
         self._unsent = 0
         self._reading_paused = False
         self._reading_held = False
+        self.ended = False
+        """The peer has ended its direction, and ours goes on (a tunnel)."""
         self._drain_waiter: asyncio.Future[None] | None = None
         self.writing_paused = False
         self.on_writable: Callable[[], None] | None = None
@@ -90,10 +93,18 @@ class Wire(asyncio.Protocol):
     @property
     def peer_gone(self) -> bool:
         """Whether the peer has closed or reset although reading is paused: a paused transport is not told of it."""
-        if self.transport is None or not (self._reading_paused or self._reading_held):
+        return (self._reading_paused or self._reading_held) and self._polled(_HANGUP)
+
+    @property
+    def peer_reset(self) -> bool:
+        """Whether the peer has reset although we do not read, as it had ended its direction or reading is paused."""
+        return (self.ended or self._reading_paused or self._reading_held) and self._polled(_BROKEN)
+
+    def _polled(self, events: int) -> bool:
+        if self.transport is None:
             return False
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), _HANGUP)
+        poll.register(self.transport.get_extra_info("socket").fileno(), events)
         return bool(poll.poll(0))
 
     # ------------------------------------------------------------------------------------------------------- writing

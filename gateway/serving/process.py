@@ -68,6 +68,7 @@ class _Process:
             _log.error("cannot_listen", reason=(getattr(error, "strerror", None) or str(error)))
             return 1
         watch = Watch(gateway, self._load, self._notifier)
+        gateway.read_again = watch.reload
         loop.add_signal_handler(signal.SIGHUP, watch.ask)
         loop.add_signal_handler(signal.SIGUSR2, self._begin_upgrade, gateway)
         passed.tell_ready()

@@ -83,6 +83,7 @@ def _listening(number: int) -> socket.socket:
     except OSError as error:
         raise SocketError(f"descriptor {number} was passed as a socket, but is none: {error.strerror}") from None
     if not listens or sock.type != socket.SOCK_STREAM or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.close()
         raise SocketError(f"descriptor {number} was passed, but is no listening TCP socket")
     sock.set_inheritable(False)
     sock.setblocking(False)

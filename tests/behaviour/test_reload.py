@@ -9,9 +9,11 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 import yaml
 
+from gateway.access import hash_key, new_key
 from gateway.config import load
 from gateway.errors import ConfigError
 from tests.kit.gateway import CANARY, one_route, running
@@ -182,8 +184,11 @@ async def test_a_swapped_secret_is_seen_within_a_second(tmp_path: Path) -> None:
             assert await until(lambda: b"Bearer CANARY-two" in tokens) < 1.2
         assert not apps.failures, apps.failures
         assert "CANARY" not in gateway.text
+        (warning,) = gateway.events("secret_file_open")
+        assert (warning["path"], warning["mode"]) == (f"{tmp_path}/key", "-rw-r--r--")
 
 
+@pytest.mark.long
 async def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
     async with (
         vendor(answering(ok())) as it_vendor,
@@ -200,6 +205,7 @@ async def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) 
         assert gateway.events("reload_refused") == []
 
 
+@pytest.mark.long
 async def test_a_reload_that_changes_nothing_is_none(tmp_path: Path) -> None:
     async with (
         vendor(answering(ok())) as it_vendor,
@@ -209,3 +215,25 @@ async def test_a_reload_that_changes_nothing_is_none(tmp_path: Path) -> None:
         await asyncio.sleep(1.0)
         assert gateway.events("reloaded") == []
         assert json.loads((await gateway.ask("/readyz"))[1])["state"] == "ready"
+
+
+async def test_the_admin_port_reloads_for_whoever_has_a_key_and_says_what_is_wrong(tmp_path: Path) -> None:
+    key = new_key()
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "admin_keys_sha256": [hash_key(key)]}
+        async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{gateway.admin_port}/reload"
+            async with session.post(url) as answer:
+                assert answer.status == 401
+            bearer = {"Authorization": f"Bearer {key}"}
+            gateway.write(config, replay_budget="3MiB")
+            async with session.post(url, headers=bearer) as answer:
+                assert (answer.status, await answer.json()) == (200, {"reloaded": True, "problems": []})
+            gateway.write(config, replay_budget="many")
+            async with session.post(url, headers=bearer) as answer:
+                assert answer.status == 409
+                (problem,) = (await answer.json())["problems"]
+            assert "replay_budget: must be a size" in problem
+            status = json.loads((await gateway.ask("/status.json"))[1])
+            assert status["config"]["problems"] == [problem]
+            assert gateway.events("reloaded")

@@ -168,21 +168,6 @@ def test_a_secret_file_that_others_can_read_or_change_is_told(mode: int, told: b
     assert bool(too_open([path, tmp_path / "missing"])) is told
 
 
-async def test_an_open_secret_file_is_warned_of_once(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text(CANARY)
-    key.chmod(0o644)
-    async with vendor(answering(ok())) as it_vendor:
-        config = one_route(it_vendor.port)
-        config["credentials"] = {"key": {"static": {"token": f"${{file:{key}}}"}}}
-        async with Served(tmp_path, config) as gateway:
-            warning = await gateway.seen("secret_file_open")
-            assert (warning["path"], warning["mode"]) == (str(key), "-rw-r--r--")
-            gateway.write(config, replay_budget="1MiB")
-            await gateway.seen("reloaded")
-            assert len(gateway.events("secret_file_open")) == 1
-
-
 PROBE = """
 import os, resource, sys
 print(resource.getrlimit(resource.RLIMIT_CORE))

@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
+from gateway.config import load
+from gateway.errors import ConfigError
 from gateway.observe import read_traceparent
 from gateway.observe.spans import Span, Tracer, dropped_spans
 from tests.kit.gateway import CANARY, Running, one_route, running
+from tests.kit.town import ask, town
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 UNRECORDED = GIVEN[:-2] + "00"
@@ -182,8 +187,10 @@ async def test_spans_arrive_at_a_real_otlp_receiver() -> None:
     assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 5e9
 
 
-async def test_a_collector_that_is_not_there_costs_spans_and_no_request() -> None:
+async def test_a_collector_that_is_not_there_costs_spans_and_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    monkeypatch.setattr("gateway.observe.otlp.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("gateway.observe.otlp.TIMEOUT", 0.3)
     before = dropped_spans()
     async with vendor(answering(ok())) as upstream:
         config = one_route(upstream.port) | {"tracing": {"otlp": f"http://127.0.0.1:{free_port()}"}}
@@ -193,8 +200,27 @@ async def test_a_collector_that_is_not_there_costs_spans_and_no_request() -> Non
                 await app.send(get("/v/a"))
                 assert (await app.message()).status == 200
             app.reset()
-            it.gateway._tracing._exporter._otel._exporter._timeout = 0.5
     async with asyncio.timeout(8):
         while dropped_spans() - before < 7:  # noqa: ASYNC110 - the exporter's thread has no event to wait for
             await asyncio.sleep(0.05)
     assert dropped_spans() - before == 7, "three requests, three times the vendor, one connect"
+
+
+async def test_a_wait_for_a_token_is_a_span() -> None:
+    spans: list[Span] = []
+    async with town(uqudo={"keep_warm": "never"}) as (it, _):
+        assert it.gateway._handler is not None
+        it.gateway._handler.tracer = Tracer(1.0, spans.append)
+        assert (await ask(it, "uqudo"))[0] == 200
+    assert [span.name for span in spans] == ["token", "connect", "vendor", "GET /uqudo"]
+    assert spans[0].ended - spans[0].started > 0
+
+
+def test_tracing_without_the_extra_is_a_mistake_in_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gateway.config.checks.find_spec", lambda _: None)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(one_route(1) | {"tracing": {"otlp": "http://127.0.0.1:4318"}}))
+    with pytest.raises(ConfigError, match=r"tracing: needs an extra .*gatepass\[tracing\]"):
+        load([path], environ={"CANARY": CANARY})

@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def accepts(port: int) -> bool:
-    """Whether anybody takes a connection on this port. (uvloop leaves the socket of a refused one to the collector.)"""
+    """Whether anybody takes a connection on this port; uvloop leaves the socket of a refused one to the collector."""
     with socket.socket() as trying:
         return trying.connect_ex(("127.0.0.1", port)) == 0
 

@@ -38,7 +38,7 @@ def jwk(name: str, **more: Any) -> dict[str, Any]:
     return {**{field: value for field, value in document.items() if field != "key_ops"}, "kid": name, **more}
 
 
-def jwks(*keys: dict[str, Any]) -> bytes:
+def jwks(*keys: Any) -> bytes:
     return json.dumps({"keys": list(keys)}).encode()
 
 

@@ -169,7 +169,9 @@ async def test_on_a_route_that_passes_authorization_a_token_for_us_is_stopped_an
             stage.clients.keep_back([f"Bearer {token()}"])
         with pytest.raises(ClientForbidden):
             stage.clients.keep_back([f"Bearer {token(exp=WALL - 999, aud=['x', AUDIENCE])}"])
-        stage.clients.keep_back([f"Bearer {token(aud='vendor')}", f"Bearer {token(iss='https://users.example')}"])
+        others = [token(aud="vendor"), token(iss="https://users.example"), token(aud=None)]
+        others += [forged({"alg": "none"}, claims(aud=odd)) for odd in (5, {"gatepass": 1}, [["gatepass"]])]
+        stage.clients.keep_back([f"Bearer {text}" for text in others])
 
 
 # --------------------------------------------------------------------------------------------------------- remembered
@@ -230,6 +232,16 @@ async def test_unknown_keys_cost_at_most_one_look_in_thirty_seconds_and_everybod
         with pytest.raises(ClientUnknown):
             await stage.who_later(token("rsa-2"))
         assert stage.asked == 3
+
+
+async def test_an_issuer_that_a_reload_takes_away_takes_no_waiting_request_along() -> None:
+    async with Stage() as stage:
+        stage.hold = asyncio.Event()
+        asking = asyncio.create_task(stage.who_later(token("rsa-2")))
+        await stage.clock.settle()
+        await stage.keys.stop()
+        with pytest.raises(ClientUnknown):
+            await asking
 
 
 async def test_keys_are_refreshed_in_the_background() -> None:
@@ -318,6 +330,8 @@ def test_only_public_keys_for_verifying_with_a_pinned_algorithm_are_taken() -> N
         {"kty": "oct", "k": "c2VjcmV0", "kid": "shared", "alg": "HS256"},
         {"kty": "RSA", "kid": "broken", "n": "?", "e": "AQAB"},
         {"kty": ["RSA"]},
+        {**jwk("rsa-1"), "kid": ["x"], "alg": ["RS256"], "use": ["sig"]},
+        "no mapping",
     )
     found = read_keys(document, ("RS256", "ES256"))
     assert {kid for kid, _ in found if kid} == {"rsa-1", "ec-1"}

@@ -10,7 +10,7 @@ import pytest
 from tests.kit.gateway import one_route
 from tests.kit.process import Process, raise_file_limit, serving
 from tests.kit.rest import until
-from tests.kit.wire import Peer, answering, connect, get, ok, vendor
+from tests.kit.wire import Peer, connect, get, ok, vendor
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 
@@ -89,7 +89,12 @@ async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> No
     if not raise_file_limit(count + 500):
         pytest.skip("this machine does not allow so many open files")
     limits = {"connections": 20_000, "header_timeout": 60, "connections_per_address": 20_000}
-    async with vendor(answering(ok())) as upstream, serving({**one_route(upstream.port), "limits": limits}) as gateway:
+
+    async def patient(peer: Peer) -> None:
+        while await peer.reader.readuntil(b"\r\n\r\n"):
+            await peer.send(ok())
+
+    async with vendor(patient) as upstream, serving({**one_route(upstream.port), "limits": limits}) as gateway:
         first = await connect(gateway.address)
         await first.send(get("/v/a"))
         await first.message()
