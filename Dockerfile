@@ -41,6 +41,6 @@ USER 10001:10001
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 # Asks the admin port of this container; GATEPASS_HEALTH_URL names it when the config puts it elsewhere.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["gatepass", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["gatepass", "health"]
 ENTRYPOINT ["gatepass"]
 CMD ["serve"]

@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long lint fmt bench soak lock wheel image release clean
+.PHONY: help venv demo test test-long fuzz lint fmt bench soak lock wheel image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +36,13 @@ demo: .venv/run.stamp  ## Emulated vendors, the gateway, and an app that uses it
 	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
 
 test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
-	@$(BIN)/python -m pytest -m "not long" $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
 
 test-long: .venv/dev.stamp  ## The tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
+
+fuzz: .venv/dev.stamp  ## Mutated requests and answers until something breaks or you stop it; SEED=n repeats a run
+	@$(BIN)/python -m tests.kit.mutation $(SEED)
 
 lint: .venv/dev.stamp  ## Format, lint and types, all strict
 	@$(BIN)/ruff format --check .
@@ -54,6 +57,7 @@ fmt: .venv/dev.stamp  ## Let ruff format and fix
 bench: .venv/dev.stamp  ## Requests/s and CPU per request against a plain aiohttp proxy; memory; start-up
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.access
+	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
 
 soak: .venv/dev.stamp  ## Mixed load with faults for SECONDS=600; everything must be at rest at the end
@@ -78,7 +82,7 @@ release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of kn
 	@requirements/.release/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
 	@requirements/.release/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml \
 	    --output-reproducible --output-format JSON --output-file dist/gatepass.cdx.json
-	@requirements/.release/bin/pip-audit --disable-pip --require-hashes -r requirements/run.txt
+	@requirements/.release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/run.txt
 	@ls -l dist
 
 image:  ## Build the container image

@@ -155,8 +155,9 @@ class App:
 
     async def _read_slowly(self, url: str) -> None:
         async with self._session.get(f"{url}/bytes/2000000") as answer:
-            async for _ in answer.content.iter_chunked(200_000):
-                await asyncio.sleep(0.05)
+            if answer.ok:
+                async for _ in answer.content.iter_chunked(200_000):
+                    await asyncio.sleep(0.05)
             await self._judge(answer)
 
     async def _listen(self, url: str) -> None:

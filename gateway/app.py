@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gateway.access import Clients
     from gateway.model import Clock, Config
 
 _log = get_logger("gatepass")
@@ -116,7 +117,9 @@ class Gateway:
 
     async def _open_data(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         pools = await asyncio.to_thread(self._prepare, config)
-        self._handler = Handler(self._snapshot(config, pools), self.metrics, self._access_log)
+        self._handler = Handler(
+            self._snapshot(config, pools, self._access.clients(config)), self.metrics, self._access_log
+        )
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
         self._data = DataServer(self._handler, config.limits)
@@ -159,9 +162,9 @@ class Gateway:
             pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls)
         return pools
 
-    def _snapshot(self, config: Config, pools: dict[object, Pool]) -> Snapshot:
+    def _snapshot(self, config: Config, pools: dict[object, Pool], clients: Clients) -> Snapshot:
         lanes = build_lanes(config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics)
-        clients, allowed = self._access.clients(config), Networks(config.allow_addresses)
+        allowed = Networks(config.allow_addresses)
         for route in config.routes:
             pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
         trusted = Networks(config.trusted_proxies)
@@ -179,11 +182,12 @@ class Gateway:
             _same_reach(self.data_address[0] if self.data_address else "", config)
             register_all(config)
             pools = await asyncio.to_thread(self._prepare, config)
+            clients = self._access.clients(config)
             if config.tls != self.config.tls:
                 await self._data.use_tls(config.tls)
             await self.tokens.reload(config)
             retired = [pool for key, pool in self._pools.items() if key not in pools]
-            self._handler.use(self._snapshot(config, pools), retired)
+            self._handler.use(self._snapshot(config, pools, clients), retired)
             self._data.limits = config.limits
             self._pools = pools
             self._reloaded(config)

@@ -59,7 +59,11 @@ def by(label: str, expr: str) -> str:
 
 def rate(metric: str, selector: str = "") -> str:
     """Per second, over as long as the panel's resolution asks for."""
-    return f"rate(gatepass_{metric}{{{selector}}}[$__rate_interval])" if selector else f"rate(gatepass_{metric}[$__rate_interval])"
+    return (
+        f"rate(gatepass_{metric}{{{selector}}}[$__rate_interval])"
+        if selector
+        else f"rate(gatepass_{metric}[$__rate_interval])"
+    )
 
 
 def quantile(share: float, label: str, metric: str, selector: str) -> str:
@@ -78,7 +82,12 @@ STATE = (
     f" - (gatepass_token_consecutive_failures{{{CREDENTIAL}}} > bool 0))"
     f" or max by (credential) ((gatepass_token_consecutive_failures{{{CREDENTIAL}}} > bool 0) * -1)"
 )
-STATES = (("2", "valid", "green"), ("1", "valid, renewal fails", "yellow"), ("0", "none", "text"), ("-1", "down", "red"))
+STATES = (
+    ("2", "valid", "green"),
+    ("1", "valid, renewal fails", "yellow"),
+    ("0", "none", "text"),
+    ("-1", "down", "red"),
+)
 
 OVERVIEW = Dashboard(
     "overview", "Gatepass: overview", "Is Gatepass serving, who is slow, and which hop fails?",

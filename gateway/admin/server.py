@@ -38,9 +38,9 @@ class AdminServer:
     """The admin port. `state` is `starting`, `ready` or `draining`; `data_address` is where the data port listens.
 
     `workbench` can fetch and check a credential; without one nobody can. `reload` reads the configuration again and
-    returns what is wrong with it; `problems` is what was wrong with the latest one, which is then not in force. `address` is where the port listens, known
-    after `start()`: with port 0 a free one was taken. `use()` the configuration in force, at the start and after each
-    reload.
+    returns what is wrong with it; `problems` is what was wrong with the latest one, if it is not in force. `address` is
+    where the port listens, known after `start()`: with port 0 a free one was taken. `use()` the configuration in force,
+    at the start and after each reload.
     """
 
     def __init__(

@@ -84,6 +84,8 @@ def show(said: Mapping[str, Any]) -> None:
     digest = said["config"]["digest"][:12] or "-"
     state = coloured(said["state"])
     out.print(f"Gatepass {said['version']}: {state}, up {span(said['uptime'])}, configuration {digest}\n")
+    for problem in said["config"].get("problems", ()):
+        out.print(f"the newest configuration is refused: {problem}\n", markup=False)
     credentials = table("credential", "state", "lives", "of", "next", "token")
     for each in said["credentials"]:
         following = "-" if each["next_attempt_in"] is None else f"in {span(each['next_attempt_in'])}"

@@ -97,21 +97,27 @@ class Tracer:
         """
         parent = read_traceparent(parents[0]) if len(parents) == 1 else None
         sampled = random() < self._sample if parent is None else parent.sampled  # noqa: S311  no secret hangs on it
-        return Trace(parent, sampled, started, self._export)
+        trace = Trace(parent, sampled, started, self._export)
+        trace.given = bool(parents)
+        return trace
 
 
 class Trace:
     """The trace of one exchange. Instants given to it are monotonic."""
 
-    __slots__ = ("_base", "_export", "_parent", "_started", "_vendor", "_vendor_at", "sampled", "span_id", "trace_id")
+    __slots__ = (
+        "_base", "_export", "_parent", "_started", "_vendor", "_vendor_at", "given", "sampled", "span_id", "trace_id",
+    )  # fmt: skip
 
     def __init__(self, parent: Parent | None, sampled: bool, started: float, export: Callable[[Span], None]) -> None:
         self.trace_id = f"{getrandbits(128) or 1:032x}" if parent is None else parent.trace_id
         self.sampled = sampled
-        self.span_id = _new_id()
+        self.given = True
+        """The request came with `traceparent` fields, good or bad."""
+        self.span_id = _new_id() if sampled else ""
         self._parent = parent
         self._started = started
-        self._base = time.time_ns() - int((time.monotonic() - started) * 1e9)
+        self._base = time.time_ns() - int((time.monotonic() - started) * 1e9) if sampled else 0
         self._export = export
         self._vendor: str | None = None
         self._vendor_at = 0.0
@@ -123,7 +129,8 @@ class Trace:
         """
         if not self.sampled and self._parent is not None:
             return
-        lines[:] = [line for line in lines if not _is_traceparent(line)]
+        if self.given:
+            lines[:] = [line for line in lines if not _is_traceparent(line)]
         self._vendor = _new_id()
         self._vendor_at = time.monotonic()
         lines.append(f"traceparent: 00-{self.trace_id}-{self._vendor}-{'01' if self.sampled else '00'}".encode())
@@ -157,6 +164,8 @@ class Trace:
         request_id: str,
     ) -> None:  # fmt: skip
         """End the request's own span; `code` is the gateway's error, empty for the vendor's own answer."""
+        if not self.sampled:
+            return
         method = method if method in METHODS else "_OTHER"
         said: dict[str, Value | None] = {
             "http.request.method": method,
@@ -171,7 +180,7 @@ class Trace:
         name = f"{method} {prefix}" if prefix is not None else method
         error = code or (str(status) if status >= 500 else "")  # noqa: PLR2004  a server's span: 4xx is the app's
         parent = self._parent.span_id if self._parent is not None else None
-        self._send(
+        self._export(
             Span(name, "server", self.trace_id, self.span_id, parent, self._base, self._now(), attributes, error)
         )
 
@@ -183,14 +192,10 @@ class Trace:
             return
         began = self._base + int((started - self._started) * 1e9)
         span_id = span_id or _new_id()
-        self._send(Span(name, kind, self.trace_id, span_id, self.span_id, began, self._now(), said, error))
+        self._export(Span(name, kind, self.trace_id, span_id, self.span_id, began, self._now(), said, error))
 
     def _now(self) -> int:
         return self._base + int((time.monotonic() - self._started) * 1e9)
-
-    def _send(self, span: Span) -> None:
-        if self.sampled:
-            self._export(span)
 
 
 def _new_id() -> str:

@@ -236,4 +236,4 @@ async def test_the_admin_port_reloads_for_whoever_has_a_key_and_says_what_is_wro
             assert "replay_budget: must be a size" in problem
             status = json.loads((await gateway.ask("/status.json"))[1])
             assert status["config"]["problems"] == [problem]
-            assert gateway.events("reloaded")
+            await gateway.seen("reloaded")

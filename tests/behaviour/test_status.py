@@ -14,6 +14,7 @@ import pytest
 
 from gateway.admin import html
 from gateway.admin.guard import COOKIE
+from gateway.admin.overview import Overview
 from gateway.model import Logs
 from gateway.observe import adjust_logging, current_logging
 from tests.kit.gateway import CANARY, one_route, running
@@ -129,6 +130,20 @@ async def test_a_failing_credential_is_explained_with_what_to_do() -> None:
     assert idfy["reason"]
     assert idfy["advice"].startswith("The token endpoint is down")
     assert unescape(page).count(idfy["advice"]) == 1
+
+
+async def test_a_configuration_that_was_refused_is_said_on_the_page() -> None:
+    async with running(one_route(1)) as it:
+        data = Overview(
+            metrics=it.gateway.metrics,
+            status=it.gateway.tokens.status,
+            state=lambda: "ready",
+            data_address=lambda: None,
+            problems=lambda: ["config.yaml:3: routes.v.timeout: unknown key"],
+        ).data()
+    page = html.page(data, session=None, locked=True)
+    assert "The newest configuration is refused" in page
+    assert "config.yaml:3: routes.v.timeout" in page
 
 
 async def test_the_data_is_numbers_by_route_with_the_hop_that_failed() -> None:

@@ -87,7 +87,10 @@ TABLE = {
     ),
     "shell syntax that is not ours": (
         f"credentials: {{a: {{static: {{token: '${{NOPE:?no}}'}}}}}}\n{ROUTE}",
-        "config.yaml:1: credentials.a.static.token: `${…}` takes NAME, NAME:-default, file:/path or command:/path (needed by route a)",
+        (
+            "config.yaml:1: credentials.a.static.token: `${…}` takes NAME, NAME:-default, file:/path or command:/path "
+            "(needed by route a)"
+        ),
     ),
     "two recipes": (
         f"credentials: {{a: {{static: {{token: t}}, grant: {{request: {{{URL}}}}}}}}}\n{ROUTE}",

@@ -418,6 +418,7 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.writer.transport.pause_reading()
+        await asyncio.sleep(0.3)
         await peer.send(ok(b"early"))
         await asyncio.sleep(30)
 
@@ -427,6 +428,7 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
         assert (await app.message()).body == b"early"
         pool = it.lanes[0].pool  # type: ignore[attr-defined]
         assert it.at_rest()
+        assert not pool.finished
         pool.sweep(asyncio.get_running_loop().time() + 11)
         await asyncio.sleep(0.02)
         assert pool.finished

@@ -24,7 +24,7 @@ async def test_mutated_requests_do_no_harm(count: int) -> None:
     await send_mutated_requests(20_260_101, count)
 
 
-@pytest.mark.parametrize("count", [pytest.param(500, id="500"), *MANY[1:]])
+@pytest.mark.parametrize("count", [pytest.param(500, id="500"), pytest.param(5_000, id="5000", marks=MANY[1].marks)])
 async def test_mutated_answers_harm_nobody_else(count: int) -> None:
     """Whoever asks next gets his own answer."""
     await send_mutated_answers(20_260_102, count)
