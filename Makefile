@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long fuzz lint fmt bench soak lock wheel image release clean
+.PHONY: help venv demo test test-long fuzz lint fmt bench pictures soak lock wheel image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: .venv/dev.stamp  ## Requests/s and CPU per request against a plain aiohtt
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
+
+pictures: .venv/dev.stamp  ## Draw docs/pictures anew, from a gateway under load
+	@$(BIN)/python -m tests.kit.pictures 150
 
 soak: .venv/dev.stamp  ## Mixed load with faults for SECONDS=600; everything must be at rest at the end
 	@$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)

@@ -71,5 +71,5 @@ async def walk(it: Running, sandbox: Sandbox, url: str, tab: Tab, pictures: Path
     await tab.until("document.querySelector('#credential-idfy button') !== null")
     await tab.run("document.querySelector('#credential-idfy form[action$=fetch] button').click()")
     await tab.until(f"{STATE.format('idfy')} === 'valid'")
-    assert "idfy: a new token was fetched." in await tab.run("document.body.textContent")
+    await tab.until("document.body.textContent.includes('idfy: a new token was fetched.')")
     assert tab.errors == [], "nothing is missing"

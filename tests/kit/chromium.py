@@ -75,8 +75,13 @@ class Tab:
     async def until(self, condition: str, seconds: float = 8.0) -> None:
         """Wait until an expression is true in the page."""
         async with asyncio.timeout(seconds):
-            while not await self.run(condition):  # noqa: ASYNC110 - the page has no event for everything
+            while not await self.holds(condition):  # noqa: ASYNC110 - the page has no event for everything
                 await asyncio.sleep(0.05)
+
+    async def holds(self, condition: str) -> bool:
+        """Whether an expression is true now; false as well between two pages, where nothing can be asked."""
+        said = await self.call("Runtime.evaluate", expression=condition, returnByValue=True, awaitPromise=True)
+        return "exceptionDetails" not in said and bool(said["result"].get("value"))
 
     async def look(self, path: Path, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
         """Put a picture of the page, as wide as a screen of `width`, into a file."""
