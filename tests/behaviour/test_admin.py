@@ -124,6 +124,15 @@ async def test_no_page_shows_a_secret_and_none_is_stored(page: str) -> None:
     assert "Server" not in headers
 
 
+async def test_a_secret_that_is_a_word_of_ours_does_not_break_the_page() -> None:
+    """Only values are searched: the names of fields are the page's own."""
+    register(Secret("generation"))
+    async with admin(Stage()) as url:
+        (credential,) = (await get(f"{url}/status.json"))[1]["credentials"]
+        assert credential["generation"] == 0
+        assert (await get(f"{url}/status"))[0] == 200
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type"),
     [("*/*", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],

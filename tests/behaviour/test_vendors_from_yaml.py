@@ -85,7 +85,7 @@ async def test_a_vendors_own_signs_of_an_old_token_are_data_too(status: int, bod
 
     async with TokenEndpoint() as endpoint, vendor(script) as upstream:
         endpoint.script.extend([session("old"), session("new")])
-        environ = {"ACME_API_KEY": "k", "ACME_CLIENT_ID": "id", "ACME_CLIENT_SECRET": "secret"}
+        environ = {"ACME_API_KEY": "k-" + CANARY, "ACME_CLIENT_ID": "id", "ACME_CLIENT_SECRET": CANARY}
         async with running(acme(endpoint.url, upstream.port), **environ) as it:
             app = await connect(it.address)
             await app.send(get("/acme/orders"))
