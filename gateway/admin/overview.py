@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.admin import pages
-from gateway.observe import redact, redact_text
+from gateway.observe import redact_text
 from gateway.observe.history import HOPS, STEP, STEPS, History
 
 if TYPE_CHECKING:
