@@ -11,13 +11,13 @@ import shutil
 import tempfile
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -110,12 +110,12 @@ async def chromium() -> AsyncIterator[Tab]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
             PROGRAM, *FLAGS, f"--user-data-dir={profile}",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
             async with (
                 aiohttp.ClientSession() as session,
-                session.ws_connect(await _address(process), max_msg_size=2**26) as socket,
+                session.ws_connect(await _address(Path(profile)), max_msg_size=2**26) as socket,
             ):
                 tab = await _tab(socket)
                 try:
@@ -127,13 +127,14 @@ async def chromium() -> AsyncIterator[Tab]:
             await process.wait()
 
 
-async def _address(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None
+async def _address(profile: Path) -> str:
+    """Where the browser listens: it says so in a file; a pipe would be held open by its children beyond its end."""
+    said = profile / "DevToolsActivePort"
     async with asyncio.timeout(20):
-        async for line in process.stderr:
-            if b"DevTools listening on " in line:
-                return line.split()[-1].decode()
-    raise AssertionError("chromium did not start")
+        while not (said.exists() and len(said.read_text().split()) == 2):  # noqa: ASYNC110 - a file says no word
+            await asyncio.sleep(0.05)
+    port, path = said.read_text().split()
+    return f"ws://127.0.0.1:{port}{path}"
 
 
 async def _tab(socket: aiohttp.ClientWebSocketResponse) -> Tab:

@@ -129,6 +129,10 @@ class RawVendor:
             await self.script(peer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the gateway closed: the ordinary end of a kept connection
+        except RuntimeError as error:
+            # uvloop's word for a write to a connection that has just been reset
+            if "the handler is closed" not in str(error):
+                self.failures.append(error)
         except BaseException as error:  # noqa: BLE001 - told to the test, which would else wait for bytes
             self.failures.append(error)
         finally:
