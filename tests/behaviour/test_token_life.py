@@ -161,20 +161,36 @@ async def test_a_redirect_of_a_token_endpoint_is_not_followed() -> None:
 
 async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetch() -> None:
     """Each is sent again once, with the one new token."""
-    async with town(uqudo={"keep_warm": "always"}) as (it, sandbox):
+    async with town(routes={"uqudo": {"pool": {"size": 250}}}) as (it, sandbox):
         await warm(it)
         await ask(it, "uqudo")
         sandbox.uqudo.reset_counters()
-        await sandbox.uqudo.set(api_latency=0.3)
-        apps = [await connect(it.address) for _ in range(100)]
+        await sandbox.uqudo.set(api_latency=0.8)
+        apps = [await connect(it.address) for _ in range(200)]
         for app in apps:
             await app.send(post("/uqudo/sandbox/sink", b"x" * 2000))
-        await asyncio.sleep(0.1)
+        while sandbox.uqudo.counters.api_requests < 200:  # noqa: ASYNC110 - the sandbox has no event for it
+            await asyncio.sleep(0.01)
         sandbox.uqudo.revoke()
-        assert Counter([(await app.message()).status for app in apps]) == {200: 100}
+        assert Counter([(await app.message()).status for app in apps]) == {200: 200}
         assert sandbox.uqudo.counters.token_requests == 1
-        assert sandbox.uqudo.counters.api_requests == 200
-        assert it.metric("gatepass_replays_total", route="uqudo", outcome="sent") == 100
+        assert sandbox.uqudo.counters.api_requests == 400
+        assert it.metric("gatepass_replays_total", route="uqudo", outcome="sent") == 200
+
+
+async def test_where_a_new_token_kills_the_old_nobody_notices_and_nothing_is_fetched_for_it() -> None:
+    """Requests in flight with the old token meet its death and go again with the new one that is there already."""
+    async with town(idfy={"single_active_token": True}) as (it, sandbox):
+        await warm(it)
+        await sandbox.idfy.set(single_active=True, life=2.0, api_latency=0.1)
+        sandbox.idfy.revoke()
+        await ask(it, "idfy")
+        sandbox.idfy.reset_counters()
+        async with Load(it, ["idfy"], apps=10, pause=0) as load:
+            await asyncio.sleep(5)
+        assert load.failures == 0
+        assert sandbox.idfy.counters.api_401s > 0, "some were caught by the change"
+        assert 2 <= sandbox.idfy.counters.token_requests <= 4
 
 
 async def test_the_same_route_revoked_three_times_in_two_seconds_is_not_noticed() -> None:
