@@ -1,4 +1,4 @@
-"""What several commands share: the `--config` option, how an example stands in a help text, and the table's look."""
+"""What several commands share: `--config` and `--url`, how an example stands in a help text, and the table's look."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     show_envvar=True,
     metavar="FILE",
     help="Configuration file; may be repeated, a later one is laid over the earlier.",
+)
+
+DEFAULT_URL = "http://127.0.0.1:9090"
+url_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--url",
+    default=DEFAULT_URL,
+    show_default=True,
+    envvar="GATEPASS_HEALTH_URL",
+    show_envvar=True,
+    help="Address of the admin port.",
 )
 
 

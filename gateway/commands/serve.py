@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands.options import config_option, example
+from gateway.commands.options import config_option, example, url_option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.model import Config
-
-DEFAULT_URL = "http://127.0.0.1:9090"
 
 
 @click.command(epilog=example("gatepass serve -c config.yaml", "gatepass serve -c config.yaml -c production.yaml"))
@@ -46,14 +44,7 @@ def serve(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 
 @click.command(epilog=example("gatepass health", "gatepass health --ready --url http://127.0.0.1:9090"))
-@click.option(
-    "--url",
-    default=DEFAULT_URL,
-    show_default=True,
-    envvar="GATEPASS_HEALTH_URL",
-    show_envvar=True,
-    help="Address of the admin port.",
-)
+@url_option
 @click.option("--ready", is_flag=True, help="Ask /readyz (may it get requests?) instead of /healthz (does it live?).")
 @click.pass_context
 def health(ctx: click.Context, url: str, ready: bool) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands.options import console, example, table
-from gateway.commands.serve import DEFAULT_URL
+from gateway.commands.options import console, example, table, url_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +30,7 @@ CURVE = 20
 
 
 @click.command(epilog=example("gatepass status", "gatepass status --url http://127.0.0.1:9090 --json"))
-@click.option(
-    "--url",
-    default=DEFAULT_URL,
-    show_default=True,
-    envvar="GATEPASS_HEALTH_URL",
-    show_envvar=True,
-    help="Address of the admin port.",
-)
+@url_option
 @click.option("--json", "as_json", is_flag=True, help="Print the data as it is.")
 @click.pass_context
 def status(ctx: click.Context, url: str, as_json: bool) -> None:

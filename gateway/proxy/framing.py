@@ -1,4 +1,4 @@
-"""Where a request body ends in a stream of bytes (RFC 9112 §6.2, §7.1). Pure: no I/O, no `async`, no parser.
+"""Where a head and a body end in a stream of bytes (RFC 9112 §2.1, §6.2, §7.1). Pure: no I/O, no `async`, no parser.
 
 The parser decides what a body *is*; this only finds its last byte, so that the parser is never given a byte of the next
 request. It would keep that byte where nobody can see it, and it carries the last trailer field of one message over into
@@ -11,6 +11,24 @@ from typing import Protocol
 
 _SIZE_DIGITS = 32
 """Bytes of a chunk-size line that are looked at; more digits than that are no size that a parser takes."""
+
+
+def head_end(before: bytes, data: bytes) -> int:
+    """Return where in `data` the empty line behind a head ends (RFC 9112 §2.1), 0 if it does not.
+
+    `before` is the edge of the same head's earlier segments: the line may lie across two.
+    """
+    if before:
+        across = (before + data[:3]).find(b"\r\n\r\n")
+        if across >= 0:
+            return across + 4 - len(before)
+    end = data.find(b"\r\n\r\n")
+    return end + 4 if end >= 0 else 0
+
+
+def edge(before: bytes, data: bytes) -> bytes:
+    """Return what `head_end` must know of a head whose latest segment is `data`: its last three bytes."""
+    return (before + data[-3:])[-3:]
 
 
 class BodyEnd(Protocol):

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway.access import NOBODY, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
-from gateway.proxy.framing import ChunkedEnd, SizedEnd
+from gateway.proxy.framing import ChunkedEnd, SizedEnd, edge, head_end
 from gateway.proxy.upstream import BODY_LIMIT
 from gateway.proxy.wire import Wire
 
@@ -125,7 +125,7 @@ class ClientConnection(Wire):
     def _take(self, data: bytes) -> Message | None:
         """Return the next request if its head is complete; what stands behind it waits unparsed."""
         while data:
-            end = self._head_end(data)
+            end = head_end(self._edge, data)
             messages = self._feed(data[:end] if end else data)
             if messages is None:
                 return None
@@ -147,20 +147,11 @@ class ClientConnection(Wire):
             return None if self._broken else messages[0]
         return None
 
-    def _head_end(self, data: bytes) -> int:
-        """Return where the head's empty line ends in `data`; 0 if it does not."""
-        if self._edge:
-            across = (self._edge + data[:3]).find(b"\r\n\r\n")
-            if across >= 0:
-                return across + 4 - len(self._edge)
-        end = data.find(b"\r\n\r\n")
-        return end + 4 if end >= 0 else 0
-
     def _note_part(self, data: bytes) -> bool:
         """Remember a part of a head; return False if that head has become too large."""
         if self._head_size < TARGET_LIMIT:
             self._start += data
-        self._edge = (self._edge + data[-3:])[-3:]
+        self._edge = edge(self._edge, data)
         self._head_size += len(data)
         if self._head_since is None:
             self._head_since = self.loop.time()

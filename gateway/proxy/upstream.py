@@ -15,7 +15,7 @@ from aiohttp.http import HttpResponseParser
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
-from gateway.proxy.framing import SizedEnd
+from gateway.proxy.framing import SizedEnd, edge, head_end
 from gateway.proxy.wire import Wire
 
 if TYPE_CHECKING:
@@ -220,11 +220,11 @@ class UpstreamConnection(Wire):
     def _feed_heads(self, data: bytes) -> None:
         """Feed one head at a time, so that it is known where the body begins: an error in it would discard the head."""
         while self._body is None and self._error is None:
-            end = self._head_end(data)
+            end = head_end(self._edge, data)
             self._head_bytes += end or len(data)
             self._parsed(*self._parser.feed_data(data[:end] if end else data))
             if not end:
-                self._edge = (self._edge + data[-3:])[-3:]
+                self._edge = edge(self._edge, data)
                 self._check_part()
                 return
             self._edge = b""
@@ -235,15 +235,6 @@ class UpstreamConnection(Wire):
             self.tail += data
         elif self._body is not None and self._error is None:
             self._open_body(data)
-
-    def _head_end(self, data: bytes) -> int:
-        """Return where the head's empty line ends in `data`; 0 if it does not."""
-        if self._edge:
-            across = (self._edge + data[:3]).find(b"\r\n\r\n")
-            if across >= 0:
-                return across + 4 - len(self._edge)
-        end = data.find(b"\r\n\r\n")
-        return end + 4 if end >= 0 else 0
 
     def _check_part(self) -> None:
         if self._body is not None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.framing import BodyEnd, ChunkedEnd, SizedEnd
+from gateway.proxy.framing import BodyEnd, ChunkedEnd, SizedEnd, edge, head_end
 
 PLAIN = b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n"
 TRAILED = b"5\r\nhello\r\n0;last\r\nX-T: 1\r\nX-U: 2\r\n\r\n"
@@ -63,3 +63,15 @@ def test_an_endless_extension_takes_no_memory() -> None:
     for _ in range(1000):
         assert end.within(b"5;" + b"x" * 1000) == 1002
     assert len(end._line) <= 32
+
+
+@pytest.mark.parametrize("cut", range(1, 22))
+def test_the_end_of_a_head_is_found_wherever_it_is_cut(cut: int) -> None:
+    raw = b"GET / HTTP/1.1\r\n\r\nbody\r\n\r\n"
+    end = raw.index(b"\r\n\r\n") + 4
+    first = head_end(b"", raw[:cut])
+    if cut >= end:
+        assert first == end
+    else:
+        assert first == 0
+        assert cut + head_end(edge(b"", raw[:cut]), raw[cut:]) == end
