@@ -12,8 +12,6 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from aiohttp.streams import EMPTY_PAYLOAD
-
 from gateway.access import KeysWanted
 from gateway.addresses import forwarded_client
 from gateway.errors import (
@@ -29,10 +27,10 @@ from gateway.errors import (
     UpstreamReset,
 )
 from gateway.observe import get_logger
-from gateway.proxy import echo, relay, tracing
-from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
+from gateway.proxy import echo, forward, relay, tracing
+from gateway.proxy.body import ReplayBudget
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import forwarded_line, read_request, read_response, verdicts_nowhere
+from gateway.proxy.headers import read_request, read_response, verdicts_nowhere
 from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
 from gateway.proxy.problem import problem
 from gateway.proxy.refusal import is_refusal
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from gateway.observe import AccessLog, Metrics, Tracer
+    from gateway.proxy.body import NoUpload, Upload
     from gateway.proxy.pool import Pool
     from gateway.proxy.server import ClientConnection
     from gateway.proxy.upstream import UpstreamConnection
@@ -94,7 +93,7 @@ class Handler:
             lane.metrics.in_flight.inc()
             try:
                 x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
-                x.upload = upload = self._upload(x, lane)
+                x.upload = upload = forward.upload(x, lane, self._budget)
                 while not await self._attempt(x, lane, upload):
                     await upload.stop()
             finally:
@@ -176,7 +175,7 @@ class Handler:
         owner = x.client_name or ""
         upstream = lane.pool.take(owner, fresh=x.resent) or await tracing.connection(x, lane)
         try:
-            self._send(x, lane, upload, upstream)
+            forward.send(x, lane, upload, upstream)
             message, body = await upstream.response()
             if message.code < _FINAL:
                 message, body = await self._after_interim(message, body, upstream, upload)
@@ -191,7 +190,7 @@ class Handler:
                 lane.accepted(x.tokens)
             await self._relay(x, lane, upstream, message, body)
         except UpstreamReset:
-            if not self._may_resend(x, upstream, upload):
+            if not forward.may_resend(x, upstream, upload):
                 raise
             x.resent = True
             return False
@@ -217,75 +216,13 @@ class Handler:
             message, body = await upstream.response()
         return message, body
 
-    @staticmethod
-    def _may_resend(x: Exchange, upstream: UpstreamConnection, upload: Upload | NoUpload) -> bool:
-        """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
-        stale = upstream.exchanges > 1 and upstream.silent
-        return stale and upload.replayable and not x.resent and x.message.method in IDEMPOTENT
-
-    def _upload(self, x: Exchange, lane: Lane) -> Upload | NoUpload:
-        assert x.inbound is not None  # noqa: S101 - set by _admit
-        if x.body is EMPTY_PAYLOAD and not x.inbound.chunked:
-            return NO_UPLOAD
-        route = lane.route
-        return Upload(
-            x.client,
-            x.body,
-            chunked=x.inbound.chunked,
-            limit=route.max_body,
-            keep_up_to=route.replay.up_to if self._may_replay(x, lane) else 0,
-            budget=self._budget,
-        )
-
-    @staticmethod
-    def _may_replay(x: Exchange, lane: Lane) -> bool:
-        methods = lane.route.replay.methods
-        return methods == "all" or (methods == "idempotent" and x.message.method in IDEMPOTENT)
-
-    def _send(self, x: Exchange, lane: Lane, upload: Upload | NoUpload, upstream: UpstreamConnection) -> None:
-        """Write the head, and the body as far as it is there."""
-        assert x.inbound is not None  # noqa: S101 - set by _admit
-        timeouts = lane.route.timeouts
-        x.attempts += 1
-        x.vendor_status = 0
-        upstream.begin(timeouts, head=x.is_head)
-        x.sent_at = monotonic()
-        if timeouts.total is not None:
-            upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
-        asks = x.inbound.expects_continue and not upload.whole
-        upstream.write(self._head(x, lane, asks=asks) + upload.start(upstream, ask=asks))
-        if upload.sent:
-            upstream.await_head()
-
-    def _head(self, x: Exchange, lane: Lane, *, asks: bool) -> bytes:
-        inbound = x.inbound
-        assert inbound is not None  # noqa: S101 - set by _admit
-        lines = [x.message.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
-        for injector, token in zip(lane.injectors, x.tokens, strict=True):
-            lines.append(injector.line(token))
-        lines.append(lane.trailing + x.request_id.encode("ascii"))
-        if inbound.chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif inbound.length is not None:
-            lines.append(b"Content-Length: %d" % inbound.length)
-        if asks:
-            lines.append(b"Expect: 100-continue")
-        if inbound.websocket and lane.route.websocket:
-            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
-        if lane.route.forwarded != "off":
-            lines.append(forwarded_line(lane.route.forwarded, x.remote, x.message.headers.get("Host", "")))
-        if x.trace is not None:
-            x.trace.upward(lines)
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
-
     async def _has_fresh_tokens(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
         """The vendor refused the tokens: see to it, and say whether the request can be sent with others (`x.tokens`).
 
         If not, the vendor's answer is what the app gets; the refused tokens are on their way out all the same.
         """
         lane.metrics.vendor_refusal()
-        if x.replayed or not upload.replayable or not self._may_replay(x, lane):
+        if x.replayed or not upload.replayable or not forward.may_replay(x, lane):
             for injector, token in zip(lane.injectors, x.tokens, strict=True):
                 injector.tokens.discard(token)
             lane.metrics.replayed("refused_again" if x.replayed else "not_replayable")

@@ -1,0 +1,89 @@
+"""The way up: an app's request to the vendor, with the pass on it. Decides, too, when a request may go twice.
+
+The counterpart of `relay.py`. Framing is written anew from what was understood, never copied (RFC 9112 §6); the
+injected fields stand behind the app's own, from which everything that could be taken for them is gone (`headers.py`).
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
+from gateway.proxy.headers import forwarded_line
+from gateway.proxy.lane import IDEMPOTENT
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.lane import Lane
+    from gateway.proxy.upstream import UpstreamConnection
+
+
+def upload(x: Exchange, lane: Lane, budget: ReplayBudget) -> Upload | NoUpload:
+    """Return the request's body, ready to be sent; kept for a replay where the route allows one."""
+    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
+    inbound = x.inbound
+    if x.body is EMPTY_PAYLOAD and not inbound.chunked:
+        return NO_UPLOAD
+    route = lane.route
+    return Upload(
+        x.client,
+        x.body,
+        chunked=inbound.chunked,
+        limit=route.max_body,
+        keep_up_to=route.replay.up_to if may_replay(x, lane) else 0,
+        budget=budget,
+    )
+
+
+def send(x: Exchange, lane: Lane, body: Upload | NoUpload, upstream: UpstreamConnection) -> None:
+    """Write the head, and the body as far as it is there."""
+    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
+    timeouts = lane.route.timeouts
+    x.attempts += 1
+    x.vendor_status = 0
+    upstream.begin(timeouts, head=x.is_head)
+    x.sent_at = monotonic()
+    if timeouts.total is not None:
+        upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
+    asks = x.inbound.expects_continue and not body.whole
+    upstream.write(_head(x, lane, asks=asks) + body.start(upstream, ask=asks))
+    if body.sent:
+        upstream.await_head()
+
+
+def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
+    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
+    inbound = x.inbound
+    lines = [x.message.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
+    for injector, token in zip(lane.injectors, x.tokens, strict=True):
+        lines.append(injector.line(token))
+    lines.append(lane.trailing + x.request_id.encode("ascii"))
+    if inbound.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    elif inbound.length is not None:
+        lines.append(b"Content-Length: %d" % inbound.length)
+    if asks:
+        lines.append(b"Expect: 100-continue")
+    if inbound.websocket and lane.route.websocket:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+    if lane.route.forwarded != "off":
+        lines.append(forwarded_line(lane.route.forwarded, x.remote, x.message.headers.get("Host", "")))
+    if x.trace is not None:
+        x.trace.upward(lines)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def may_replay(x: Exchange, lane: Lane) -> bool:
+    """Whether the route lets this method be sent again after the vendor refused the token."""
+    methods = lane.route.replay.methods
+    return methods == "all" or (methods == "idempotent" and x.message.method in IDEMPOTENT)
+
+
+def may_resend(x: Exchange, upstream: UpstreamConnection, body: Upload | NoUpload) -> bool:
+    """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
+    stale = upstream.exchanges > 1 and upstream.silent
+    return stale and body.replayable and not x.resent and x.message.method in IDEMPOTENT
