@@ -158,7 +158,8 @@ class Handler:
     async def _admit_later(self, x: Exchange, error: ClientUnknown | KeysWanted) -> Lane:
         """Judge a token once more when the key that it names was looked for; tell who is not known, all at one pace.
 
-        However long it took to find out, every 401 leaves at the same time after its request has come.
+        However long judging took, every 401 leaves at the same time after its request has come; only a token that has
+        to wait for its issuer's keys is told later, and which keys an issuer has is no secret (docs/access.md).
         """
         try:
             if isinstance(error, KeysWanted):

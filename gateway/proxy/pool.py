@@ -168,7 +168,7 @@ class Pool:
             await self._wait(owner, loop.create_future(), deadline, first=first)
 
     async def _wait(self, owner: str, waiter: asyncio.Future[None], deadline: float, *, first: bool) -> None:
-        if first and len(self._queue) >= self._limits.queue:
+        if first and self._queue.full(owner, self._limits.queue):
             raise UpstreamBusy(reason="too many wait for a connection", retry_after=_RETRY_AFTER)
         # Whoever was woken and found the place taken by a newcomer stands in front again.
         self._queue.join(owner, waiter, in_front=not first)

@@ -21,11 +21,12 @@ SHARE = 3 / 4
 class Queue:
     """The lines in front of one pool, one per client."""
 
-    __slots__ = ("_held", "_lines", "_share", "_size", "_waiting", "_woken")
+    __slots__ = ("_clients", "_held", "_lines", "_share", "_size", "_waiting", "_woken")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._share = size
+        self._clients = 1
         self._held: defaultdict[str, int] = defaultdict(int)
         """Connections in use or promised, by client."""
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -41,6 +42,7 @@ class Queue:
 
     def divide(self, clients: int) -> None:
         """Say how many clients use the pool."""
+        self._clients = max(1, clients)
         self._share = self._size if clients < 2 else max(1, int(self._size * SHARE))  # noqa: PLR2004 - alone, all of it
 
     def admits(self, owner: str) -> bool:
@@ -50,6 +52,10 @@ class Queue:
         if not self._waiting:
             return not self._woken
         return not self._woken and all(self._held[other] >= self._share for other in self._lines)
+
+    def full(self, owner: str, places: int) -> bool:
+        """Whether a client has filled its part of the `places` in line; each has the same, whoever came first."""
+        return len(self._lines.get(owner, ())) >= -(-places // self._clients)
 
     def hold(self, connection: UpstreamConnection, owner: str) -> None:
         """Count a connection that is handed out."""

@@ -317,6 +317,31 @@ async def test_a_greedy_client_leaves_connections_and_its_turn_to_the_others() -
         assert len(upstream.open) <= 4
 
 
+async def test_a_greedy_client_fills_its_own_places_in_the_line_and_no_more() -> None:
+    """Its surplus is refused at once; the three calls of the other find places and are served in their turn."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.message()
+            if request.target == b"/slow":
+                await asyncio.Event().wait()
+            await peer.send(ok())
+
+    route = {"pool": {"size": 2, "wait": "2s", "queue": 6}}
+    async with (
+        vendor(script) as upstream,
+        running(config(upstream.port, client(), client("batch", BATCH), route=route)) as it,
+    ):
+        for _ in range(10):
+            app = await connect(it.address)
+            await app.send(get("/v/slow", KEY))
+        await eventually(lambda: it.metric("gatepass_client_requests_total", client="web", route="v", outcome="failed"))
+        modest = [await connect(it.address) for _ in range(3)]
+        for app in modest:
+            await app.send(get("/v/a", f"X-Gatepass-Key: {BATCH}"))
+        assert [(await app.message()).status for app in modest] == [200, 200, 200]
+
+
 async def test_a_slow_vendor_takes_nothing_from_the_others() -> None:
     """Neither connections nor places in flight, though one client fills everything that the slow one has."""
     route = {"pool": {"size": 2, "wait": "5s", "queue": 4}}
