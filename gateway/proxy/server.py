@@ -287,11 +287,10 @@ class ClientConnection(Wire):
         self.release_reading()
 
     def finish(self) -> None:
-        """Close after the last answer has left; go on reading for a while if the app may still be sending."""
+        """Close after the last answer has left, and go on reading for a while: the app may still be sending."""
         if self.transport is None or self.transport.is_closing():
             return
-        nothing_left = (self._body is None or self._body.is_eof()) and not self._pending and not self._broken
-        if nothing_left or not self.transport.can_write_eof():  # TLS reads on by itself until the app's close_notify
+        if not self.transport.can_write_eof():  # TLS reads on by itself until the app's close_notify
             self.close()
             return
         self._linger_until = self.loop.time() + _LINGER

@@ -395,9 +395,10 @@ class TokenCache:
             within = self._pace.timeout(self._left())
             refused = isinstance(self._failure, CredentialRefused)
             token = await self._secrets.fetch(within, both_refused=refused)
-            if token.expires_at <= self._now():
-                raise TokenUnavailable(reason="the token had run out before it arrived")
-            if not ran_out(token, self._last, self._now()):
+            now = self._now()
+            if not ran_out(token, self._last, now):
+                if token.expires_at <= now:
+                    raise TokenUnavailable(reason="the token had run out before it arrived")
                 return token
             await self._clock.sleep(pause)
         raise TokenUnavailable(reason="the endpoint hands out a token that has run out")

@@ -41,6 +41,9 @@ def judge(fetched: Token, last: Token | None, *, held: bool, generation: int, no
 
 
 def ran_out(fetched: Token, last: Token | None, now: float) -> bool:
-    """Whether the endpoint handed back a token that is dead by all that is known: its end has passed, none is named."""
+    """Whether the endpoint handed back a token that is dead by all that is known.
+
+    Its end has passed, and the answer names none, or one that passed while it was under way.
+    """
     known = last is not None and last.value == fetched.value and last.expires_at <= now
-    return known and fetched.expiry_source == "fallback"
+    return known and (fetched.expiry_source == "fallback" or fetched.expires_at <= now)

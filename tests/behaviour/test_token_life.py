@@ -64,6 +64,23 @@ async def test_ten_lives_of_three_seconds_are_not_noticed() -> None:
     await _steady(3.0, 10)
 
 
+@pytest.mark.parametrize("latency", [0.0, 0.03, 0.1])
+async def test_an_endpoint_that_hands_out_one_token_until_it_dies_costs_no_app_a_failure(latency: float) -> None:
+    """At each change somebody may wait; nobody is refused, and the endpoint is not stormed."""
+    async with town() as (it, sandbox):
+        await warm(it)
+        await sandbox.idfy.set(same_token=True, life=1.3, latency=latency)
+        sandbox.idfy.revoke()
+        await ask(it, "idfy")
+        sandbox.idfy.reset_counters()
+        async with Load(it, ["idfy"], apps=4) as load:
+            await asyncio.sleep(4.5)
+        assert load.failures == 0
+        assert load.slowest["idfy"] < 1
+        assert sandbox.idfy.counters.tokens_issued >= 2
+        assert sandbox.idfy.counters.token_requests <= 4 * (sandbox.idfy.counters.tokens_issued + 1)
+
+
 @pytest.mark.parametrize("fault", ["refuse", "reset", "500", "503", "hang"])
 async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefly(fault: str) -> None:
     """Then each request is refused at once, and served again soon after the endpoint is back."""

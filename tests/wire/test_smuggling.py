@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.kit.gateway import one_route, running
@@ -95,6 +97,21 @@ async def test_malformed_is_400_and_closed_and_never_forwarded(name: str) -> Non
         assert await app.at_end()
         assert it.at_rest()
     assert seen == []
+
+
+@pytest.mark.parametrize("name", ["CL 2^64-1", "TE empty", "CL and TE", "TE gzip, chunked", "two hosts"])
+async def test_the_400_arrives_although_the_app_goes_on_sending(name: str) -> None:
+    """What comes behind a refused head must not turn the answer into a reset."""
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        head, _, rest = MALFORMED[name].partition("\r\n\r\n")
+        await app.send(f"{head}\r\n\r\n".encode("latin-1"))
+        for byte in (rest or "more bytes").encode("latin-1"):
+            await asyncio.sleep(0.005)
+            await app.send(bytes([byte]))
+        got = await app.message()
+        assert (got.status, got.one("Connection")) == (400, b"close")
+        assert upstream.connections == 0
 
 
 LIMITS = {
