@@ -502,6 +502,8 @@ class Limits:
     keepalive_timeout: float = 75.0
     body_timeout: float = 60.0
     """Longest silence of an app inside its request body, or of its reading side."""
+    body_rate: int = 100
+    """Bytes per second that earn a request body more waiting than `body_timeout` in all; 0: only silence counts."""
 
 
 @dataclass(frozen=True, slots=True)

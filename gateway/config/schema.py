@@ -216,6 +216,9 @@ class LimitKeys(Keys):
     header_timeout: f.SomeDuration = Field(10.0, description="For an app to send a request's head.")
     keepalive_timeout: f.SomeDuration = Field(75.0, description="An idle connection of an app is kept as long.")
     body_timeout: f.SomeDuration = Field(60.0, description="Longest silence of an app inside its request body.")
+    body_rate: f.Size = Field(
+        100, description="Bytes per second that a request body must bring once `body_timeout` was waited; 0: any pace."
+    )
 
 
 class DrainKeys(Keys):

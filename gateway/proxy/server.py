@@ -8,6 +8,7 @@ request.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from aiohttp.http import HttpRequestParser
@@ -60,6 +61,8 @@ class ClientConnection(Wire):
         """The last three bytes of its latest segment."""
         self._head_since: float | None = None
         self._body_since: float | None = None
+        self._body_waited = 0.0
+        """Seconds that were waited for bytes of the body so far."""
         self._idle_limit = limits.header_timeout
         self._linger_until: float | None = None
         self._raw: Callable[[bytes], None] | None = None
@@ -219,6 +222,7 @@ class ClientConnection(Wire):
     def _after_exchange(self) -> Message | None:
         self.busy = False
         self._body = None
+        self._body_waited = 0.0
         self.idle_since = self.loop.time()
         self._idle_limit = self._server.limits.keepalive_timeout
         if self._end is not None and self._end.trailers:
@@ -263,7 +267,8 @@ class ClientConnection(Wire):
     async def read_body(self, body: StreamReader) -> bytes:
         """Return what has arrived of `body`, waiting for at least a byte; empty at its end.
 
-        Raises RequestTimeout after `limits.body_timeout` of silence, BadRequest for malformed chunks.
+        Raises RequestTimeout after `limits.body_timeout` of silence, or of waiting in all for a body that is slower
+        than `limits.body_rate`; BadRequest for malformed chunks.
         """
         if self.transport is None:
             raise ConnectionResetError
@@ -271,6 +276,7 @@ class ClientConnection(Wire):
         try:
             return await body.readany()
         finally:
+            self._body_waited += self.loop.time() - self._body_since
             self._body_since = None
 
     def early_bytes(self) -> bytes:
@@ -328,11 +334,20 @@ class ClientConnection(Wire):
         elif self.peer_gone:
             self._cancel()
             self.abort()
-        elif self._body_since is not None and now - self._body_since >= limits.body_timeout and self._body is not None:
+        elif self._body is not None and self._body_since is not None and self._too_slow(self._body, now):
             self._broken = True
             self._body.set_exception(RequestTimeout("The request body did not arrive in time"))
         elif self.writing_paused and self.silent_for(now) >= limits.body_timeout:
             self.abort()  # an app that does not read
+
+    def _too_slow(self, body: StreamReader, now: float) -> bool:
+        """Whether the body was silent for too long, or comes so slowly that it might never end (RFC 9110 §15.5.9).
+
+        Only time in which the app was waited for counts, not what the vendor takes.
+        """
+        limits, silence = self._server.limits, now - (self._body_since or now)
+        earned = body.total_bytes / limits.body_rate if limits.body_rate else math.inf
+        return silence >= limits.body_timeout or self._body_waited + silence >= limits.body_timeout + earned
 
     @property
     def fresh(self) -> bool:

@@ -69,9 +69,9 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 async def test_a_slow_body_is_408_and_the_vendor_sees_it_cut_off(framing: str) -> None:
-    """Counted as silence: what keeps coming may take its time."""
+    """Counted as silence: what keeps coming may take its time, where no rate is asked for."""
     field = "Content-Length: 100" if framing == "sized" else "Transfer-Encoding: chunked"
-    async with vendor(nothing) as upstream, running(limits(upstream.port, body_timeout="200ms")) as it:
+    async with vendor(nothing) as upstream, running(limits(upstream.port, body_timeout="200ms", body_rate=0)) as it:
         app = await connect(it.address)
         await app.send(get("/v/a", field, method="POST"))
         for _ in range(8):
@@ -84,6 +84,32 @@ async def test_a_slow_body_is_408_and_the_vendor_sees_it_cut_off(framing: str) -
         assert 0.1 < loop.time() - started < 1
         assert await app.at_end()
         assert it.at_rest()
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+async def test_a_body_that_drips_is_cut_off_while_others_are_served(framing: str) -> None:
+    """A byte now and then is no silence, but it would hold a vendor's connection for days; a slow one goes on."""
+    field = "Content-Length: 100000" if framing == "sized" else "Transfer-Encoding: chunked"
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.message()
+            await peer.send(ok())
+
+    async with vendor(script) as upstream, running(limits(upstream.port, body_timeout="300ms", body_rate=200)) as it:
+        dripping, slow, other = [await connect(it.address) for _ in range(3)]
+        await dripping.send(get("/v/a", field, method="POST"))
+        await slow.send(get("/v/a", "Content-Length: 1500", method="POST"))
+        answer = asyncio.ensure_future(dripping.message())
+        for _ in range(15):
+            await asyncio.sleep(0.05)
+            if not answer.done():
+                await dripping.send(b"x" if framing == "sized" else b"1\r\nx\r\n")
+            await slow.send(b"x" * 100)
+            await other.send(get("/v/b"))
+            assert (await other.message()).status == 200
+        assert answer.done(), "cut off while it still dripped"
+        assert ((await answer).status, (await slow.message()).status) == (408, 200)
 
 
 async def test_an_app_that_stops_reading_is_cut_off() -> None:
