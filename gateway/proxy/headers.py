@@ -54,6 +54,8 @@ _MEANING_DOWN = {
     b"x-request-id": DROP,
     b"proxy-authenticate": DROP,
 }
+_AROUND = len(b"  HTTP/1.1\r\n\r\n")
+"""Bytes of a head that belong to no field, beside method and target."""
 _MOST_NAMES = 512
 """Verdicts remembered per table; names come from clients and vendors, so memory for them is bounded."""
 
@@ -138,7 +140,8 @@ def read_request(message: RawRequestMessage, verdicts: Verdicts, limits: Limits)
     Content-Lengths and unknown codings; what it lets through is refused here.
     """
     found = Inbound([])
-    lines, hosts, connection, size = found.lines, 0, b"", len(message.path)
+    lines, hosts, connection = found.lines, 0, b""
+    size = len(message.method) + len(message.path) + _AROUND
     for name, value in message.raw_headers:
         size += len(name) + len(value) + 4
         verdict = verdicts[name]

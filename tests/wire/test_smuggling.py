@@ -137,6 +137,18 @@ async def test_a_head_over_the_limits_is_431_and_closed(name: str) -> None:
     assert seen == []
 
 
+@pytest.mark.parametrize(("size", "status"), [(65_536, 200), (65_537, 431)])
+async def test_the_bound_of_a_head_is_exact(size: int, status: int) -> None:
+    """Request line, fields and the empty line together."""
+    head = "GET /v/a HTTP/1.1\r\nHost: x\r\n" + "".join(f"X{i}: {'y' * 7000}\r\n" for i in range(9))
+    head += f"Z: {'z' * (size - len(head) - 7)}\r\n\r\n"
+    assert len(head) == size
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        await app.send(head.encode())
+        assert (await app.message()).status == status
+
+
 async def test_a_malformed_second_request_does_not_harm_the_first() -> None:
     """Both in one segment: the first is served, the second refused."""
     seen: list[Message] = []
