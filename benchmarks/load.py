@@ -1,24 +1,22 @@
-"""The load: `wrk` where it is installed, else a small generator of our own on raw asyncio.
+"""The load: wrk where as much is wanted as goes through, h2load where so many requests in a second are.
 
-Both keep a number of connections busy, one request after another on each, and report the requests that were answered
-with 200, anything else, and latencies. `wrk` is the better one: it leaves more of the core to the upstream.
+wrk cuts off what is under way when its time is over, so a proxy sees up to one request per connection more than wrk
+reports. h2load is given a number of requests, and every one of them is answered.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import shutil
+import statistics
 import subprocess
-import sys
-import time
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import orjson
-import uvloop
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
-UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,86 +28,67 @@ class Load:
     seconds: float
     p50: float
     p99: float
+    cut_off: int = 0
+    """At most so many requests more were sent, and cut off at the end."""
+    complaint: str = ""
+    """What the generator says went wrong."""
 
 
-def name() -> str:
-    """Return which generator `run` uses."""
-    return "wrk" if shutil.which("wrk") else "benchmarks.load"
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent again and again."""
+
+    url: str
+    headers: Mapping[str, str]
+    method: str = "GET"
+    body: Path | None = None
+    """The file that holds it."""
 
 
-def run(url: str, headers: dict[str, str], *, seconds: float, connections: int, core: int) -> Load:
-    """Put load on a URL from one core, and wait for its end."""
-    if shutil.which("wrk"):
-        fields = [part for field, value in headers.items() for part in ("-H", f"{field}: {value}")]
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", *fields, url]
-    else:
-        arguments = orjson.dumps([url, headers, seconds, connections]).decode()
-        command = [sys.executable, "-m", "benchmarks.load", arguments]
-    shown = subprocess.run(["taskset", "-c", str(core), *command], capture_output=True, text=True, check=True).stdout
-    return read_wrk(shown) if shutil.which("wrk") else Load(**orjson.loads(shown))
+def saturate(request: Request, *, seconds: int, connections: int, folder: Path) -> Load:
+    """Keep so many connections busy with wrk."""
+    fields = [part for field in request.headers.items() for part in ("-H", ": ".join(field))]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", *fields]
+    if request.body:
+        script = folder / "wrk.lua"
+        script.write_text(f'wrk.method = "{request.method}"\nwrk.body = io.open("{request.body}", "rb"):read("*a")\n')
+        command += ["-s", str(script)]
+    return replace(read_wrk(run(*command, request.url)), cut_off=connections)
 
 
 def read_wrk(shown: str) -> Load:
     """Read wrk's report. Errors of sockets and statuses other than 2xx and 3xx count as wrong."""
-    requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s", shown).groups()
-    wrong = sum(
-        int(number)
-        for line in re.findall(r"(?:Non-2xx|Socket errors).*", shown)
-        for number in re.findall(r" (\d+)", line)
-    )
-    p50, p99 = (float(value) * UNITS[unit] for value, unit in re.findall(r"(?:50|99)%\s+([\d.]+)(us|ms|s)", shown))
-    return Load(int(requests), wrong, float(seconds), p50, p99)
+    total = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", shown)
+    if total is None:
+        raise ValueError(f"not a report of wrk: {shown}")
+    lines = re.findall(r"(?:Non-2xx|Socket errors).*", shown)
+    wrong = sum(int(number) for line in lines for number in re.findall(r"\b\d+\b", line))
+    p50, p99 = (float(value) * UNITS[unit] for value, unit in re.findall(r"(?:50|99)%\s+([\d.]+)(us|ms|s|m)", shown))
+    return Load(int(total[1]), wrong, float(total[2]) * UNITS[total[3]], p50, p99, complaint="; ".join(lines))
 
 
-class Connection(asyncio.Protocol):
-    """One connection that sends the next request when the answer to the last is whole."""
-
-    def __init__(self, request: bytes, latencies: list[float], wrong: list[bytes]) -> None:
-        self.request, self.latencies, self.wrong = request, latencies, wrong
-        self.buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.send()
-
-    def send(self) -> None:
-        """Send one request and note when."""
-        self.began = time.perf_counter()
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        """Count an answer when it is whole: Content-Length or chunked."""
-        self.buffer += data
-        head, end, body = self.buffer.partition(b"\r\n\r\n")
-        length = re.search(rb"(?i)content-length: *(\d+)", head)
-        if not end or (len(body) < int(length[1]) if length else not body.endswith(b"0\r\n\r\n")):
-            return
-        self.latencies.append(time.perf_counter() - self.began)
-        if not head.startswith(b"HTTP/1.1 200"):
-            self.wrong.append(head)
-        self.buffer = b""
-        self.send()
+def exactly(request: Request, number: int, *, connections: int, folder: Path, per_second: int = 0) -> Load:
+    """Send exactly so many requests with h2load; with `per_second`, evenly at that rate."""
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
+    fields = [part for field in request.headers.items() for part in ("-H", ": ".join(field))]
+    body = ["-d", str(request.body)] if request.body else []
+    rate = [f"--rps={per_second / connections:g}"] if per_second else []
+    command = ["h2load", "--h1", f"-n{number}", f"-c{connections}", *rate, f"--log-file={log}", *fields, *body]
+    run(*command, request.url)
+    return read_h2load(log.read_text(encoding="ascii"))
 
 
-async def generate(url: str, headers: dict[str, str], seconds: float, connections: int) -> Load:
-    """Keep the connections busy for so many seconds."""
-    host, _, path = url.removeprefix("http://").partition("/")
-    fields = "".join(f"{field}: {value}\r\n" for field, value in headers.items())
-    request = f"GET /{path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode()
-    latencies: list[float] = []
-    wrong: list[bytes] = []
-    loop = asyncio.get_running_loop()
-    address, _, port = host.partition(":")
-    began = time.perf_counter()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Connection(request, latencies, wrong), address, int(port))
-    await asyncio.sleep(seconds)
-    took = time.perf_counter() - began
-    latencies.sort()
-    count = len(latencies)
-    return Load(count, len(wrong), took, latencies[count // 2], latencies[count * 99 // 100])
+def read_h2load(log: str) -> Load:
+    """Read h2load's log: a line for each request with its start (µs), status, and time to the last byte (µs)."""
+    rows = [tuple(map(int, line.split())) for line in log.splitlines()]
+    ends = [start + took for start, _, took in rows]
+    cuts = statistics.quantiles((took / 1e6 for _, _, took in rows), n=100)
+    wrong = sum(status != 200 for _, status, _ in rows)
+    seconds = (max(ends) - min(start for start, _, _ in rows)) / 1e6
+    return Load(len(rows), wrong, seconds, cuts[49], cuts[98])
 
 
-if __name__ == "__main__":
-    sys.stdout.buffer.write(orjson.dumps(uvloop.run(generate(*orjson.loads(sys.argv[1])))))
+def run(*command: str) -> str:
+    """Run a generator on the core that this process is on, and return what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -7,32 +7,39 @@ import hashlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
-KEY = "gp_bench-key-of-no-value"
+KEY, PROBE = "gp_bench-key-of-no-value", "gp_probe-key-of-no-value"
 TICK = 1 / os.sysconf("SC_CLK_TCK")
-CONFIG = """\
-listen: 127.0.0.1:{port}
-admin: 127.0.0.1:{admin}
-clients:
-  - {{name: bench, key_sha256: {digest}}}
-credentials:
-  bench:
-    grant:
-      request: {{method: POST, url: "http://127.0.0.1:{upstream}/token", form: {{grant_type: client_credentials}}}}
-      response: {{token: access_token, expires: {{in: expires_in}}}}
-routes:
-  bench: {{credential: bench, upstream: "http://127.0.0.1:{upstream}", max_body: 2GiB}}
-"""
+CONFIGS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,
+)
+
+
+def render(template: str, folder: Path, into: str = "", **values: Any) -> Path:
+    """Write a configuration file from its template in `templates/`, and return where it is."""
+    path = folder / (into or template)
+    digests = {"key_sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    digests["probe_sha256"] = hashlib.sha256(PROBE.encode()).hexdigest()
+    text = CONFIGS.get_template(template).render(folder=str(folder), **digests, **values)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def free_port() -> int:
@@ -47,89 +54,128 @@ def cores() -> tuple[int, int]:
     return first, others[0] if others else first
 
 
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants."""
+    yield pid
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if int(entry.read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == pid:
+                yield from family(int(entry.parent.name))
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A running process that serves `url`."""
+    """A running process, perhaps with children, that serves `url`."""
 
     name: str
     pid: int
     url: str
     began: float
     """`time.perf_counter` just before it was started."""
+    prefix: str = "/bench"
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used, user and system, all threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * TICK
+        """Return the CPU seconds that it has used: user and system, all threads, all children."""
+        spent = 0
+        for pid in family(self.pid):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            spent += int(fields[11]) + int(fields[12])
+        return spent * TICK
+
+    def rss(self) -> float:
+        """Return the resident size now, MiB, children added."""
+        return sum(memory(pid, "VmRSS") for pid in family(self.pid))
 
     def peak_rss(self) -> float:
         """Return the highest resident size so far, MiB."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return memory(self.pid, "VmHWM")
+
+
+def memory(pid: int, field: str) -> float:
+    """Return one of the sizes that the kernel keeps of a process, MiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 @contextlib.contextmanager
-def process(name: str, port: int, core: int, *command: str, output: Path) -> Iterator[Subject]:
-    """Run a Python module on one core until the block ends; yields when it is on its way, not when it is ready."""
-    with output.open("wb") as file:
+def running(
+    name: str, url: str, core: int, *command: str, output: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[Subject]:
+    """Run a command on one core until the block ends; yields when it is on its way, not when it is ready."""
+    with output.open("wb") as said, output.with_suffix(".err").open("wb") as complained:
         began = time.perf_counter()
         child = subprocess.Popen(
-            ["taskset", "-c", str(core), sys.executable, "-m", *command], cwd=ROOT, stdout=file, stderr=file
+            ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
+            cwd=ROOT,
+            stdout=said,
+            stderr=complained,
+            env={**os.environ, **(environ or {})},
         )
         try:
-            yield Subject(name, child.pid, f"http://127.0.0.1:{port}", began)
+            yield Subject(name, child.pid, url, began)
         finally:
             child.terminate()
-            child.wait(timeout=30)
+            try:
+                child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
 
 
 def wait_for(url: str, *, seconds: float = 20) -> float:
     """Ask until the answer is 200, and return when that was (`time.perf_counter`)."""
-    address, _, path = url.removeprefix("http://").partition("/")
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
-        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connect(address)) as client:
-            client.request("GET", f"/{path}", headers={"X-Gatepass-Key": KEY})
-            if client.getresponse().status == 200:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if ask(url, KEY) == 200:
                 return time.perf_counter()
         time.sleep(0.005)
     raise TimeoutError(f"{url} was not 200 within {seconds:g} s")
 
 
-def connect(address: str) -> http.client.HTTPConnection:
-    """Return a client for `host:port`."""
-    return http.client.HTTPConnection(address, timeout=60)
+def ask(url: str, key: str | None) -> int:
+    """Send one GET and return its status."""
+    scheme, _, rest = url.partition("://")
+    address, _, path = rest.partition("/")
+    headers = {"X-Gatepass-Key": key} if key else {}
+    with contextlib.closing(connect(address, secure=scheme == "https")) as client:
+        client.request("GET", f"/{path}", headers=headers)
+        return client.getresponse().status
+
+
+def connect(address: str, *, secure: bool = False) -> http.client.HTTPConnection:
+    """Return a client for `host:port`. Of a server's certificate it thinks nothing."""
+    if not secure:
+        return http.client.HTTPConnection(address, timeout=60)
+    return http.client.HTTPSConnection(address, timeout=60, context=ssl._create_unverified_context())  # noqa: SLF001
+
+
+def wait_for_port(port: int, *, seconds: float = 10) -> None:
+    """Wait until something listens."""
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"nothing listens on port {port}")
 
 
 @contextlib.contextmanager
 def vendor(folder: Path, core: int) -> Iterator[int]:
-    """Run the upstream, which is the token endpoint too; yields its port."""
+    """Run the small upstream of `benchmarks.upstream`, which is the token endpoint too; yields its port."""
     port = free_port()
-    with process("upstream", port, core, "benchmarks.upstream", str(port), output=folder / "upstream.log") as subject:
-        deadline = time.perf_counter() + 10
-        while time.perf_counter() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.01)
-        del subject
+    command = (sys.executable, "-m", "benchmarks.upstream", str(port))
+    with running("upstream", f"http://127.0.0.1:{port}", core, *command, output=folder / "upstream.log"):
+        wait_for_port(port)
         yield port
 
 
 @contextlib.contextmanager
 def gatepass(folder: Path, core: int, upstream: int) -> Iterator[Subject]:
-    """Run `gatepass serve` with a client's key, metrics and the access log on, as it is shipped."""
-    port, config = free_port(), folder / "config.yaml"
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    config.write_text(CONFIG.format(port=port, admin=free_port(), digest=digest, upstream=upstream), encoding="utf-8")
-    log = folder / "gatepass.log"
-    with process("gatepass", port, core, "gateway", "serve", "-c", str(config), output=log) as subject:
-        yield subject
-
-
-@contextlib.contextmanager
-def plain_proxy(folder: Path, core: int, upstream: int) -> Iterator[Subject]:
-    """Run the yardstick."""
+    """Run `gatepass serve` in front of that upstream, with everything on that a real deployment has."""
     port = free_port()
-    command = ("benchmarks.plain_proxy", str(port), f"http://127.0.0.1:{upstream}")
-    with process("plain aiohttp proxy", port, core, *command, output=folder / "plain.log") as subject:
+    ports: dict[str, Any] = {"port": port, "admin": free_port(), "upstream": upstream, "token_port": upstream}
+    config = render("gatepass.yaml", folder, tls=False, **ports)
+    command = (sys.executable, "-m", "gateway", "serve", "-c", str(config))
+    with running("gatepass", f"http://127.0.0.1:{port}", core, *command, output=folder / "gatepass.log") as subject:
         yield subject

@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,7 +142,34 @@ def permitted(host: str, infos: Sequence[AddrInfo], allowed: Networks) -> list[A
     return kept
 
 
+_Questions = dict[tuple[str, int], "asyncio.Task[Sequence[AddrInfo]]"]
+_UNDER_WAY: WeakKeyDictionary[asyncio.AbstractEventLoop, _Questions] = WeakKeyDictionary()
+"""What the resolver is being asked, by loop."""
+
+
 async def look_up(host: str, port: int) -> Sequence[AddrInfo]:
-    """Ask the system's resolver. Raises socket.gaierror."""
+    """Ask the system's resolver; who wants a name that is being asked for shares the answer. Raises socket.gaierror.
+
+    The resolver has few threads, and a question that hangs keeps one for as long as it hangs, though nobody waits for
+    it any more. One question a name: so the name of one vendor takes nothing from the others.
+    """
+    if parse(host) is not None:
+        return await _ask(host, port)
+    loop = asyncio.get_running_loop()
+    under_way = _UNDER_WAY.setdefault(loop, {})
+    question = under_way.get((host, port))
+    if question is None:
+
+        def over(it: asyncio.Task[Sequence[AddrInfo]]) -> None:
+            under_way.pop((host, port), None)
+            if not it.cancelled():
+                it.exception()  # seen, even if all who asked have gone
+
+        question = under_way[host, port] = loop.create_task(_ask(host, port))
+        question.add_done_callback(over)
+    return await asyncio.shield(question)
+
+
+async def _ask(host: str, port: int) -> Sequence[AddrInfo]:
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return cast("Sequence[AddrInfo]", infos)

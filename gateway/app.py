@@ -177,14 +177,20 @@ class Gateway:
         configuration is in force as if nothing had been asked. What of the new one needs a restart is logged.
         """
         async with self._changing:
-            if self._handler is None or self._data is None or self.state == "draining":
+            if self._handler is None or self._data is None or self._going_down():
                 return
             _same_reach(self.data_address[0] if self.data_address else "", config)
             register_all(config)
             pools = await asyncio.to_thread(self._prepare, config)
-            clients = self._access.clients(config)
-            if config.tls != self.config.tls:
-                await self._data.use_tls(config.tls)
+            if self._going_down():
+                return
+            try:
+                clients = self._access.clients(config)
+                if config.tls != self.config.tls:
+                    await self._data.use_tls(config.tls)
+            except BaseException:
+                self._access.keep(self.config)
+                raise
             await self.tokens.reload(config)
             retired = [pool for key, pool in self._pools.items() if key not in pools]
             self._handler.use(self._snapshot(config, pools, clients), retired)
@@ -194,6 +200,7 @@ class Gateway:
 
     def _reloaded(self, config: Config) -> None:
         before, self.config = self.config, config
+        self._access.keep(config)
         self._contexts.keep(route.upstream for route in config.routes)
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
@@ -216,6 +223,9 @@ class Gateway:
             _log.warning("restart_needed", keys=waits)
 
     # ----------------------------------------------------------------------------------------------------- going down
+
+    def _going_down(self) -> bool:
+        return self.state == "draining"
 
     @property
     def listening(self) -> dict[str, Sequence[socket.socket]]:

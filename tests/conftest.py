@@ -1,4 +1,7 @@
-"""Shared fixtures: the production event loop, and the hunt for canaries after every test that runs a gateway."""
+"""Shared fixtures: the production event loop, and the hunt for canaries after every test that runs a gateway.
+
+Hypothesis measures no time here: how long an example takes is the machine's business.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kit.wire import close_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_asyncio_loop_factories(

@@ -86,6 +86,12 @@ class Budget:
         counter.reserved += 1
         return counter
 
+    def turn(self) -> None:
+        """Show the period that runs now, though nobody calls: what was used in the last one is over."""
+        wall = self._wall()
+        if not self._starts <= wall < self._ends:
+            self._turn(wall)
+
     def current(self) -> Counter:
         """Return the counter of the period that runs, as last looked at."""
         return self._counter
@@ -106,7 +112,7 @@ class Budget:
             if used >= self._soft and not counter.warned:
                 counter.warned = True
                 self._warn(counter)
-            self._changed()
+        self._changed()  # a reservation that was kept meanwhile is to be taken back, too
 
     def _warn(self, counter: Counter) -> None:
         _log.warning(

@@ -52,7 +52,7 @@ class Clients:
     Raises ValueError when two clients share a key: the second would act under the first one's name.
     """
 
-    __slots__ = ("_by_digest", "_by_name", "_by_names", "_judge", "_open", "_wall")
+    __slots__ = ("__weakref__", "_by_digest", "_by_name", "_by_names", "_judge", "_open", "_wall")
 
     def __init__(
         self, config: Config, *, store: CounterStore, metrics: Metrics, clock: Clock, judge: JwtJudge | None = None
@@ -152,6 +152,13 @@ class Clients:
     def sharing(self, route: str) -> int:
         """Return how many clients may use a route; all are one where access is open."""
         return 1 if self._open is not None else sum(route in known.allowances for known in self._by_name.values())
+
+    def turn(self) -> None:
+        """A day may have begun: show the budgets of the period that runs now."""
+        for known in self._by_name.values():
+            for allowance in known.allowances.values():
+                for budget in allowance.budgets:
+                    budget.turn()
 
     def explain(self, client: str, route: str) -> Allowance | None:
         """Return what a client may do on a route, None if nothing. Raises KeyError when there is no such client."""

@@ -170,7 +170,7 @@ class KeySet:
     async def _fetch_once(self) -> bool:
         try:
             self._take(await self._fetch(self.issuer))
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        except Exception as error:  # noqa: BLE001 - the task's border: whatever it was, the keys are asked for again
             self._metrics.keys_fetched(self.issuer.name, "failed")
             self._failed(error)
             return False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.config.schema import FileKeys, RouteKeys
-    from gateway.config.schema_clients import ClientKeys
+    from gateway.config.schema_clients import ClientKeys, IssuerKeys
     from gateway.config.tree import Node, Path, Problems
 
 
@@ -86,6 +86,17 @@ def clients_name_routes(root: Node, clients: Mapping[int, ClientKeys], problems:
                 problems.add(root.mark_at(path), path, f"there is no route {shown}{_hint(name, known)}")
             elif client.routes is not None and name not in client.routes:
                 problems.add(root.mark_at(path), path, f"the client may not use the route {shown}: see its `routes`")
+
+
+def issuers_differ(root: Node, issuers: Mapping[str, IssuerKeys], problems: Problems) -> None:
+    """A JWT says by `iss` whose keys it is judged by: of two issuers with one, the tokens of the first fit nothing."""
+    names: dict[str, str] = {}
+    for name, issuer in issuers.items():
+        path: Path = ("issuers", name, "issuer")
+        if issuer.issuer in names:
+            words = f"is the issuer of issuers.{names[issuer.issuer]} already: give that one both audiences"
+            problems.add(root.mark_at(path), path, words)
+        names.setdefault(issuer.issuer, name)
 
 
 def clients_can_be_known(root: Node, clients: Mapping[int, ClientKeys], problems: Problems) -> None:

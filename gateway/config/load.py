@@ -158,4 +158,5 @@ def _check_across(
     if keys is not None:
         checks.somebody_may_call(found.root, keys, found.problems)
         checks.ports_differ(found.root, keys, found.problems)
+        checks.issuers_differ(found.root, keys.issuers, found.problems)
         checks.tracing_is_installed(found.root, keys, found.problems)

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from gateway.config.tree import Absent, Mark, Node, Path, Problems, merge
-from gateway.config.yamltree import read_text
+from gateway.config.yamltree import read_shipped
 from gateway.model import Secret, Text
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def profile(name: str) -> Profile:
     if name not in names():
         raise KeyError(name)
     text = (files("gateway.config") / "profiles" / f"{name}.yaml").read_text("utf-8")
-    problems = Problems()
-    root = read_text(text, f"{name}.yaml", problems)
-    if root is None or problems:
-        raise ValueError(f"the shipped profile {name} is broken: {problems.sorted()}")
+    root = read_shipped(text, f"{name}.yaml")
     params = {key: _param(key, node) for key, node in root.entries["params"].entries.items()}
     text_of_help = root.entries["help"].value
     return Profile(name, str(text_of_help), params, root.entries["credential"], root.entries["route"])

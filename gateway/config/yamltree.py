@@ -64,6 +64,14 @@ def read_file(path: pathlib.Path, problems: Problems) -> Node | None:
     return read_text(text, name, problems)
 
 
+def read_shipped(text: str, name: str) -> Node:
+    """Turn a file of ours, which has no mistakes to tell of, into the same tree; ten times as fast, by libyaml."""
+    root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if root is None:
+        raise ValueError(f"the shipped file {name} is empty")
+    return _node(root, Mark(name, root.start_mark.line + 1), (), Problems())
+
+
 def read_text(text: str, name: str, problems: Problems) -> Node | None:
     """Turn YAML text into a tree; `name` is the file that marks will show."""
     try:
@@ -110,7 +118,7 @@ def _entries(node: yaml.MappingNode, mark: Mark, path: Path, problems: Problems)
             problems.add(here, path, "a key must be a word")
             continue
         where = (*path, str(key.value))
-        if key.value == "<<" and key.style is None:
+        if key.value == "<<" and not key.style:
             problems.add(here, where, "merge keys (<<) are not read; write the keys out")
         elif key.value in entries:
             problems.add(here, where, f"is written twice (first in line {entries[key.value].mark.line})")
@@ -121,7 +129,7 @@ def _entries(node: yaml.MappingNode, mark: Mark, path: Path, problems: Problems)
 
 def _scalar(node: yaml.Node, mark: Mark, path: Path, problems: Problems) -> object:
     text = str(node.value)
-    if getattr(node, "style", None) is not None:
+    if getattr(node, "style", None):  # quoted
         return text
     if NULL.fullmatch(text):
         return None

@@ -204,7 +204,7 @@ UNCHANGED = Family(
 FAILURES = Family(
     "token_consecutive_failures",
     "gauge",
-    "Failed token requests since the last good one.",
+    "Failed token requests since the last good one; 0 again when nobody asks for a token any more.",
     ("credential",),
 )
 LAST_SUCCESS = Family(

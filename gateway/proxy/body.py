@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from gateway.errors import BodyTooLarge, ExchangeError, InternalError
 
 if TYPE_CHECKING:
-    from aiohttp.streams import StreamReader
-
     from gateway.proxy.server import ClientConnection
+    from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -88,7 +87,7 @@ class Upload:
     def __init__(
         self,
         client: ClientConnection,
-        body: StreamReader,
+        body: Body,
         *,
         chunked: bool,
         limit: int | None,
@@ -115,7 +114,7 @@ class Upload:
     @property
     def whole(self) -> bool:
         """Whether the app has sent all of it."""
-        return self._body.is_eof()
+        return self._body.ended
 
     @property
     def sent(self) -> bool:
@@ -144,14 +143,14 @@ class Upload:
         `ask` waits for the vendor's 100 (Continue) before the first byte is taken from the app.
         """
         kept = b"".join(self._kept or ())
-        if self._body.is_eof():
-            data = kept + self._read(self._body.read_nowait(-1))
+        if self._body.ended:
+            data = kept + self._read(self._body.take())
             if not self._chunked:
                 return data
             return chunk(data) + LAST_CHUNK if data else LAST_CHUNK
-        if (error := self._body.exception()) is not None:
-            raise error
-        self._go = asyncio.Event() if ask and not self._body.total_bytes else None
+        if self._body.error is not None:
+            raise self._body.error
+        self._go = asyncio.Event() if ask and not self._body.size else None
         self._task = upstream.loop.create_task(self._run(upstream))
         return chunk(kept) if kept and self._chunked else kept
 

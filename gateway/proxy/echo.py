@@ -15,8 +15,6 @@ from gateway.observe import forms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiohttp.http import RawResponseMessage
-
     from gateway.model import Token
     from gateway.observe import RouteMetrics
     from gateway.proxy.exchange import Exchange
@@ -86,7 +84,7 @@ def _beginning(data: bytes, echoes: Iterable[bytes]) -> int:
     return longest
 
 
-def guard(x: Exchange, lane: Lane, message: RawResponseMessage, head: Outbound) -> None:
+def guard(x: Exchange, lane: Lane, head: Outbound) -> None:
     """Mask the fields of an answer and, where its body is text, have that masked too (`x.guard`)."""
     echoes = tuple(
         echo for injector, token in zip(lane.injectors, x.tokens, strict=True) for echo in injector.echoes(token)
@@ -95,6 +93,6 @@ def guard(x: Exchange, lane: Lane, message: RawResponseMessage, head: Outbound) 
     if lines != head.lines:
         head.lines[:] = lines
         lane.metrics.echoed("header")
-    plain = message.headers.get("Content-Encoding", "identity").lower() == "identity"
-    if plain and _TEXT.match(message.headers.get("Content-Type", "")) is not None:
+    plain = head.value(b"content-encoding").lower() in {"", "identity"}
+    if plain and _TEXT.match(head.value(b"content-type")) is not None:
         x.guard = BodyGuard(echoes, lane.metrics)

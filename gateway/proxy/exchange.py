@@ -9,18 +9,18 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
-    from aiohttp.streams import StreamReader
+from gateway.proxy.stream import NO_BODY
 
+if TYPE_CHECKING:
     from gateway.access import Admission, Allowance
     from gateway.model import Token
     from gateway.observe import Trace
     from gateway.proxy.body import NoUpload, Upload
     from gateway.proxy.echo import BodyGuard
-    from gateway.proxy.headers import Inbound
+    from gateway.proxy.headers import Inbound, RequestHead
     from gateway.proxy.lane import Lane, Snapshot
     from gateway.proxy.server import ClientConnection
+    from gateway.proxy.stream import Body
 
 
 class Exchange:
@@ -28,6 +28,8 @@ class Exchange:
 
     lane: Lane | None = None
     inbound: Inbound | None = None
+    """The fields of its head, once they are understood; its body is open then."""
+    body: Body = NO_BODY
     client_name: str | None = None
     request_id: str = ""
     target: bytes = b""
@@ -68,12 +70,9 @@ class Exchange:
     trace: Trace | None = None
     """None unless requests are traced."""
 
-    def __init__(
-        self, client: ClientConnection, message: RawRequestMessage, body: StreamReader, snapshot: Snapshot
-    ) -> None:
+    def __init__(self, client: ClientConnection, request: RequestHead, snapshot: Snapshot) -> None:
         self.client = client
-        self.message = message
-        self.body = body
+        self.request = request
         self.snapshot = snapshot
         self.started = monotonic()
 
@@ -85,7 +84,7 @@ class Exchange:
     @property
     def is_head(self) -> bool:
         """Whether the answer has no body whatever its fields say (RFC 9110 §9.3.2)."""
-        return self.message.method == "HEAD"
+        return self.request.method == "HEAD"
 
     def identify(self) -> None:
         """Take the app's request id if it is sane, else make one (128 random bits, hex)."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from aiohttp.streams import EMPTY_PAYLOAD
-
 from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 from gateway.proxy.headers import forwarded_line
 from gateway.proxy.lane import IDEMPOTENT
+from gateway.proxy.stream import NO_BODY
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -25,7 +24,7 @@ def upload(x: Exchange, lane: Lane, budget: ReplayBudget) -> Upload | NoUpload:
     """Return the request's body, ready to be sent; kept for a replay where the route allows one."""
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
     inbound = x.inbound
-    if x.body is EMPTY_PAYLOAD and not inbound.chunked:
+    if x.body is NO_BODY:
         return NO_UPLOAD
     route = lane.route
     return Upload(
@@ -57,7 +56,7 @@ def send(x: Exchange, lane: Lane, body: Upload | NoUpload, upstream: UpstreamCon
 def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
     inbound = x.inbound
-    lines = [x.message.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
+    lines = [x.request.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
     for injector, token in zip(lane.injectors, x.tokens, strict=True):
         lines.append(injector.line(token))
     lines.append(lane.trailing + x.request_id.encode("ascii"))
@@ -70,7 +69,7 @@ def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
     if inbound.websocket and lane.route.websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     if lane.route.forwarded != "off":
-        lines.append(forwarded_line(lane.route.forwarded, x.remote, x.message.headers.get("Host", "")))
+        lines.append(forwarded_line(lane.route.forwarded, x.remote, "".join(x.request.values(b"host"))))
     if x.trace is not None:
         x.trace.upward(lines)
     lines.append(b"\r\n")
@@ -80,10 +79,10 @@ def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
 def may_replay(x: Exchange, lane: Lane) -> bool:
     """Whether the route lets this method be sent again after the vendor refused the token."""
     methods = lane.route.replay.methods
-    return methods == "all" or (methods == "idempotent" and x.message.method in IDEMPOTENT)
+    return methods == "all" or (methods == "idempotent" and x.request.method in IDEMPOTENT)
 
 
 def may_resend(x: Exchange, upstream: UpstreamConnection, body: Upload | NoUpload) -> bool:
     """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
     stale = upstream.exchanges > 1 and upstream.silent
-    return stale and body.replayable and not x.resent and x.message.method in IDEMPOTENT
+    return stale and body.replayable and not x.resent and x.request.method in IDEMPOTENT

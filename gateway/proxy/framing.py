@@ -1,105 +1,141 @@
-"""Where a head and a body end in a stream of bytes (RFC 9112 §2.1, §6.2, §7.1). Pure: no I/O, no `async`, no parser.
+"""Framing taken off a body: where it ends, to the byte, and that nothing else passes for it (RFC 9112 §6, §7).
 
-The parser decides what a body *is*; this only finds its last byte, so that the parser is never given a byte of the next
-request. It would keep that byte where nobody can see it, and it carries the last trailer field of one message over into
-the next. The two must agree on the end: whoever feeds the parser compares them, and any difference is an error.
+Pure: no I/O, no `async`. A decoder is fed segments as they come and hands on what belongs to the body; what stands
+behind it is returned, for it is the next message's. Strict where leniency is how smuggling starts: no bare line feed,
+no space around a chunk's size.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from typing import TYPE_CHECKING, Protocol
 
-_SIZE_DIGITS = 32
-"""Bytes of a chunk-size line that are looked at; more digits than that are no size that a parser takes."""
+if TYPE_CHECKING:
+    from gateway.proxy.stream import Body
 
-
-def head_end(before: bytes, data: bytes) -> int:
-    """Return where in `data` the empty line behind a head ends (RFC 9112 §2.1), 0 if it does not.
-
-    `before` is the edge of the same head's earlier segments: the line may lie across two.
-    """
-    if before:
-        across = (before + data[:3]).find(b"\r\n\r\n")
-        if across >= 0:
-            return across + 4 - len(before)
-    end = data.find(b"\r\n\r\n")
-    return end + 4 if end >= 0 else 0
+TRAILER_LIMIT = 16 * 1024
+"""Bytes of a trailer section, which is read and dropped."""
+_SIZE_LINE_LIMIT = 4 * 1024
+"""Bytes of a chunk-size line with its extensions, which are dropped."""
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*\Z")
+_NO_TRAILERS = frozenset({b"transfer-encoding", b"content-length", b"host"})
+"""Fields that decide about framing and routing: among trailers they are an attack (RFC 9110 §6.5.1)."""
 
 
-def edge(before: bytes, data: bytes) -> bytes:
-    """Return what `head_end` must know of a head whose latest segment is `data`: its last three bytes."""
-    return (before + data[-3:])[-3:]
+class FramingError(ValueError):
+    """The bytes are no body in this framing; says why, and nothing of them."""
 
 
-class BodyEnd(Protocol):
-    """Finds the end of one body."""
+class Decoder(Protocol):
+    """Takes the framing off one body."""
 
-    done: bool
-    trailers: bool
-
-    def within(self, data: bytes) -> int:
-        """Return how many bytes of `data`, the next ones of the stream, still belong to the body."""
+    def feed(self, data: bytes) -> bytes:
+        """Hand on what belongs to the body, return what stands behind it. Raises FramingError."""
 
 
-class SizedEnd:
-    """A body of `length` bytes."""
+class Sized:
+    """A body of `length` bytes, at least one (RFC 9112 §6.2)."""
 
-    __slots__ = ("_left", "done")
-    trailers = False
+    __slots__ = ("_body", "_left")
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, body: Body, length: int) -> None:
+        self._body = body
         self._left = length
-        self.done = length == 0
 
-    def within(self, data: bytes) -> int:
-        """Return how many bytes of `data` still belong to the body."""
-        step = min(self._left, len(data))
-        self._left -= step
-        self.done = self._left == 0
-        return step
+    def feed(self, data: bytes) -> bytes:
+        """Hand on what belongs to the body, return what stands behind it."""
+        left = self._left - len(data)
+        self._left = max(left, 0)
+        if left >= 0:
+            self._body.feed(data, last=not left)
+            return b""
+        self._body.feed(data[:left], last=True)
+        return data[left:]
 
 
-class ChunkedEnd:
-    """A chunked body with its trailer section. Reads sizes leniently: the parser beside it is the strict one."""
+class UntilClose:
+    """A body that ends with its connection (RFC 9112 §6.3)."""
 
-    __slots__ = ("_last", "_line", "_skip", "done", "trailers")
+    __slots__ = ("_body",)
 
-    def __init__(self) -> None:
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def feed(self, data: bytes) -> bytes:
+        """Hand everything on."""
+        self._body.feed(data, last=False)
+        return b""
+
+
+class Chunked:
+    """A chunked body; extensions and trailers are checked and dropped (RFC 9112 §7.1)."""
+
+    __slots__ = ("_after", "_body", "_left", "_line", "_trailers")
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._left = 0
+        """Bytes of the chunk at hand that are still to come."""
+        self._after = False
+        """The CR LF behind a chunk is next."""
         self._line = b""
-        self._skip = 0
-        """Bytes of chunk data, and of the CR LF behind it, that are yet to come."""
-        self._last = False
-        self.done = False
-        self.trailers = False
-        """Whether there was a trailer field."""
+        """The beginning of a line whose end has not come yet."""
+        self._trailers = -1
+        """Bytes of the trailer section so far; negative before the last chunk."""
 
-    def within(self, data: bytes) -> int:
-        """Return how many bytes of `data` still belong to the body."""
-        at, size = 0, len(data)
-        while at < size and not self.done:
-            if self._skip:
-                step = min(self._skip, size - at)
-                self._skip -= step
-                at += step
+    def feed(self, data: bytes) -> bytes:
+        """Hand on what belongs to the body, return what stands behind it. Raises FramingError."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                piece = data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                self._after = not self._left
+                self._body.feed(piece, last=False)
                 continue
-            end = data.find(b"\n", at)
-            if end < 0:
-                self._line = (self._line + data[at : at + _SIZE_DIGITS])[:_SIZE_DIGITS]
-                return size
-            self._read(self._line + data[at : min(end, at + _SIZE_DIGITS)])
-            self._line = b""
-            at = end + 1
-        return at
+            end = data.find(b"\n", at) + 1
+            line = self._line + data[at : end or len(data)]
+            if not end:
+                self._keep(line)
+                return b""
+            at, self._line = end, b""
+            if not line.endswith(b"\r\n"):
+                raise FramingError("a bare line feed")
+            if self._takes_last(line[:-2]):
+                self._body.feed(b"", last=True)
+                return data[at:]
+        return b""
 
-    def _read(self, line: bytes) -> None:
-        line = line.partition(b";")[0].strip()
-        if self._last:
-            self.done = not line
-            self.trailers |= bool(line)
-            return
-        try:
-            length = int(line, 16)
-        except ValueError:
-            length = 0  # the parser refuses the same line
-        self._last = length <= 0
-        self._skip = length + 2 if length > 0 else 0
+    def _keep(self, line: bytes) -> None:
+        if self._after and line != b"\r":
+            raise FramingError("a chunk longer than its size")
+        if len(line) > (_SIZE_LINE_LIMIT + 1 if self._trailers < 0 else TRAILER_LIMIT - self._trailers):
+            raise FramingError("a line of the framing that is too long")
+        self._line = line
+
+    def _takes_last(self, line: bytes) -> bool:
+        """Understand a line of the framing; return whether it was the body's last."""
+        if self._after:
+            if line:
+                raise FramingError("a chunk longer than its size")
+            self._after = False
+        elif self._trailers < 0:
+            found = _SIZE_LINE.match(line)
+            if found is None or len(line) > _SIZE_LINE_LIMIT:
+                raise FramingError("a chunk size that is none")
+            self._left = int(found[1], 16)
+            if not self._left:
+                self._trailers = 0
+        elif line:
+            self._check_trailer(line)
+        else:
+            return True
+        return False
+
+    def _check_trailer(self, line: bytes) -> None:
+        self._trailers += len(line) + 2
+        found = _TRAILER.match(line)
+        if found is None or found[1].lower() in _NO_TRAILERS or self._trailers > TRAILER_LIMIT:
+            raise FramingError("a trailer field that must not be one")

@@ -30,7 +30,7 @@ from gateway.observe import get_logger
 from gateway.proxy import echo, forward, relay, tracing
 from gateway.proxy.body import ReplayBudget
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import read_request, read_response, verdicts_nowhere
+from gateway.proxy.headers import read_request, verdicts_nowhere
 from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
 from gateway.proxy.problem import problem
 from gateway.proxy.refusal import is_refusal
@@ -40,13 +40,12 @@ from gateway.proxy.tunnel import relay_tunnel
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiohttp.http import RawRequestMessage, RawResponseMessage
-    from aiohttp.streams import StreamReader
-
     from gateway.observe import AccessLog, Metrics, Tracer
     from gateway.proxy.body import NoUpload, Upload
+    from gateway.proxy.headers import Outbound, RequestHead, Verdicts
     from gateway.proxy.pool import Pool
     from gateway.proxy.server import ClientConnection
+    from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
 _log = get_logger("gatepass.proxy")
@@ -79,17 +78,18 @@ class Handler:
 
     # ------------------------------------------------------------------------------------------------- the hot path
 
-    async def exchange(self, client: ClientConnection, message: RawRequestMessage, body: StreamReader) -> bool:
+    async def exchange(self, client: ClientConnection, request: RequestHead) -> bool:
         """Serve one request; return whether the app's connection may be used again."""
-        x = Exchange(client, message, body, self.snapshot)
+        x = Exchange(client, request, self.snapshot)
         if self.tracer is not None:
-            x.trace = self.tracer.begin(message.headers.getall("traceparent", []), x.started)
+            x.trace = self.tracer.begin(request.values(b"traceparent"), x.started)
         self._running += 1
         try:
+            lane, _, _ = found = self._match(x)
             try:
-                lane = self._admit(x)
+                self._admit(x, *found)
             except (ClientUnknown, KeysWanted) as error:
-                lane = await self._admit_later(x, error)
+                await self._admit_later(x, found, error)
             lane.metrics.in_flight.inc()
             try:
                 x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
@@ -118,44 +118,56 @@ class Handler:
             self._record(x)
         return x.keep_alive
 
-    def _admit(self, x: Exchange) -> Lane:
-        """Find the route and the outbound target, and see that the app may have both."""
+    def _match(self, x: Exchange) -> tuple[Lane, str, str]:
+        """Find the route, understand the head by its rules, and open the body; return lane, path and its rest."""
         if self.closing:
             raise Draining(retry_after=1.0)
-        if self._running > x.snapshot.limits.exchanges:
+        snapshot = x.snapshot
+        if self._running > snapshot.limits.exchanges:
             raise Overloaded(retry_after=1.0)
-        message = x.message
-        trusted = x.snapshot.trusted
-        if trusted is not None and x.client.remote in trusted:
-            x.forwarded_from = forwarded_client(x.client.remote, message.headers.getall("X-Forwarded-For", []), trusted)
-        path, query = split_target(message.path)
+        path, query = split_target(x.request.target)
         check_path(path)
         try:
-            lane, rest = x.snapshot.table.match(path)
+            lane, rest = snapshot.table.match(path)
         except RouteNotFound:
-            x.inbound = read_request(message, _NO_ROUTE, x.snapshot.limits)
+            self._understand(x, _NO_ROUTE)
             raise
-        route = lane.route
         x.lane = lane
-        x.inbound = inbound = read_request(message, lane.verdicts, x.snapshot.limits)
+        self._understand(x, lane.verdicts)
+        x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
+        return lane, path, rest
+
+    @staticmethod
+    def _understand(x: Exchange, verdicts: Verdicts) -> None:
+        inbound = read_request(x.request, verdicts, x.snapshot.limits)
+        x.body = x.client.open_body(inbound)
+        x.inbound = inbound
         x.identify()
+
+    @staticmethod
+    def _admit(x: Exchange, lane: Lane, path: str, rest: str) -> None:
+        """See that the app may have what it asks for."""
+        assert x.inbound is not None  # noqa: S101 - set by _match
+        route, inbound, method, snapshot = lane.route, x.inbound, x.request.method, x.snapshot
         if lane.templates is not None:
             x.path = lane.templates.match(rest)
-        clients = x.snapshot.clients
+        remote = x.client.remote
+        if snapshot.trusted is not None and remote in snapshot.trusted:
+            given = x.request.values(b"x-forwarded-for")
+            x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
+        clients = snapshot.clients
         x.allowance = allowance = clients.identify(inbound.key, inbound.bearer, route, x.client.certificate)
         x.client_name = allowance.name
         if route.authorization == "pass":
-            clients.keep_back(message.headers.getall("Authorization", []))
-        x.admission = allowance.admit(message.method, path, x.remote, x.started)
-        if message.method in NOT_SERVED or (route.methods is not None and message.method not in route.methods):
+            clients.keep_back(x.request.values(b"authorization"))
+        x.admission = allowance.admit(method, path, remote, x.started)
+        if method in NOT_SERVED or (route.methods is not None and method not in route.methods):
             raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT | {"POST", "PATCH"})))
         lane.rules.check(rest)
         if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
             raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
-        x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
-        return lane
 
-    async def _admit_later(self, x: Exchange, error: ClientUnknown | KeysWanted) -> Lane:
+    async def _admit_later(self, x: Exchange, found: tuple[Lane, str, str], error: ClientUnknown | KeysWanted) -> None:
         """Judge a token once more when the key that it names was looked for; tell who is not known, all at one pace.
 
         However long judging took, every 401 leaves at the same time after its request has come; only a token that has
@@ -164,7 +176,7 @@ class Handler:
         try:
             if isinstance(error, KeysWanted):
                 await error.keys.look()
-                return self._admit(x)
+                return self._admit(x, *found)
         except ClientUnknown as unknown:
             error = unknown
         if isinstance(error, ClientUnknown):
@@ -177,19 +189,19 @@ class Handler:
         upstream = lane.pool.take(owner, fresh=x.resent) or await tracing.connection(x, lane)
         try:
             forward.send(x, lane, upload, upstream)
-            message, body = await upstream.response()
-            if message.code < _FINAL:
-                message, body = await self._after_interim(message, body, upstream, upload)
+            head, body = await upstream.response()
+            if head.code < _FINAL:
+                head, body = await self._after_interim(head, body, upstream, upload)
             x.upstream_seconds = monotonic() - x.sent_at
-            x.vendor_status = message.code
-            if message.code in lane.signs:
+            x.vendor_status = code = head.code
+            if code in lane.signs:
                 upstream.watch_silence()
-                refused = await is_refusal(x, lane.signs[message.code], message, body)
+                refused = await is_refusal(x, lane.signs[code], head, body)
                 if refused and await self._has_fresh_tokens(x, lane, upload):
                     return False
-            elif message.code < _SERVER_ERROR:
+            elif code < _SERVER_ERROR:
                 lane.accepted(x.tokens)
-            await self._relay(x, lane, upstream, message, body)
+            await self._relay(x, lane, upstream, head, body)
         except UpstreamReset:
             if not forward.may_resend(x, upstream, upload):
                 raise
@@ -208,14 +220,14 @@ class Handler:
 
     @staticmethod
     async def _after_interim(
-        message: RawResponseMessage, body: StreamReader, upstream: UpstreamConnection, upload: Upload | NoUpload
-    ) -> tuple[RawResponseMessage, StreamReader]:
+        head: Outbound, body: Body, upstream: UpstreamConnection, upload: Upload | NoUpload
+    ) -> tuple[Outbound, Body]:
         """Return the final response head; interim ones end here, except that 100 (Continue) lets the body flow."""
-        while message.code < _FINAL and message.code != _SWITCHING:
-            if message.code == _CONTINUE:
+        while head.code < _FINAL and head.code != _SWITCHING:
+            if head.code == _CONTINUE:
                 upload.go_on()
-            message, body = await upstream.response()
-        return message, body
+            head, body = await upstream.response()
+        return head, body
 
     async def _has_fresh_tokens(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
         """The vendor refused the tokens: see to it, and say whether the request can be sent with others (`x.tokens`).
@@ -242,30 +254,22 @@ class Handler:
         x.replayed, x.prefetched = True, b""
         return True
 
-    async def _relay(
-        self, x: Exchange, lane: Lane, upstream: UpstreamConnection, message: RawResponseMessage, body: StreamReader
-    ) -> None:
-        assert x.inbound is not None  # noqa: S101 - set by _admit
-        head = read_response(message, lane.verdicts_down)
+    async def _relay(self, x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound, body: Body) -> None:
+        assert x.inbound is not None  # noqa: S101 - set by _match
         if lane.route.echo_guard:
-            echo.guard(x, lane, message, head)
-        x.status = message.code
-        x.keep_alive = (
-            not self.draining
-            and not x.message.should_close
-            and not x.inbound.upgrade
-            and x.message.version == (1, 1)
-            and (x.upload is None or x.upload.whole)
-        )
-        if x.upload is not None and not x.upload.whole:
+            echo.guard(x, lane, head)
+        x.status = head.code
+        whole = x.upload is None or x.upload.whole
+        x.keep_alive = whole and x.inbound.keep_alive and not self.draining
+        if x.upload is not None and not whole:
             x.upload.hold_back()
-        if message.code != _SWITCHING:
-            if not relay.begin(x, lane, upstream, message, head, body):
+        if head.code != _SWITCHING:
+            if not relay.begin(x, lane, upstream, head, body):
                 await relay.stream(x, body)
             return
         if not (x.inbound.websocket and lane.route.websocket):
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
-        relay.switching(x, message, head)
+        relay.switching(x, head)
         upstream.deadline = upstream.total_deadline = None
         x.keep_alive = False
         _, x.bytes_out = await relay_tunnel(x.client, upstream, lane.route.timeouts.idle)
@@ -285,14 +289,7 @@ class Handler:
         if not x.request_id:
             x.identify()
         x.keep_alive = (
-            x.inbound is not None
-            and not error.close
-            and not self.draining
-            and not x.message.should_close
-            and not x.inbound.upgrade
-            and x.message.version == (1, 1)
-            and x.body.is_eof()
-            and x.body.exception() is None
+            x.inbound is not None and not error.close and x.inbound.keep_alive and not self.draining and x.body.ended
         )
         answer = problem(
             error,
@@ -314,7 +311,7 @@ class Handler:
     def _record(self, x: Exchange) -> None:
         seconds = monotonic() - x.started
         bytes_in = x.upload.size if x.upload is not None else 0
-        lane, method = x.lane, x.message.method
+        lane, method = x.lane, x.request.method
         if x.allowance is not None:
             x.allowance.count(x.vendor_status, x.status, x.code)
         trace_id, recorded = tracing.end(x)

@@ -1,38 +1,52 @@
-"""What goes up and what comes down: header rules as tables. Pure: no I/O, no `async`.
+"""What goes up and what comes down: heads understood by tables. Pure: no I/O, no `async`.
 
 Hop-by-hop fields and what `Connection` nominates are dropped first (RFC 9110 §7.6.1), *then* the route's header is
-injected, so that no client can strip it. Framing is never copied: it is written anew from what the parser understood
+injected, so that no client can strip it. Framing is never copied: it is written anew from what was understood
 (RFC 9112 §6). Names are looked at with `_` read as `-`, because servers behind CGI and WSGI do not tell them apart.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.errors import BadRequest, HeadersTooLarge, UpstreamMalformed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from aiohttp.http import HttpVersion, RawRequestMessage, RawResponseMessage
+    from collections.abc import Iterable, Sequence
 
     from gateway.model import Limits, Route
 
-RawHeaders = tuple[tuple[bytes, bytes], ...]
-
 VIA = b"gatepass"
 """Our pseudonym in `Via` (RFC 9110 §7.6.3) and in `Proxy-Status` (RFC 9209)."""
+TARGET_LIMIT = 16 * 1024
+"""Bytes of a request target: identity vendors put whole JWTs into queries."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_CONTROLS = bytes(set(range(0x20)) - {0x09, 0x0A, 0x0D} | {0x7F})
+_CONTROLS = bytes(set(range(0x20)) - {0x09} | {0x7F})
+_CONTROLS_BUT_CR_LF = bytes(set(_CONTROLS) - set(b"\r\n"))
+_CONTROL = "The head holds a control byte, or a line that does not end with CR LF"
+_VERSION = b"HTTP/1."
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\Z")
+_METHODS = {
+    name.encode("ascii"): name
+    for name in (
+        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI", "QUERY", "SEARCH"),
+        *("ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE"),
+        *("NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK"),
+        "UNSUBSCRIBE",
+    )
+}
+"""Methods of the IANA registry and a few of old standing; what nobody has heard of is refused."""
 
-# What is done with a field, by its name. Everything that is not PASS is looked at by a branch below.
-PASS, DROP, HOST, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, KEY, AUTHORIZATION, REQUEST_ID = range(11)
+# What is done with a field, by its name. Everything that is not PASS or DROP is looked at by a branch below.
+(
+    PASS, DROP, HOST, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, KEY, AUTHORIZATION, REQUEST_ID, TRACEPARENT, DATE,
+    CACHE_CONTROL,
+) = range(14)  # fmt: skip
 
 _HOP_BY_HOP = (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"http2-settings")
 _NEVER_UP = (b"proxy-authorization", b"cookie", b"forwarded", b"origin", b"referer", b"x-real-ip")
@@ -45,6 +59,7 @@ _MEANING_UP = {
     b"upgrade": UPGRADE,
     b"x-gatepass-key": KEY,
     b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
 }
 _MEANING_DOWN = {
     b"connection": CONNECTION,
@@ -53,15 +68,26 @@ _MEANING_DOWN = {
     b"upgrade": UPGRADE,
     b"x-request-id": DROP,
     b"proxy-authenticate": DROP,
+    b"date": DATE,
+    b"cache-control": CACHE_CONTROL,
 }
-_AROUND = len(b"  HTTP/1.1\r\n\r\n")
-"""Bytes of a head that belong to no field, beside method and target."""
 _MOST_NAMES = 512
 """Verdicts remembered per table; names come from clients and vendors, so memory for them is bounded."""
+_STEADY_NAMES = frozenset({
+    b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"accept-ranges", b"content-type", b"host",
+    b"pragma", b"server", b"strict-transport-security", b"user-agent", b"vary", b"via", b"x-content-type-options",
+    b"x-frame-options",
+})  # fmt: skip
+"""Fields whose lines come again and again and hold nothing about a person: they are understood once."""
+_STEADY_SIZE = 200
+"""Bytes of the longest line, and of the longest name, that is remembered."""
 
 
 class Verdicts(dict[bytes, int]):
-    """Field name as written → what to do with it. Remembers what it has worked out, up to a bound."""
+    """Field name as written → what to do with it. Remembers what it has worked out, up to a bound.
+
+    `steady` has whole lines: of fields that come again and again with the same value, and hold no secret.
+    """
 
     def __init__(
         self,
@@ -71,6 +97,7 @@ class Verdicts(dict[bytes, int]):
         prefixes: tuple[bytes, ...] = (),
     ) -> None:
         super().__init__()
+        self.steady: dict[bytes, int] = {}
         self._meaning = dict.fromkeys((*_HOP_BY_HOP, *dropped), DROP) | meaning
         for name in kept:
             self._meaning.pop(name, None)
@@ -87,9 +114,14 @@ class Verdicts(dict[bytes, int]):
             verdict = DROP if unwanted and name not in self._kept else PASS
         if _TOKEN.match(raw) is None:
             raise BadRequest("A header field name holds a byte that is not allowed")
-        if len(self) < _MOST_NAMES:
+        if len(self) < _MOST_NAMES and len(raw) <= _STEADY_SIZE:
             self[raw] = verdict
         return verdict
+
+    def remember(self, line: bytes, name: bytes, verdict: int) -> None:
+        """Have `line`, which was found to be right, understood at first sight the next time."""
+        if len(line) <= _STEADY_SIZE and len(self.steady) < _MOST_NAMES and name.lower() in _STEADY_NAMES:
+            self.steady[line] = verdict
 
 
 def verdicts_up(route: Route) -> Verdicts:
@@ -111,164 +143,296 @@ def verdicts_nowhere() -> Verdicts:
     return Verdicts(_MEANING_UP)
 
 
-def verdicts_down() -> Verdicts:
-    """Return what happens to a vendor's fields."""
-    return Verdicts(_MEANING_DOWN)
+class RequestHead:
+    """A request's head, its lines apart; what its fields mean is told by the route that it is for (`read_request`)."""
+
+    __slots__ = ("fields", "http_1_1", "method", "size", "target")
+
+    def __init__(self, head: bytes) -> None:
+        """Take a head without the empty line behind it. Raises BadRequest for what is no HTTP/1 request line."""
+        first, *self.fields = head.split(b"\r\n")
+        self.size = len(head) + 4
+        """Bytes of the head, the empty line included."""
+        try:
+            method, target, version = first.split(b" ")
+            self.method = _METHODS[method]
+            self.target = target.decode("ascii")
+        except (ValueError, KeyError):
+            raise BadRequest("The request line is not one of HTTP/1.1") from None
+        self.http_1_1 = version == b"HTTP/1.1"
+        if not self.http_1_1 and version != b"HTTP/1.0":
+            raise BadRequest("The HTTP version is neither 1.0 nor 1.1")
+        if len(target) > TARGET_LIMIT:
+            raise HeadersTooLarge(f"A request target may hold {TARGET_LIMIT} bytes")
+
+    def values(self, name: bytes) -> list[str]:
+        """Return the values of all fields of this name, which is in lower case."""
+        return values(self.fields, name)
 
 
-@dataclass(slots=True)
+def values(fields: Sequence[bytes], name: bytes) -> list[str]:
+    """Return the values of the fields of this name, which is in lower case, among `name: value` lines."""
+    parts = (line.partition(b":") for line in fields if line[: len(name)].lower() == name)
+    return [
+        value.strip(b" \t").decode("utf-8", "surrogateescape") for found, _, value in parts if len(found) == len(name)
+    ]
+
+
+def check_beginning(part: bytes, seen: int = 0) -> None:
+    """Raise BadRequest if `part`, the beginning of a request's head, cannot become one any more.
+
+    Its first `seen` bytes were found to be right before: a head that comes byte by byte is looked at once.
+    """
+    if _is_torn(part, seen):
+        raise BadRequest(_CONTROL)
+    end = part.find(b"\r\n")
+    if end >= 0 and end + 2 > seen:
+        RequestHead(part[:end])
+
+
+def check_answer_beginning(part: bytes, seen: int = 0) -> None:
+    """Raise UpstreamMalformed if `part`, the beginning of a response's head, cannot become one any more.
+
+    Its first `seen` bytes were found to be right before.
+    """
+    if not part.startswith(_VERSION[: len(part)]) or _is_torn(part, seen):
+        raise UpstreamMalformed(reason="what came is not the beginning of an HTTP/1.1 response")
+
+
+def _is_torn(part: bytes, seen: int) -> bool:
+    """Whether a control byte, or a CR or LF that is no line end, stands behind the first `seen` bytes of a head."""
+    start = seen - 1 if part[seen - 1 : seen] == b"\r" else seen
+    piece = part[start:].removesuffix(b"\r")
+    ends = piece.count(b"\r\n")
+    lone = piece.count(b"\r") != ends or piece.count(b"\n") != ends
+    return lone or len(piece.translate(None, _CONTROLS_BUT_CR_LF)) != len(piece)
+
+
+def _has_control(line: bytes) -> bool:
+    """Whether a line holds any other control byte than tab: a CR or LF alone, too (RFC 9110 §5.5, RFC 9112 §2.2)."""
+    return len(line.translate(None, _CONTROLS)) != len(line)
+
+
 class Inbound:
     """An app's request head, understood: what is passed on, and what is for the gateway."""
 
-    lines: list[bytes]
-    """Fields that go up as they came, each `name: value`."""
     chunked: bool = False
     length: int | None = None
     key: bytes | None = None
     bearer: bytes | None = None
     request_id: bytes | None = None
+    traceparent: bytes | None = None
+    """The app's trace; empty if it named several."""
     expects_continue: bool = False
     websocket: bool = False
     upgrade: bool = False
-    """Asks for any upgrade: the parser may have swallowed what follows, so the connection is closed afterwards."""
+    """Asks for any upgrade."""
+    keep_alive: bool = True
+    hosts: int = 0
+    connection: bytes = b""
+    """What `Connection` says, all its fields together."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        """Fields that go up, as they came."""
 
 
-def read_request(message: RawRequestMessage, verdicts: Verdicts, limits: Limits) -> Inbound:
-    """Sort an app's header fields; raise BadRequest or HeadersTooLarge for what RFC 9112 does not allow.
-
-    aiohttp's parser has already refused line folding, bare CR and LF, spaces before a colon, differing
-    Content-Lengths and unknown codings; what it lets through is refused here.
-    """
-    found = Inbound([])
-    lines, hosts, connection = found.lines, 0, b""
-    size = len(message.method) + len(message.path) + _AROUND
-    for name, value in message.raw_headers:
-        size += len(name) + len(value) + 4
-        verdict = verdicts[name]
+def read_request(head: RequestHead, verdicts: Verdicts, limits: Limits) -> Inbound:
+    """Sort an app's header fields; raise BadRequest or HeadersTooLarge for what RFC 9112 does not allow."""
+    if head.size > limits.head_bytes or len(head.fields) > limits.fields:
+        raise HeadersTooLarge(f"The head may hold {limits.fields} fields and {limits.head_bytes} bytes")
+    found = Inbound()
+    lines, steady = found.lines, verdicts.steady
+    for line in head.fields:
+        verdict = steady.get(line)
+        if verdict is None:
+            verdict = _read_field(found, line, verdicts, limits.field_bytes)
         if verdict == PASS:
-            lines.append(b"%b: %b" % (name, value))
+            lines.append(line)
         elif verdict == HOST:
-            hosts += 1
-            if _HOST.match(value) is None:
-                raise BadRequest("The Host field is not a host")
-        elif verdict == CONNECTION:
-            connection = connection + b"," + value if connection else value
-        elif verdict != DROP:
-            _read_special(found, verdict, value)
-    _check_request(message, found, hosts, size, limits)
-    if found.websocket:
-        bodyless = not found.chunked and not found.length
-        found.websocket = message.upgrade and message.method == "GET" and bodyless
-    if connection and connection.lower() not in _USUAL_CONNECTION:
-        _drop_nominated(found, connection)
+            found.hosts += 1
+    _check_request(head, found)
+    if found.connection:
+        _read_connection(found, found.connection.lower())
     return found
 
 
-_USUAL_CONNECTION = frozenset({b"keep-alive", b"close", b"upgrade", b"keep-alive, upgrade"})
+def _read_field(found: Inbound, line: bytes, verdicts: Verdicts, limit: int) -> int:
+    """Understand a line that is not a steady one; return PASS if it goes up, HOST if it is that."""
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise BadRequest("A header field has no colon")
+    verdict = verdicts[name]
+    value = value.strip(b" \t")
+    if len(value.translate(None, _CONTROLS)) != len(value):
+        raise BadRequest(_CONTROL)
+    if len(value) > limit or len(name) > limit:
+        raise HeadersTooLarge(f"A field may hold {limit} bytes")
+    if verdict == HOST and _HOST.match(value) is None:
+        raise BadRequest("The Host field is not a host")
+    if verdict <= HOST:
+        verdicts.remember(line, name, verdict)
+        return verdict
+    if verdict == CONNECTION:
+        found.connection = found.connection + b"," + value if found.connection else value
+    elif verdict == TRACEPARENT:
+        found.traceparent = value if found.traceparent is None else b""
+        return PASS
+    else:
+        _read_special(found, verdict, value)
+    return DROP
 
 
 def _read_special(found: Inbound, verdict: int, value: bytes) -> None:
-    if verdict in {LENGTH, CODING}:
-        problem = _read_framing(found, verdict, value)
-        if problem:
-            raise BadRequest(problem)
+    if verdict == KEY:
+        # A second key is no key: which of the two would be judged must not depend on who reads.
+        found.key = value if found.key is None else b""
+    elif verdict == REQUEST_ID:
+        found.request_id = value if _SANE_ID.match(value) is not None else found.request_id
+    elif verdict == AUTHORIZATION:
+        scheme, _, credentials = value.partition(b" ")
+        found.bearer = credentials.strip() if found.bearer is None and scheme.lower() == b"bearer" else b""
+    elif verdict == UPGRADE:
+        found.websocket = not found.upgrade and value.lower() == b"websocket"
+        found.upgrade = True
     elif verdict == EXPECT:
         if value.lower() != b"100-continue":
             raise BadRequest("Expect is not 100-continue")
         found.expects_continue = True
-    elif verdict == UPGRADE:
-        found.websocket = not found.upgrade and value.lower() == b"websocket"
-        found.upgrade = True
-    elif verdict == KEY:
-        # A second key is no key: which of the two would be judged must not depend on who reads.
-        found.key = value if found.key is None else b""
-    elif verdict == AUTHORIZATION:
-        scheme, _, credentials = value.partition(b" ")
-        found.bearer = credentials.strip() if found.bearer is None and scheme.lower() == b"bearer" else b""
-    elif verdict == REQUEST_ID and _SANE_ID.match(value) is not None:
-        found.request_id = value
+    elif problem := _read_framing(found, verdict, value):
+        raise BadRequest(problem)
 
 
-def _check_request(message: RawRequestMessage, found: Inbound, hosts: int, size: int, limits: Limits) -> None:
-    version = message.version
-    if version != (1, 1):
-        if version != (1, 0):
-            raise BadRequest("The HTTP version is neither 1.0 nor 1.1")
-        if found.chunked or hosts > 1:
+def _check_request(head: RequestHead, found: Inbound) -> None:
+    if not head.http_1_1:
+        if found.chunked or found.hosts > 1:
             raise BadRequest("HTTP/1.0 has no Transfer-Encoding and at most one Host")
-        found.expects_continue = found.websocket = False
-    elif hosts != 1:
+        found.expects_continue = found.websocket = found.keep_alive = False
+    elif found.hosts != 1:
         raise BadRequest("The Host field must appear exactly once")
-    if message.upgrade:  # CONNECT, too
-        found.upgrade = True
     if found.chunked and found.length is not None:
         raise BadRequest("Content-Length and Transfer-Encoding together")
-    if size > limits.head_bytes or len(message.raw_headers) > limits.fields:
-        raise HeadersTooLarge(
-            f"The head may hold {limits.fields} fields and {limits.head_bytes} bytes",
-        )
+    if found.upgrade or head.method == "CONNECT":
+        # An app may already speak its new protocol: what it says would be taken for requests.
+        found.keep_alive = False
+        asked = head.method == "GET" and not found.chunked and not found.length
+        found.websocket = found.websocket and asked and bool(found.connection)
 
 
-def _drop_nominated(found: Inbound, connection: bytes) -> None:
-    nominated = {token.strip().lower() for token in connection.split(b",")} - {b"keep-alive", b"close", b"upgrade", b""}
+def _read_connection(found: Inbound, connection: bytes) -> None:
+    nominated = {token.strip() for token in connection.split(b",")}
+    if b"close" in nominated:
+        found.keep_alive = False
+    found.websocket = found.websocket and b"upgrade" in nominated
+    nominated -= {b"keep-alive", b"close", b"upgrade", b""}
     if nominated:
         found.lines[:] = [line for line in found.lines if line.partition(b":")[0].lower() not in nominated]
 
 
-def has_control(block: bytes, lines: int) -> bool:
-    """Whether `block`, `lines` lines that we joined with CR LF, holds any other control byte than tab."""
-    return (
-        block.count(b"\n") != lines
-        or block.count(b"\r") != lines
-        or len(block.translate(None, _CONTROLS)) != len(block)
-    )
-
-
-@dataclass(slots=True)
 class Outbound:
     """A vendor's response head, understood."""
 
-    lines: list[bytes]
     chunked: bool = False
     length: int | None = None
     keep_alive: bool = True
     cache_control: bool = False
     date: bool = False
     upgrade: bytes | None = None
+    connection: bytes = b""
+    """What `Connection` says, all its fields together, in lower case."""
+
+    def __init__(self, code: int, status_line: bytes) -> None:
+        self.code = code
+        self.status_line = status_line
+        """`HTTP/1.1 code reason`, the reason's bytes as the vendor sent them."""
+        self.lines: list[bytes] = []
+        """Fields that go on to the app, as they came."""
+
+    def value(self, name: bytes) -> str:
+        """Return the value of the first field of this name, which is in lower case; empty without one."""
+        return next(iter(values(self.lines, name)), "")
 
 
-def read_response(message: RawResponseMessage, verdicts: Verdicts) -> Outbound:
-    """Sort a vendor's header fields; raise UpstreamMalformed for what could split or smuggle.
+_DOWN = Verdicts(_MEANING_DOWN)
+_MOST_RESPONSE_FIELDS = 200
+_RESPONSE_FIELD_LIMIT = 16 * 1024
 
-    aiohttp's response parser is lenient on purpose; what it accepts is checked before it is written to an app.
+
+def read_response(head: bytes) -> Outbound:
+    """Understand a vendor's head, without the empty line behind it.
+
+    Raises UpstreamMalformed for what is none, and for what could split or smuggle.
     """
-    found = Outbound([])
-    lines, connection = found.lines, b""
+    status_line, *fields = head.split(b"\r\n")
+    found = _read_status_line(status_line)
+    if len(fields) > _MOST_RESPONSE_FIELDS:
+        raise UpstreamMalformed(reason="too many fields in the response head")
+    lines, steady = found.lines, _DOWN.steady
     try:
-        for name, value in message.raw_headers:
-            verdict = verdicts[name]
-            if verdict == PASS:
-                lines.append(b"%b: %b" % (name, value))
-            elif verdict == CONNECTION:
-                connection += b"," + value.lower()
-            elif verdict == UPGRADE:
-                found.upgrade = value
-            elif verdict != DROP and (problem := _read_framing(found, verdict, value)):
-                raise UpstreamMalformed(reason=problem)
+        for line in fields:
+            if steady.get(line, DROP) == PASS or _read_answer_field(found, line):
+                lines.append(line)
     except BadRequest as error:
         raise UpstreamMalformed(reason=error.detail) from None
-    if message.version not in ((1, 1), (1, 0)) or not 100 <= message.code <= 599:  # noqa: PLR2004 - RFC 9110 §15
-        raise UpstreamMalformed(reason="the status line is not HTTP/1.1")
-    if found.chunked and found.length is not None:
-        raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
-    names = message.headers
-    found.cache_control = "Cache-Control" in names
-    found.date = "Date" in names
-    # HTTP/1.0 has no chunked coding: whoever sends it so is not trusted with a second request (RFC 9112 §6.1).
-    found.keep_alive = not message.should_close and not (found.chunked and message.version != (1, 1))
-    if connection and connection != b",keep-alive":
-        _drop_nominated_down(found, connection)
+    if found.connection:
+        _read_connection_down(found)
+    if found.chunked:
+        if found.length is not None:
+            raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
+        if status_line.startswith(b"HTTP/1.0"):
+            # HTTP/1.0 has no chunked coding: who sends it so is not trusted with a second request (RFC 9112 §6.1).
+            found.keep_alive = False
     return found
+
+
+def _read_status_line(line: bytes) -> Outbound:
+    if line == b"HTTP/1.1 200 OK":
+        return Outbound(200, line)
+    parts = _STATUS_LINE.match(line)
+    if parts is None or _has_control(line):
+        raise UpstreamMalformed(reason="the status line is not one of HTTP/1.1")
+    minor, code, reason = parts.groups()
+    found = Outbound(int(code), b"HTTP/1.1 %b %b" % (code, reason or b""))
+    found.keep_alive = minor == b"1"
+    return found
+
+
+def _read_answer_field(found: Outbound, line: bytes) -> bool:
+    """Understand a line that is not a steady one; return whether it goes on to the app."""
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise BadRequest("A header field has no colon")
+    verdict = _DOWN[name]
+    if len(value.translate(None, _CONTROLS)) != len(value):
+        raise BadRequest(_CONTROL)
+    if len(line) > _RESPONSE_FIELD_LIMIT:
+        raise BadRequest("A field is too large")
+    if verdict == PASS:
+        _DOWN.remember(line, name, verdict)
+    elif verdict == DATE:
+        found.date = True
+    elif verdict == CACHE_CONTROL:
+        found.cache_control = True
+    else:
+        if verdict == CONNECTION:
+            found.connection += b"," + value.lower()
+        elif verdict == UPGRADE:
+            found.upgrade = value.strip(b" \t")
+        elif verdict != DROP and (problem := _read_framing(found, verdict, value.strip(b" \t"))):
+            raise BadRequest(problem)
+        return False
+    return True
+
+
+def _read_connection_down(found: Outbound) -> None:
+    nominated = {token.strip() for token in found.connection.split(b",")}
+    if b"close" in nominated:
+        found.keep_alive = False
+    elif b"keep-alive" in nominated:
+        found.keep_alive = True  # HTTP/1.0 says so where it means to stay
+    nominated -= {b"keep-alive", b"close", b"upgrade", b"date", b"cache-control", b""}
+    if nominated:
+        found.lines[:] = [line for line in found.lines if line.partition(b":")[0].lower() not in nominated]
 
 
 def _read_framing(found: Inbound | Outbound, verdict: int, value: bytes) -> str:
@@ -284,28 +448,9 @@ def _read_framing(found: Inbound | Outbound, verdict: int, value: bytes) -> str:
     return ""
 
 
-def _drop_nominated_down(found: Outbound, connection: bytes) -> None:
-    nominated = {token.strip() for token in connection.split(b",")}
-    if b"close" in nominated:
-        found.keep_alive = False
-    nominated -= {b"keep-alive", b"close", b"upgrade", b"date", b"cache-control", b""}
-    if nominated:
-        found.lines[:] = [line for line in found.lines if line.partition(b":")[0].lower() not in nominated]
-
-
-def status_line(code: int, reason: str) -> bytes:
-    """Return `HTTP/1.1 code reason`, the reason's bytes as the vendor sent them."""
-    return b"HTTP/1.1 %d %b" % (code, reason.encode("utf-8", "surrogateescape"))
-
-
 def forwarded_line(kind: str, remote: str, host: str) -> bytes:
     """Return the field that tells the vendor who called (RFC 7239 §4, or the older X-Forwarded-For)."""
     if kind == "rfc7239":
         node = f'"[{remote}]"' if ":" in remote else remote
         return f'Forwarded: for={node};host="{host}"'.encode("latin-1")
     return f"X-Forwarded-For: {remote}".encode("latin-1")
-
-
-def http_1_1(version: HttpVersion) -> bool:
-    """Whether the peer speaks HTTP/1.1 (chunked, persistent by default)."""
-    return version == (1, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
-from gateway.proxy.headers import VIA, Verdicts, verdicts_down, verdicts_up
+from gateway.proxy.headers import VIA, Verdicts, verdicts_up
 from gateway.proxy.routing import PathRules, RouteTable
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ class Lane:
         "templates",
         "trailing",
         "verdicts",
-        "verdicts_down",
     )
 
     def __init__(self, route: Route, tokens: Callable[[str], Tokens], pool: Pool, metrics: RouteMetrics) -> None:
@@ -80,7 +79,6 @@ class Lane:
         self.rules = PathRules(route.allow, route.deny)
         self.templates = Templates(route.paths) if route.paths else None
         self.verdicts: Verdicts = verdicts_up(route)
-        self.verdicts_down: Verdicts = verdicts_down()
         self.injectors = tuple(Injector(injection, tokens(injection.credential)) for injection in route.injections)
         self.pool = pool
         self.metrics = metrics

@@ -206,7 +206,7 @@ class Pool:
             outcome = "ok"
         except ssl.SSLError as error:
             outcome = "tls"
-            raise UpstreamTLS(reason=_tls_reason(error)) from None
+            raise _tls_failure(error) from None
         except TimeoutError:
             outcome = "timeout"
             raise _connect_timeout() from None
@@ -327,10 +327,16 @@ def _connect_timeout() -> UpstreamTimeout:
     return error
 
 
-def _tls_reason(error: ssl.SSLError) -> str:
+def _tls_failure(error: ssl.SSLError) -> UpstreamTLS:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate: {error.verify_message}"
-    return (getattr(error, "reason", None) or "handshake failed").lower().replace("_", " ")
+        return UpstreamTLS(reason=f"certificate: {error.verify_message}")
+    # OpenSSL's word for it; without one the vendor just closed, as many do that share no version or cipher with us.
+    said = getattr(error, "reason", None)
+    failure = UpstreamTLS(
+        reason=said.lower().replace("_", " ") if said else "the connection broke off in the handshake"
+    )
+    failure.proxy_error = "tls_protocol_error"
+    return failure
 
 
 def _unreachable(error: OSError) -> ExchangeError:

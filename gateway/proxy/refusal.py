@@ -7,29 +7,26 @@ from typing import TYPE_CHECKING
 import orjson
 
 if TYPE_CHECKING:
-    from aiohttp.http import RawResponseMessage
-    from aiohttp.streams import StreamReader
-
     from gateway.model import RefusalSign
     from gateway.proxy.exchange import Exchange
+    from gateway.proxy.headers import Outbound
+    from gateway.proxy.stream import Body
 
 _MOST_BODY = 64 * 1024
 
 
-async def is_refusal(
-    x: Exchange, signs: tuple[RefusalSign, ...], message: RawResponseMessage, body: StreamReader
-) -> bool:
+async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound, body: Body) -> bool:
     """Return whether one of `signs`, all for this status, fits the answer.
 
     Where a sign looks into the body, up to 64 KiB of it are read into `x.prefetched`, and relayed from there.
     """
     if any(sign.path is None for sign in signs):
         return True
-    if "json" not in message.headers.get("Content-Type", "").lower():
+    if "json" not in head.value(b"content-type").lower():
         return False
     pieces: list[bytes] = []
     size = 0
-    while size <= _MOST_BODY and (piece := await body.readany()):
+    while size <= _MOST_BODY and (piece := await body.read()):
         pieces.append(piece)
         size += len(piece)
     x.prefetched = b"".join(pieces)

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import UpstreamMalformed
 from gateway.proxy.body import LAST_CHUNK, chunk
-from gateway.proxy.headers import VIA, has_control, status_line
+from gateway.proxy.headers import VIA
 from gateway.proxy.problem import date_line
 
 if TYPE_CHECKING:
-    from aiohttp.http import RawResponseMessage
-    from aiohttp.streams import StreamReader
-
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.headers import Outbound
     from gateway.proxy.lane import Lane
+    from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
 _NO_BODY = frozenset({204, 304})
@@ -27,47 +25,33 @@ _VIA = b"Via: 1.1 " + VIA
 _PRIVATE = b"Cache-Control: private, no-store"
 
 
-def _vendor_block(message: RawResponseMessage, head: Outbound) -> bytes:
-    block = b"\r\n".join((status_line(message.code, message.reason), *head.lines))
-    if has_control(block, len(head.lines)):
-        raise UpstreamMalformed(reason="a control byte in the response head")
-    return block
-
-
-def switching(x: Exchange, message: RawResponseMessage, head: Outbound) -> None:
+def switching(x: Exchange, head: Outbound) -> None:
     """Write the head of a 101; the tunnel does the rest."""
     if head.upgrade is None or head.upgrade.lower() != b"websocket":
         raise UpstreamMalformed(reason="101 without Upgrade: websocket")
     x.head_sent = True
-    block = _vendor_block(message, head)
-    x.client.write(b"\r\n".join((block, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")))
+    lines = (head.status_line, *head.lines, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")
+    x.client.write(b"\r\n".join(lines))
 
 
-def begin(  # noqa: PLR0917 - the parts of one answer
-    x: Exchange,
-    lane: Lane,
-    upstream: UpstreamConnection,
-    message: RawResponseMessage,
-    head: Outbound,
-    body: StreamReader,
-) -> bool:
+def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound, body: Body) -> bool:
     """Write the head and what is there of the body; return whether that was all. `stream` writes the rest."""
-    lines = [_vendor_block(message, head), _VIA, b"X-Request-Id: " + x.request_id.encode("ascii")]
+    lines = [head.status_line, *head.lines, _VIA, b"X-Request-Id: " + x.request_id.encode("ascii")]
     if not head.date:
         lines.append(date_line())
     if lane.private and not head.cache_control:
         lines.append(_PRIVATE)
-    bodyless = x.is_head or message.code in _NO_BODY
-    x.chunked = _frame(x, lines, message.code, head, bodyless=bodyless)
+    bodyless = x.is_head or head.code in _NO_BODY
+    x.chunked = _frame(x, lines, head, bodyless=bodyless)
     if not head.keep_alive or (head.length is None and not head.chunked and not bodyless):
         upstream.dirty = True
     if not x.keep_alive:
         lines.append(b"Connection: close")
     lines.append(b"\r\n")
-    whole = bodyless or body.is_eof()
+    whole = bodyless or body.ended
     if not whole:
         upstream.watch_silence()
-    data = b"" if bodyless else x.prefetched + body.read_nowait(-1)
+    data = b"" if bodyless else x.prefetched + body.take()
     if x.guard is not None:
         data = x.guard.feed(data, last=whole)
     x.head_sent = True
@@ -78,28 +62,28 @@ def begin(  # noqa: PLR0917 - the parts of one answer
     return whole
 
 
-def _frame(x: Exchange, lines: list[bytes], code: int, head: Outbound, *, bodyless: bool) -> bool:
+def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -> bool:
     """Append the framing for the app; return whether the body is chunked."""
-    if head.length is not None and code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: no Content-Length in a 204
+    if head.length is not None and head.code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: no Content-Length in a 204
         lines.append(b"Content-Length: %d" % head.length)
         return False
     if bodyless:
         return False
-    if x.message.version == (1, 1):
+    if x.request.http_1_1:
         lines.append(b"Transfer-Encoding: chunked")
         return True
     x.keep_alive = False  # HTTP/1.0 knows the end of such a body only by the end of the connection
     return False
 
 
-async def stream(x: Exchange, body: StreamReader) -> None:
+async def stream(x: Exchange, body: Body) -> None:
     """Write the rest of a body as it comes; raises what the vendor's connection ends with if it breaks off."""
     client = x.client
     while True:
         if client.writing_paused:
             client.active = True
             await client.drain()
-        data = await body.readany()
+        data = await body.read()
         ended = not data
         if x.guard is not None:
             data = x.guard.feed(data, last=ended)

@@ -1,9 +1,8 @@
 """An app's connection.
 
 One task per connection takes one exchange after another, so pipelined requests keep their order. Bytes of the next
-request wait unparsed while one is served: the parser is fed one message at a time, as it discards what it had parsed
-when something later in the same segment is malformed. Silence is noticed by one coarse sweep, not by a timer per
-request.
+request wait, not looked at, while one is served. A head is understood by the exchange, which knows its route; it then
+opens the body (`open_body`). Silence is noticed by one coarse sweep, not by a timer per request.
 """
 
 from __future__ import annotations
@@ -11,29 +10,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-
 from gateway.access import NOBODY, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
-from gateway.proxy.framing import ChunkedEnd, SizedEnd, edge, head_end
-from gateway.proxy.upstream import BODY_LIMIT
+from gateway.proxy.framing import Chunked, FramingError, Sized
+from gateway.proxy.headers import RequestHead, check_beginning
+from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from aiohttp.http import RawRequestMessage
-    from aiohttp.streams import StreamReader
-
-    from gateway.proxy.framing import BodyEnd
+    from gateway.proxy.framing import Decoder
+    from gateway.proxy.headers import Inbound
     from gateway.proxy.port import DataServer
 
-    Message = tuple[RawRequestMessage, StreamReader]
-
-TARGET_LIMIT = 16 * 1024
-"""Bytes of a request target: identity vendors put whole JWTs into queries."""
 _PENDING_LIMIT = 64 * 1024
 _LINGER = 2.0
 """Seconds that we go on reading (and discarding) behind a last answer, lest a reset destroy it (RFC 9112 §9.6)."""
@@ -46,19 +37,17 @@ class ClientConnection(Wire):
         super().__init__(loop)
         limits = server.limits
         self._server = server
-        self._parser = self._new_parser()
         self._task: asyncio.Task[None] | None = None
-        self._next: asyncio.Future[Message | None] | None = None
-        self._body: StreamReader | None = None
-        self._end: BodyEnd | None = None
-        """Where the body ends; None when there is none."""
+        self._next: asyncio.Future[RequestHead | None] | None = None
+        self._body = NO_BODY
+        self._decoder: Decoder | None = None
+        """Takes the framing off the body that is still coming in."""
+        self._rest: bytes | None = None
+        """What came behind a head that is not understood yet."""
         self._pending: list[bytes] = []
         self._pending_size = 0
-        self._head_size = 0
-        self._start = b""
-        """The beginning of a head that came in several segments."""
-        self._edge = b""
-        """The last three bytes of its latest segment."""
+        self._part = bytearray()
+        """The beginning of a head that comes in several segments."""
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._body_waited = 0.0
@@ -73,19 +62,6 @@ class ClientConnection(Wire):
         self.remote = ""
         self.certificate = NOBODY
         """Names in the app's certificate."""
-
-    def _new_parser(self) -> HttpRequestParser:
-        limits = self._server.limits
-        return HttpRequestParser(
-            self,  # type: ignore[arg-type]  # Wire is all that the parser's streams ask of a BaseProtocol
-            self.loop,
-            BODY_LIMIT,
-            max_line_size=TARGET_LIMIT,
-            max_field_size=limits.field_bytes,
-            max_headers=limits.fields,
-            auto_decompress=False,
-            max_msg_queue_size=1,
-        )
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.remote} {'busy' if self.busy else 'idle'}>"
@@ -104,20 +80,22 @@ class ClientConnection(Wire):
         self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, or keep the bytes until the running exchange has ended."""
+        """Take a segment: a request, a part of one, of its body, or what has to wait until the exchange has ended."""
         if self._linger_until is not None or self._broken:
             return
         self.active = True
         if self._raw is not None:
             self._raw(data)
         elif not self.busy:
-            message = self._take(data)
-            if message is not None:
-                self._deliver(message)
-        elif self._body is None or self._body.is_eof():
-            self._keep(data)
-        else:
+            head = self._take(data)
+            if head is not None:
+                self._deliver(head)
+        elif self._decoder is not None:
             self._feed_body(data)
+        elif self._rest is not None:
+            self._rest += data
+        else:
+            self._keep(data)
 
     def _keep(self, data: bytes) -> None:
         self._pending.append(data)
@@ -125,84 +103,89 @@ class ClientConnection(Wire):
         if self._pending_size > _PENDING_LIMIT:
             self.hold_reading()
 
-    def _take(self, data: bytes) -> Message | None:
-        """Return the next request if its head is complete; what stands behind it waits unparsed."""
-        while data:
-            end = head_end(self._edge, data)
-            messages = self._feed(data[:end] if end else data)
-            if messages is None:
-                return None
-            if not messages:
-                if not self._note_part(data[:end] if end else data):
-                    return None
-                data = data[end:] if end else b""
-                continue
-            message, self._body = messages[0]
-            if not end or (message.version != (1, 1) and not self._says_http_1_0(data)):
-                self.refuse(BadRequest("The HTTP version is neither 1.0 nor 1.1"))
-                return None
-            self._head_since, self._head_size, self._start, self._edge, self._end = None, 0, b"", b"", None
-            if not self._body.is_eof():
-                chunked = message.chunked
-                self._end = ChunkedEnd() if chunked else SizedEnd(int(message.headers["Content-Length"]))
-            if end < len(data):
-                self._feed_body(data[end:])
-            return None if self._broken else messages[0]
-        return None
-
-    def _note_part(self, data: bytes) -> bool:
-        """Remember a part of a head; return False if that head has become too large."""
-        if self._head_size < TARGET_LIMIT:
-            self._start += data
-        self._edge = edge(self._edge, data)
-        self._head_size += len(data)
-        if self._head_since is None:
-            self._head_since = self.loop.time()
-        if self._head_size > self._server.limits.head_bytes:
-            self.refuse(HeadersTooLarge(f"The head may hold {self._server.limits.head_bytes} bytes"))
-            return False
-        return True
-
-    def _feed_body(self, data: bytes) -> None:
-        """Feed what belongs to the body, keep the rest; parser and framing must agree on where it ends."""
-        end = self._end
-        if end is None:
-            self._keep(data)
-            return
-        step = end.within(data)
-        messages = self._feed(data[:step] if step < len(data) else data)
-        if messages is None:
-            return
-        if messages or self._body is None or self._body.is_eof() != end.done:
-            self.refuse(BadRequest())
-        elif step < len(data):
-            self._keep(data[step:])
-
-    def _feed(self, data: bytes) -> Sequence[Message] | None:
-        """Return the messages that became complete, or None if the bytes are malformed and were refused."""
+    def _take(self, data: bytes) -> RequestHead | None:
+        """Return the next request if its head is complete; what stands behind it waits in `_rest`."""
+        part = self._part
+        if part:
+            start = max(0, len(part) - 3)
+            part += data
+            end = part.find(b"\r\n\r\n", start)
+            data = bytes(part) if end >= 0 else data
+        else:
+            if data[:1] in b"\r\n":
+                data = data.lstrip(b"\r\n")  # empty lines in front of a request line (RFC 9112 §2.2)
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                part += data
+        if end < 0:
+            self._wait_for_more()
+            return None
+        if part:
+            part.clear()
+            self._head_since = None
+        self._rest = data[end + 4 :]
         try:
-            return self._parser.feed_data(data)[0]
-        except HttpProcessingError as error:
-            self.refuse(_head_error(error))
+            return RequestHead(data[:end])
+        except ExchangeError as error:
+            self.refuse(error)
             return None
 
-    def _says_http_1_0(self, data: bytes) -> bool:
-        """Whether the request line ends with HTTP/1.0: the parser reads RTSP/1.0 as the same version."""
-        line, _, _ = (self._start + data).lstrip(b"\r\n").partition(b"\r\n")
-        return line.endswith(b" HTTP/1.0")
+    def _wait_for_more(self) -> None:
+        """A head is incomplete: see that it can still become one, and that it does not take for ever."""
+        if not self._part:
+            return
+        if self._head_since is None:
+            self._head_since = self.loop.time()
+        try:
+            if len(self._part) > self._server.limits.head_bytes:
+                raise HeadersTooLarge(f"The head may hold {self._server.limits.head_bytes} bytes")
+            check_beginning(bytes(self._part))
+        except ExchangeError as error:
+            self.refuse(error)
 
-    def _deliver(self, message: Message) -> None:
+    def open_body(self, head: Inbound) -> Body:
+        """Return the body of the request whose head was understood. Raises BadRequest if it is malformed already."""
+        rest, self._rest = self._rest, None
+        if head.chunked:
+            self._body = body = Body(self)
+            self._decoder = Chunked(body)
+        elif head.length:
+            self._body = body = Body(self)
+            self._decoder = Sized(body, head.length)
+        else:
+            body = NO_BODY
+        if rest:
+            self._keep(rest) if body is NO_BODY else self._feed_body(rest)
+            if body.error is not None:
+                raise body.error
+        return body
+
+    def _feed_body(self, data: bytes) -> None:
+        """Feed what belongs to the body, keep the rest; an error in it is the running exchange's to answer."""
+        assert self._decoder is not None  # noqa: S101 - there is a body
+        try:
+            rest = self._decoder.feed(data)
+        except FramingError as error:
+            self._broken = True
+            self._body.fail(BadRequest(f"The body holds {error}"))
+            return
+        if self._body.ended:
+            self._decoder = None
+        if rest:
+            self._keep(rest)
+
+    def _deliver(self, head: RequestHead) -> None:
         self.busy = True
         waiter, self._next = self._next, None
         if self._task is None:
-            self._task = self.loop.create_task(self._serve(message))
+            self._task = self.loop.create_task(self._serve(head))
         elif waiter is not None and not waiter.done():
-            waiter.set_result(message)
+            waiter.set_result(head)
 
-    async def _serve(self, message: Message) -> None:
-        upcoming: Message | None = message
+    async def _serve(self, head: RequestHead) -> None:
+        upcoming: RequestHead | None = head
         while upcoming is not None:
-            keep_alive = await self._server.handler.exchange(self, *upcoming)
+            keep_alive = await self._server.handler.exchange(self, upcoming)
             if not keep_alive or self._broken or self.transport is None or self._server.leaving:
                 self.finish()
                 return
@@ -219,23 +202,20 @@ class ClientConnection(Wire):
         except ConnectionResetError:
             self.abort()
 
-    def _after_exchange(self) -> Message | None:
+    def _after_exchange(self) -> RequestHead | None:
         self.busy = False
-        self._body = None
+        self._body = NO_BODY
+        self._decoder = None
         self._body_waited = 0.0
         self.idle_since = self.loop.time()
         self._idle_limit = self._server.limits.keepalive_timeout
-        if self._end is not None and self._end.trailers:
-            # The old one would hand the last trailer on to the next head as its first field.
-            self._parser = self._new_parser()
-        else:
-            self._parser.message_consumed()
+        if not self._pending:
+            return None
         held, self._pending, self._pending_size = b"".join(self._pending), [], 0
-        message = self._take(held)
-        if message is not None:
-            self.busy = True
+        head = self._take(held)
+        self.busy = head is not None
         self.release_reading()
-        return message
+        return head
 
     def eof_received(self) -> bool:
         """An app that closes its sending side has gone, except inside a tunnel; nginx reads it so, too."""
@@ -264,7 +244,7 @@ class ClientConnection(Wire):
 
     # ------------------------------------------------------------------------------------------------- for an exchange
 
-    async def read_body(self, body: StreamReader) -> bytes:
+    async def read_body(self, body: Body) -> bytes:
         """Return what has arrived of `body`, waiting for at least a byte; empty at its end.
 
         Raises RequestTimeout after `limits.body_timeout` of silence, or of waiting in all for a body that is slower
@@ -274,16 +254,14 @@ class ClientConnection(Wire):
             raise ConnectionResetError
         self._body_since = self.loop.time()
         try:
-            return await body.readany()
+            return await body.read()
         finally:
             self._body_waited += self.loop.time() - self._body_since
             self._body_since = None
 
     def early_bytes(self) -> bytes:
         """Return what the app sent behind its upgrade request: the first bytes of the new protocol."""
-        self._parser.message_consumed()
-        _, _, tail = self._parser.feed_data(b"")
-        early, self._pending = tail + b"".join(self._pending), []
+        early, self._pending, self._pending_size = b"".join(self._pending), [], 0
         return early
 
     def tunnel(self, receive: Callable[[bytes], None], sweep: Callable[[float], None]) -> None:
@@ -302,17 +280,13 @@ class ClientConnection(Wire):
         self._linger_until = self.loop.time() + _LINGER
         self._pending = []
         self.transport.write_eof()
-        if self._body is not None:
-            self._body.set_exception(BadRequest())
+        self._body.fail(BadRequest())
         self.resume_reading()
         self.release_reading()
 
     def refuse(self, error: ExchangeError) -> None:
-        """Answer and close. Inside a body the error belongs to the running exchange, which answers for itself."""
+        """Answer what never became a request, and close."""
         self._broken = True
-        if self.busy and self._body is not None:
-            self._body.set_exception(error)
-            return
         self._server.handler.refuse(self, error)
         self.finish()
 
@@ -334,19 +308,19 @@ class ClientConnection(Wire):
         elif self.peer_gone:
             self._cancel()
             self.abort()
-        elif self._body is not None and self._body_since is not None and self._too_slow(self._body, now):
+        elif self._body_since is not None and self._too_slow(self._body, now):
             self._broken = True
-            self._body.set_exception(RequestTimeout("The request body did not arrive in time"))
+            self._body.fail(RequestTimeout("The request body did not arrive in time"))
         elif self.writing_paused and self.silent_for(now) >= limits.body_timeout:
             self.abort()  # an app that does not read
 
-    def _too_slow(self, body: StreamReader, now: float) -> bool:
+    def _too_slow(self, body: Body, now: float) -> bool:
         """Whether the body was silent for too long, or comes so slowly that it might never end (RFC 9110 §15.5.9).
 
         Only time in which the app was waited for counts, not what the vendor takes.
         """
         limits, silence = self._server.limits, now - (self._body_since or now)
-        earned = body.total_bytes / limits.body_rate if limits.body_rate else math.inf
+        earned = body.size / limits.body_rate if limits.body_rate else math.inf
         return silence >= limits.body_timeout or self._body_waited + silence >= limits.body_timeout + earned
 
     @property
@@ -370,11 +344,3 @@ class ClientConnection(Wire):
         """Close unless an exchange or a half-received head is under way."""
         if not self.busy and self._head_since is None and self._linger_until is None:
             self.close()
-
-
-def _head_error(error: HttpProcessingError) -> ExchangeError:
-    if isinstance(error, LineTooLong):
-        return HeadersTooLarge("A line of the head is too long")
-    if "Too many headers" in error.message:
-        return HeadersTooLarge("The head holds too many fields")
-    return BadRequest()

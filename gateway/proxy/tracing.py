@@ -44,12 +44,12 @@ def end(x: Exchange) -> tuple[str | None, bool]:
     """
     trace = x.trace
     if trace is None:
-        given = x.message.headers.get("traceparent")
-        parent = read_traceparent(given) if given is not None else None
+        given = x.inbound.traceparent if x.inbound is not None else None
+        parent = read_traceparent(given.decode("latin-1")) if given else None
         return (None, False) if parent is None else (parent.trace_id, parent.sampled)
     route = x.lane.route if x.lane is not None else None
     trace.request(
-        method=x.message.method,
+        method=x.request.method,
         route=route.name if route is not None else None,
         prefix=route.prefix if route is not None else None,
         client=x.client_name,

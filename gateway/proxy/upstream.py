@@ -1,8 +1,8 @@
-"""A connection to a vendor: bytes in through aiohttp's response parser, response heads and body streams out.
+"""A connection to a vendor: bytes in, response heads and bodies out.
 
 Knows one exchange at a time. Says of itself whether it may be used again: only after a cleanly framed response with
-nothing behind it; any doubt closes it (RFC 9112 §9.3, §11.2). A reset during a close-delimited body looks like its end
-to the parser, so the exception given to `connection_lost` decides (RFC 9112 §8).
+nothing behind it; any doubt closes it (RFC 9112 §9.3, §11.2). Whether a body that ends with its connection is whole is
+told by the exception given to `connection_lost` (RFC 9112 §8).
 """
 
 from __future__ import annotations
@@ -11,31 +11,28 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING
 
-from aiohttp.http import HttpResponseParser
-from aiohttp.http_exceptions import HttpProcessingError
-
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
-from gateway.proxy.framing import SizedEnd, edge, head_end
+from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
+from gateway.proxy.headers import check_answer_beginning, read_response
+from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from aiohttp.http import RawResponseMessage
-    from aiohttp.streams import StreamReader
-
     from gateway.model import Timeouts
+    from gateway.proxy.framing import Decoder
+    from gateway.proxy.headers import Outbound
 
-BODY_LIMIT = 64 * 1024
-"""Low water mark of a body's buffer; reading pauses at twice this."""
+    Answer = tuple[Outbound, Body]
+
 HEAD_LIMIT = 64 * 1024
-_FIELD_LIMIT = 16 * 1024
-_MOST_FIELDS = 200
 _MOST_INTERIM = 32
 """1xx responses (RFC 9110 §15.2) taken before one final response."""
-_LAST_CHUNK = b"\r\n0\r\n\r\n"
-"""How a chunked body ends when nothing stands behind it and it has no trailer section."""
+_SWITCHING = 101
+_FINAL = 200
+_BODYLESS = frozenset({_SWITCHING, 204, 304})
 
 
 class UpstreamConnection(Wire):
@@ -44,22 +41,18 @@ class UpstreamConnection(Wire):
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[UpstreamConnection], None]) -> None:
         super().__init__(loop)
         self._on_lost = on_lost
-        self._parser = self._new_parser(body=True)
-        self._heads: deque[tuple[RawResponseMessage, StreamReader]] = deque()
-        self._waiter: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
+        self._heads: deque[Answer] = deque()
+        self._waiter: asyncio.Future[Answer] | None = None
         self._error: ExchangeError | None = None
-        self._body: StreamReader | None = None
-        self._last_head: RawResponseMessage | None = None
+        self._body: Body | None = None
+        """That of the final response, once its head is there."""
+        self._decoder: Decoder | None = None
+        """Takes the framing off the body that is still coming in."""
+        self._part = bytearray()
+        """The beginning of a head that comes in several segments."""
         self._poll: select.poll | None = None
         self._head_request = False
         self._interim = 0
-        self._head_bytes = 0
-        self._edge = b""
-        """The last three bytes of a head whose end has not come yet."""
-        self._end: SizedEnd | None = None
-        """Where the body ends, if it has a length."""
-        self._window = b""
-        """The last seven bytes of a chunked body."""
         self._switched = False
         self._said_goodbye = False
         """The vendor closed in an orderly way (over TLS: with close_notify)."""
@@ -81,19 +74,6 @@ class UpstreamConnection(Wire):
         self.idle_from = 0.0
         """Loop time at which it was put back into the pool."""
 
-    def _new_parser(self, *, body: bool) -> HttpResponseParser:
-        return HttpResponseParser(
-            self,  # type: ignore[arg-type]  # Wire is all that the parser's streams ask of a BaseProtocol
-            self.loop,
-            BODY_LIMIT,
-            max_line_size=_FIELD_LIMIT,
-            max_field_size=_FIELD_LIMIT,
-            max_headers=_MOST_FIELDS,
-            response_with_body=body,
-            read_until_eof=True,
-            auto_decompress=False,
-        )
-
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "in use" if self.in_use else "idle"
         return f"<UpstreamConnection {state}, {self.exchanges} exchanges>"
@@ -105,11 +85,7 @@ class UpstreamConnection(Wire):
         self.in_use = True
         self.exchanges += 1
         self._first_byte, self.send_limit = timeouts.first_byte, timeouts.idle
-        self._interim = self._head_bytes = 0
-        self._end, self._window = None, b""
-        if head:
-            # Whether a body follows is a constructor argument of the parser: a HEAD request gets one of its own.
-            self._parser = self._new_parser(body=False)
+        self._interim = 0
         self._head_request = head
 
     def await_head(self) -> None:
@@ -117,7 +93,7 @@ class UpstreamConnection(Wire):
         if self._body is None:
             self.deadline = self.loop.time() + self._first_byte
 
-    def response(self) -> asyncio.Future[tuple[RawResponseMessage, StreamReader]]:
+    def response(self) -> asyncio.Future[Answer]:
         """Return the next response head, interim ones included, and its body's stream, as a future.
 
         It raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
@@ -143,9 +119,8 @@ class UpstreamConnection(Wire):
             self._error = error
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-        body = self._body
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(error)
+        if self._body is not None:
+            self._body.fail(error)
         self.abort()
 
     @property
@@ -157,26 +132,24 @@ class UpstreamConnection(Wire):
             and not self.transport.is_closing()
             and not self._heads
             and self._body is not None
-            and self._body.is_eof()
+            and self._body.ended
             and not self.writing_paused
         )
 
     @property
     def silent(self) -> bool:
         """Whether not a byte of a response has arrived for this exchange."""
-        return self._body is None and not self._head_bytes and not self._interim
+        return self._body is None and not self._part and not self._interim
 
     @property
     def answered(self) -> bool:
         """Whether the response has come to its end."""
-        return self._body is not None and self._body.is_eof()
+        return self._body is not None and self._body.ended
 
     def end(self) -> None:
         """Forget the exchange before the connection goes back to its pool."""
         self.in_use = False
-        self._body = self._last_head = None
-        if self._head_request:
-            self._parser = self._new_parser(body=True)
+        self._body = self._decoder = None
         self.deadline = self.total_deadline = self.idle_limit = None
 
     @property
@@ -202,103 +175,98 @@ class UpstreamConnection(Wire):
     # ---------------------------------------------------------------------------------------------------- protocol
 
     def data_received(self, data: bytes) -> None:
-        """Parse a segment; wake the exchange when a head is complete."""
+        """Take a segment; wake the exchange when a head is complete."""
         self.active = True
         if self._raw is not None:
             self._raw(data)
-            return
-        if self._switched:
+        elif self._decoder is not None:
+            self._feed_body(data)
+        elif self._body is None and self.in_use:
+            self._feed_heads(data)
+        elif self._switched:
             self.tail += data
-        elif not self.in_use or (self._body is not None and self._body.is_eof()):
-            self._unasked()
         else:
-            try:
-                self._feed_heads(data) if self._body is None else self._feed_body(data)
-            except HttpProcessingError as error:
-                self.fail(UpstreamMalformed(reason=type(error).__name__))
+            self._unasked()
 
     def _feed_heads(self, data: bytes) -> None:
-        """Feed one head at a time, so that it is known where the body begins: an error in it would discard the head."""
-        while self._body is None and self._error is None:
-            end = head_end(self._edge, data)
-            self._head_bytes += end or len(data)
-            self._parsed(*self._parser.feed_data(data[:end] if end else data))
-            if not end:
-                self._edge = edge(self._edge, data)
-                self._check_part()
+        while self._body is None and self._error is None and data:
+            part = self._part
+            if part:
+                start = max(0, len(part) - 3)
+                part += data
+                data = bytes(part)
+                end = data.find(b"\r\n\r\n", start)
+            else:
+                end = data.find(b"\r\n\r\n")
+            try:
+                if end < 0:
+                    part[:] = data
+                    self._check_part(data)
+                    return
+                part.clear()
+                self._understood(read_response(data[:end]), data[end + 4 :])
+            except ExchangeError as error:
+                self.fail(error)
                 return
-            self._edge = b""
-            data = data[end:]
-            if not data:
-                break
-        if self._switched:
-            self.tail += data
-        elif self._body is not None and self._error is None:
-            self._open_body(data)
+            data = data[end + 4 :]
 
-    def _check_part(self) -> None:
-        if self._body is not None:
-            self.dirty = True  # a head that ended with bare line feeds: what stands behind it cannot be told
-        elif self._head_bytes > HEAD_LIMIT:
-            self.fail(UpstreamMalformed(reason="the response head is too large"))
+    def _check_part(self, part: bytes) -> None:
+        """A head is incomplete: see that it can still become one."""
+        if len(part) > HEAD_LIMIT:
+            raise UpstreamMalformed(reason="the response head is too large")
+        check_answer_beginning(part)
 
-    def _open_body(self, data: bytes) -> None:
-        """The final head is understood; `data` stands behind it."""
-        body, message = self._body, self._last_head
-        if body is None or message is None:
-            return
-        if body.total_bytes:
-            self.dirty = True  # the parser saw the head end earlier: bare line feeds
-        if body.is_eof():
-            if data:
+    def _understood(self, head: Outbound, rest: bytes) -> None:
+        """A head is complete, and `rest` stands behind it."""
+        if head.code < _FINAL and head.code != _SWITCHING:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise UpstreamMalformed(reason="too many interim responses")
+            body = NO_BODY
+        else:
+            self._body = body = self._open_body(head, rest)
+            self.deadline = None
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result((head, body))
+        else:
+            self._heads.append((head, body))
+
+    def _open_body(self, head: Outbound, rest: bytes) -> Body:
+        if head.code == _SWITCHING:
+            self.tail = rest
+            self.dirty = self._switched = True
+            self.hold_reading()
+        elif self._head_request or head.code in _BODYLESS or head.length == 0:
+            if rest:
                 self._unasked()
-            return
-        length = message.headers.get("Content-Length")
-        if message.chunked:
-            self._window = b"\r\n"
-        elif length is not None and length.isdecimal():
-            self._end = SizedEnd(int(length))
-        if data:
-            self._feed_body(data)
+        else:
+            body = Body(self)
+            if head.chunked:
+                self._decoder = Chunked(body)
+            elif head.length is not None:
+                self._decoder = Sized(body, head.length)
+            else:
+                self._decoder = UntilClose(body)
+            if rest:
+                self._body = body
+                self._feed_body(rest)
+            return body
+        return NO_BODY
 
     def _feed_body(self, data: bytes) -> None:
         """Feed what belongs to the body; mark the connection if anything else is there."""
-        end, body = self._end, self._body
-        step = len(data) if end is None else end.within(data)
-        self._parsed(*self._parser.feed_data(data if step == len(data) else data[:step]))
-        if step < len(data):
-            self._unasked()
-        if self._window and body is not None:
-            self._window = data[-7:] if len(data) >= 7 else (self._window + data)[-7:]  # noqa: PLR2004 - its length
-            if body.is_eof() and self._window != _LAST_CHUNK:
-                # Trailers, which the parser would add to the next response, or bytes that nobody asked for.
-                self.dirty = True
-
-    def _parsed(self, messages: list[tuple[RawResponseMessage, StreamReader]], upgraded: bool, tail: bytes) -> None:
-        for message, body in messages:
-            if self._body is not None:
+        decoder, body = self._decoder, self._body
+        assert decoder is not None and body is not None  # noqa: S101, PT018 - there is a body
+        try:
+            rest = decoder.feed(data)
+        except FramingError as error:
+            self.fail(UpstreamMalformed(reason=f"the response body holds {error}"))
+            return
+        if body.ended:
+            self._decoder = None
+            if rest:
                 self._unasked()
-                break
-            if message.code < 100:  # noqa: PLR2004 - RFC 9110 §15
-                self.fail(UpstreamMalformed(reason="a status below 100"))
-                return
-            if message.code >= 200 or message.code == 101:  # noqa: PLR2004 - RFC 9110 §15
-                self._body, self._last_head = body, message
-                self.deadline = None
-            else:
-                self._head_bytes = 0
-                self._interim += 1
-                if self._interim > _MOST_INTERIM:
-                    self.fail(UpstreamMalformed(reason="too many interim responses"))
-                    return
-            self._heads.append((message, body))
-        if upgraded:
-            self.tail = tail
-            self.dirty = self._switched = True
-            self.hold_reading()
-        waiter = self._waiter
-        if self._heads and waiter is not None and not waiter.done():
-            waiter.set_result(self._heads.popleft())
 
     def _unasked(self) -> None:
         # These bytes would be the next app's answer. What was already understood is still delivered.
@@ -332,16 +300,14 @@ class UpstreamConnection(Wire):
                 self._error = UpstreamReset(reason=type(exc).__name__ if exc else "closed before a response head")
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_exception(self._error)
-        elif not body.is_eof() and body.exception() is None:
-            if exc is not None or not self._said_goodbye:
-                # Over TLS an end without close_notify is as good as a reset (RFC 9112 §9.8).
-                how = type(exc).__name__ if exc is not None else "closed without notice"
-                body.set_exception(Aborted(reason=f"the vendor's connection broke: {how}"))
-                return
-            try:
-                self._parser.feed_eof()
-            except HttpProcessingError as error:
-                body.set_exception(Aborted(reason=type(error).__name__))
+        elif exc is not None or not self._said_goodbye:
+            # Over TLS an end without close_notify is as good as a reset (RFC 9112 §9.8).
+            how = type(exc).__name__ if exc is not None else "closed without notice"
+            body.fail(Aborted(reason=f"the vendor's connection broke: {how}"))
+        elif isinstance(self._decoder, UntilClose):
+            body.feed(b"", last=True)
+        else:
+            body.fail(Aborted(reason="the vendor closed inside the response body"))
 
     # ------------------------------------------------------------------------------------------------------- tunnel
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 
 _PAUSES = (0.25, 0.5, 1.0)
-"""Seconds between attempts when an endpoint still hands out a token whose end has come; those who wait, wait on."""
+"""Seconds before each further attempt when an endpoint still hands out a token whose end has come; those who wait, wait
+on. `min_interval` is kept here, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ class TokenCache:
         self._room = WaitingRoom(clock, metrics)
         self._pace = Pace(recipe.credential.timeout, single_active=recipe.credential.single_active_token)
         self._budget = ForcedBudget()
-        # The token in use, and the last one that was: an endpoint may hand it out again.
+        # The token in use, the store's key of it, and the last one that was: an endpoint may hand it out again.
         self._token: Token | None = None
+        self._key = self._secrets.key
         self._last: Token | None = None
         self._generation = self._accepted = 0
         self._used = False
@@ -137,10 +139,10 @@ class TokenCache:
             self._want("demand")
             if self._failure is not None or (self._fetch is None and self._planned > deadline):
                 raise self._refusal()
-            if not await self._room.wait(deadline):
+            if not await self._room.wait(deadline) and self.current() is None:
                 raise self._overdue()
         if self._successor is None:
-            raise TokenUnavailable(reason="the credential is no longer in use")
+            raise TokenUnavailable(reason="the credential is no longer in use", retry_after=1.0)
         return await self._successor._get(deadline)  # noqa: SLF001 - its own kind; the deadline stays the waiter's
 
     async def fetch_now(self) -> None:
@@ -158,8 +160,10 @@ class TokenCache:
             raise TokenUnavailable(reason=f"the vendor allows the next token request in {wait:.0f} s", retry_after=wait)
         if self._fetch is None:
             self._start("manual")
-        if not await self._room.wait(self._now() + self.token_timeout):
+        if not await self._room.wait(self._now() + self.token_timeout) and self._fetch is not None:
             raise TokenUnavailable(reason=f"no token within {self.token_timeout:g} s, still being fetched")
+        if self._closed:
+            raise TokenUnavailable(reason="the credential was changed meanwhile")
         if self._failure is not None:
             raise self._refusal()
 
@@ -194,17 +198,19 @@ class TokenCache:
 
     # --------------------------------------------------------------------------------------------- what the set sees
 
-    def adopt(self, token: Token, *, which: int = 0, rotated: bool = False) -> None:
+    def adopt(self, token: Token, *, which: int = 0, rotated: bool = False, key: str | None = None) -> None:
         """Take over a token from before a reload, before `begin`.
 
         Args:
             token: the token.
             which: the grant that fetched it.
             rotated: that grant had an older secret: the token serves only until the first fetch brings its successor.
+            key: the store's key of the token, unless it is that of the grant.
         """
         self._token = self._last = token
         self._generation = max(self._generation, token.generation)
         self._secrets.settle(which)
+        self._key = key or self._secrets.key
         self._report.adopted(token, rotated=rotated)
         self.tried = True
 
@@ -234,7 +240,7 @@ class TokenCache:
     @property
     def key(self) -> str:
         """The store's key of the token in use."""
-        return self._secrets.key
+        return self._key
 
     def peek(self) -> Token | None:
         """Return the valid token without counting that as use."""
@@ -269,7 +275,7 @@ class TokenCache:
             last_success=self._wall_success,
             last_failure=self._wall_failure,
             reason=(failure.reason or failure.detail) if failure else None,
-            consecutive_failures=self._pace.failures,
+            consecutive_failures=self._pace.failures if failure else 0,
             next_attempt_in=None if self._planned == math.inf else max(0.0, self._planned - self._now()),
             skew=self._secrets.skew,
             secret=WHICH[self._secrets.works],
@@ -323,6 +329,7 @@ class TokenCache:
                 self._start(cause)
             else:
                 self._failure = None  # forgotten: the next request may wait for a fetch of its own
+                self._report.forgotten()
 
     def _for_somebody(self) -> bool:
         """Whether the fetch that is due has a purpose; without `keep_warm: always` it needs somebody who asks."""
@@ -355,7 +362,7 @@ class TokenCache:
 
     def _overdue(self) -> TokenError:
         """A waiter's time is up. From now on nobody waits for this fetch, though it goes on to its own time-out."""
-        if self._failure is None:
+        if self._failure is None and self._fetch is not None:
             self._failure = TokenUnavailable(reason=f"no token within {self.token_timeout:g} s, still being fetched")
         return self._refusal()
 
@@ -391,15 +398,18 @@ class TokenCache:
 
     async def _from_endpoint(self) -> Token:
         """Return a token that lives, asking again shortly when the endpoint still hands out the one that just ended."""
-        for pause in _PAUSES:
+        for pause in (*_PAUSES, None):
             within = self._pace.timeout(self._left())
             refused = isinstance(self._failure, CredentialRefused)
             token = await self._secrets.fetch(within, both_refused=refused)
             now = self._now()
             if not ran_out(token, self._last, now):
-                if token.expires_at <= now:
+                held = self.peek()
+                if token.expires_at <= now and (held is None or held.value != token.value):
                     raise TokenUnavailable(reason="the token had run out before it arrived")
                 return token
+            if pause is None or pause < self.recipe.credential.min_interval:
+                break
             await self._clock.sleep(pause)
         raise TokenUnavailable(reason="the endpoint hands out a token that has run out")
 
@@ -424,6 +434,7 @@ class TokenCache:
         self._token = self._last = token
         self._used = False
         changed = self._secrets.worked()
+        self._key = self._secrets.key
         self._store.put(self.key, token)
         if self._secrets.choice:
             self._report.switched(self._secrets.works, changed=changed)
@@ -446,12 +457,12 @@ class TokenCache:
         self._floor = max(started + self.recipe.credential.min_interval, now + (error.retry_after or 0.0))
         self._eager_at = started + self._pace.delay(error, eager=True)
         at = self._eager_at if wanted else started + self._pace.delay(error, eager=False)
-        if token is not None:
+        if token is not None and not isinstance(error, CredentialRefused):
             at = min(at, token.expires_at)
         self._plan(max(at, self._floor, now), cause)
         self._report.failed(
             error, cause=cause, duration=now - started, attempt=self._pace.failures, next_in=self._planned - now,
-            left=seconds_left(token, now),
+            left=seconds_left(token, now), skew=self._secrets.skew,
         )  # fmt: skip
         self._drop_expired()
 

@@ -62,17 +62,24 @@ class Report:
         )  # fmt: skip
 
     def failed(
-        self, error: TokenError, *, cause: Cause, duration: float, attempt: int, next_in: float, left: float
-    ) -> None:
+        self, error: TokenError, *, cause: Cause, duration: float, attempt: int, next_in: float, left: float,
+        skew: float | None,
+    ) -> None:  # fmt: skip
         """A fetch failed; the token in hand lives `left` more seconds."""
         outcome = failure_of(error)
         self._metrics.fetched(outcome, cause, duration)
         self._metrics.failures(attempt)
+        if skew is not None:  # a clock that is wrong may be why a signed assertion is refused
+            self._metrics.skew(skew)
         _LOG.warning(
             "token_fetch_failed", credential=self._credential, cause=cause, duration=round(duration, 4),
             attempt=attempt, outcome=outcome, reason=error.reason or error.detail, next_attempt_in=round(next_in, 3),
-            valid_for=round(left, 3),
+            valid_for=round(left, 3), skew=skew,
         )  # fmt: skip
+
+    def forgotten(self) -> None:
+        """Nobody asks any more, so nothing fails any more, and nobody is to be woken for it."""
+        self._metrics.failures(0)
 
     def crashed(self, cause: Cause) -> None:
         """A defect of ours inside a fetch; called while its exception is handled."""

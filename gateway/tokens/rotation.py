@@ -25,17 +25,17 @@ class Rotation:
         """Index of the secret that worked last."""
         self._sources = sources
         self._keys = keys
-        self._ask = 0
+        self._ask = self._asked = 0
 
     @property
     def key(self) -> str:
-        """The store's key of the token in use."""
+        """The store's key for tokens of the secret that worked last."""
         return self._keys[self.works]
 
     @property
     def skew(self) -> float | None:
-        """Vendor's clock minus ours, as last measured."""
-        return self._sources[self.works].skew
+        """Vendor's clock minus ours, as last measured, by a request that went well or not."""
+        return self._sources[self._asked].skew
 
     @property
     def choice(self) -> bool:
@@ -44,20 +44,21 @@ class Rotation:
 
     def settle(self, which: int) -> None:
         """Begin with a secret that is known to have worked."""
-        self.works = self._ask = which
+        self.works = self._ask = self._asked = which
 
     async def fetch(self, within: float, *, both_refused: bool) -> Token:
         """Ask with the secret that worked; when it is refused, at once with the other one, if there is one.
 
         Once both were refused (`both_refused`), each probe asks with one of them in turn. Raises what the source does.
         """
-        first = self._ask
+        first = self._asked = self._ask
         try:
             return await self._sources[first].fetch(within)
         except CredentialRefused:
             self._ask = (first + 1) % len(self._sources)
             if self._ask == first or both_refused:
                 raise
+        self._asked = self._ask
         try:
             return await self._sources[self._ask].fetch(within)
         except CredentialRefused:

@@ -181,20 +181,23 @@ class TokenSet:
         if predecessor is None:
             return "startup"
         token = predecessor.peek()
-        if token is not None and identity(predecessor.recipe.credential) == identity(cache.recipe.credential):
-            cache.adopt(token, rotated=True)
+        if token is not None and _are_one(predecessor, cache):
+            cache.adopt(token, rotated=True, key=predecessor.key)
         return "rotated"
 
     def _close_unused(self, caches: Iterable[TokenCache], before: Mapping[str, TokenCache | StaticTokens]) -> None:
-        """Close the caches that no name uses any more; who waits in them is sent on to what now has their name."""
+        """Close the caches that no name uses any more; who waits in them is sent on to what now has their name.
+
+        Only within one identity: an exchange that began before the reload goes to the vendor of before, and no token
+        of another vendor, account or scope is for that one's eyes.
+        """
         kept = {id(cache) for cache in self._caches.values()}
         for cache in caches:
             if id(cache) not in kept:
-                heirs = [self._caches.get(tuple(cache.recipe.keys))]
-                heirs += [
-                    self._caches.get(_keys_of(self._tokens.get(n))) for n, tokens in before.items() if tokens is cache
-                ]
-                self._close(cache, next(filter(None, heirs), None))
+                names = [name for name, tokens in before.items() if tokens is cache]
+                heirs = [self._caches.get(_keys_of(self._tokens.get(name))) for name in names]
+                same = [heir for heir in heirs if heir is not None and _are_one(heir, cache)]
+                self._close(cache, self._caches.get(tuple(cache.recipe.keys)) or next(iter(same), None))
 
     def _close(self, cache: TokenCache, successor: TokenCache | None) -> None:
         fetch = cache.close(successor)
@@ -228,6 +231,11 @@ def _keys(credential: Credential) -> Keys:
 
 def _keys_of(tokens: TokenCache | StaticTokens | None) -> Keys:
     return tuple(tokens.recipe.keys) if isinstance(tokens, TokenCache) else ()
+
+
+def _are_one(cache: TokenCache, other: TokenCache) -> bool:
+    """Whether both ask the same endpoint for the same, as the same: at most their secrets differ."""
+    return identity(cache.recipe.credential) == identity(other.recipe.credential)
 
 
 def _recipes(credentials: Iterable[Credential]) -> list[tuple[Keys, Credential]]:

@@ -19,7 +19,9 @@ def judge(fetched: Token, last: Token | None, *, held: bool, generation: int, no
     """Return the token to use from now on, and whether it is new.
 
     A known token keeps its first end while that lies ahead, or takes an earlier one; after it the endpoint is taken
-    at its word. A known one that had been refused (`held` is False) counts as a new sighting, not yet accepted.
+    at its word. What its answer took is no contradiction: a life counts from before the request, so a slow answer with
+    what was left names an end that is too early by as much. A known one that had been refused (`held` is False) counts
+    as a new sighting, not yet accepted.
 
     Args:
         fetched: the token as it was just handed out, without a generation.
@@ -32,7 +34,7 @@ def judge(fetched: Token, last: Token | None, *, held: bool, generation: int, no
         return replace(fetched, generation=generation + 1), "ok"
     if last.expires_at <= now:
         return replace(fetched, generation=last.generation), "unchanged"
-    if held and last.expires_at <= fetched.expires_at:
+    if held and last.expires_at <= fetched.expires_at + (now - fetched.fetched_at):
         return last, "unchanged"
     end = min(last.expires_at, fetched.expires_at)
     if held:

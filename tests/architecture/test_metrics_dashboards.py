@@ -142,7 +142,7 @@ def test_a_dashboard_brings_no_address_and_takes_its_data_source_from_a_variable
 
 
 @every_dashboard
-def test_panels_have_an_id_a_place_and_a_sentence_on_what_to_do(path: Path) -> None:
+def test_panels_have_an_id_and_a_place(path: Path) -> None:
     panels = load(path)["panels"]
     assert max(Counter(panel["id"] for panel in panels).values()) == 1
     taken: set[tuple[int, int]] = set()
@@ -157,9 +157,52 @@ def test_panels_have_an_id_a_place_and_a_sentence_on_what_to_do(path: Path) -> N
         assert not cells & taken, panel["title"]
         taken |= cells
         assert panel["type"] in KINDS
-        assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
         refs = [target["refId"] for target in panel.get("targets", [])]
         assert len(set(refs)) == len(refs)
+
+
+DEEDS = (
+    "act", "adapt", "ask", "compare", "find", "follow", "keep", "look", "lower", "make", "mend", "narrow", "raise",
+    "read", "run", "see", "set", "slow", "tell", "check",
+)  # fmt: skip
+"""What a person in front of a panel can do: one of these stands in every panel's advice."""
+
+
+@every_dashboard
+def test_every_panel_says_what_it_shows_and_what_to_do_when_that_looks_bad(path: Path) -> None:
+    """In this order, apart from each other; the advice is something to be done, not one more description."""
+    marker = source().TODO
+    for panel in load(path)["panels"]:
+        if panel["type"] == "row":
+            continue
+        shows, found, todo = panel["description"].partition(f"\n\n{marker}")
+        assert found, panel["title"]
+        assert shows.endswith("."), panel["title"]
+        assert todo.endswith("."), panel["title"]
+        assert set(re.findall(r"[a-z]+", todo.lower())) & set(DEEDS), f"{panel['title']}: {todo}"
+
+
+@every_dashboard
+def test_an_advice_leads_to_places_that_exist(path: Path) -> None:
+    """The runbook's sections and the documents that panels name."""
+    for panel in load(path)["panels"]:
+        description = panel.get("description", "")
+        for names in re.findall(r"[Ff]ollow the runbook, ([a-z ]+)", description):
+            for name in names.split(" and "):
+                assert name.replace(" ", "-") in anchors(RUNBOOK), f"{panel['title']}: {name}"
+        for name in re.findall(r"docs/\w+\.md", description):
+            assert (GRAFANA.parent / name).exists(), f"{panel['title']}: {name}"
+
+
+@every_dashboard
+def test_reloads_and_rotations_are_marked_on_every_dashboard(path: Path) -> None:
+    """By a configuration that was loaded, by a secret that was changed, and by the next secret that took over."""
+    notes = {note["name"]: note for note in load(path)["annotations"]["list"]}
+    assert all(note["enable"] for note in notes.values())
+    assert "gatepass_config_last_load_success_timestamp_seconds" in notes["Configuration loaded"]["expr"]
+    rotated = notes["Secret rotated"]["expr"]
+    assert 'gatepass_token_fetches_total{cause="rotated"}' in rotated
+    assert 'gatepass_token_secret_in_use{secret="next"}' in rotated
 
 
 # ------------------------------------------------------------------------------------------------------------ alerts

@@ -66,6 +66,6 @@ def test_each_dashboard_fits_and_each_seeded_mistake_does_not(tmp_path: Path) ->
         (tmp_path / f"{name}.ts").write_text(text)
     files = [f"{name}.ts" for name in boards]
     command = [str(COMPILER), *FLAGS, *files]
-    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False, timeout=240)
     wrong = set(re.findall(r"^(\w+)\.ts\(", done.stdout, re.MULTILINE))
     assert wrong == set(FAULTS), done.stdout[:2000]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from gateway.access import hash_key
 from gateway.proxy.handler import UNKNOWN_AFTER
 from tests.kit.gateway import Running, one_route, running
-from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
+from tests.kit.wire import PATIENCE, Message, Peer, answering, connect, get, ok, post, vendor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ def events(it: Running, name: str) -> list[dict[str, Any]]:
 
 
 async def eventually(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - it is for the other side of a socket to come true
             await asyncio.sleep(0.005)
 
@@ -67,23 +68,25 @@ WRONG = {
 
 async def test_all_who_are_not_known_hear_the_same_in_the_same_time_and_nothing_reaches_the_vendor() -> None:
     seen: list[Message] = []
-    heard, slowest, fastest = set(), 0.0, 1.0
+    heard, seconds = set(), []
     async with vendor(answering(ok(), seen=seen)) as upstream, running(config(upstream.port)) as it:
         for fields in WRONG.values():
             began = time.monotonic()
             answer = await ask(it, "X-Request-Id: r", *fields)
-            seconds = time.monotonic() - began
-            slowest, fastest = max(slowest, seconds), min(fastest, seconds)
+            seconds.append(time.monotonic() - began)
             names = tuple(sorted(name for name, _ in answer.headers if name != b"Date"))
             heard.add((answer.status, answer.one("WWW-Authenticate"), answer.body, names))
         assert (await ask(it, KEY)).status == 200
         reasons = [event["reason"] for event in events(it, "request") if event["code"] == "client_unknown"]
     assert [status for status, *_ in heard] == [401]
-    assert fastest >= UNKNOWN_AFTER
+    # One challenge (RFC 9110 §11.6.1) in the scheme that apps may use, and without `error` (RFC 6750 §3.1): that
+    # attribute would tell a token that is wrong from none at all.
+    assert [challenge for _, challenge, *_ in heard] == [b'Bearer realm="gatepass"']
+    assert min(seconds) >= UNKNOWN_AFTER - 0.001, "a timer of the loop counts in milliseconds"
+    assert median(seconds) < 1
     assert len(seen) == 1
     assert len(reasons) == len(WRONG)
     assert len(set(reasons)) > 1
-    assert slowest < 1
 
 
 async def test_a_key_beside_an_authorization_is_enough_and_the_authorization_is_not_judged() -> None:
@@ -91,6 +94,16 @@ async def test_a_key_beside_an_authorization_is_enough_and_the_authorization_is_
     async with vendor(answering(ok(), seen=seen)) as upstream, running(config(upstream.port)) as it:
         assert (await ask(it, KEY, "Authorization: Bearer whatever")).status == 200
     assert b"whatever" not in b"".join(value for _, value in seen[0].headers)
+
+
+async def test_what_an_app_writes_into_a_field_of_its_own_is_passed_on_be_it_a_key() -> None:
+    """Only X-Gatepass-Key and the Authorization that is judged are ours to keep back (docs/access.md says so)."""
+    seen: list[Message] = []
+    async with vendor(answering(ok(), seen=seen)) as upstream, running(config(upstream.port)) as it:
+        assert (await ask(it, KEY, f"X-My-Notes: {WEB}")).status == 200
+        assert (await ask(it, f"X-My-Notes: {WEB}")).status == 401, "and it opens nothing"
+    assert [message.all("X-My-Notes") for message in seen] == [[WEB.encode()]]
+    assert seen[0].all("X-Gatepass-Key") == []
 
 
 async def test_a_key_of_the_gateway_never_travels_even_where_authorization_is_passed_on() -> None:
@@ -303,7 +316,7 @@ async def test_a_greedy_client_leaves_connections_and_its_turn_to_the_others() -
                 await asyncio.Event().wait()
             await peer.send(ok())
 
-    route = {"pool": {"size": 4, "wait": "2s"}}
+    route = {"pool": {"size": 4, "wait": "60s"}}
     async with (
         vendor(script) as upstream,
         running(config(upstream.port, client(), client("batch", BATCH), route=route)) as it,
@@ -327,7 +340,7 @@ async def test_a_greedy_client_fills_its_own_places_in_the_line_and_no_more() ->
                 await asyncio.Event().wait()
             await peer.send(ok())
 
-    route = {"pool": {"size": 2, "wait": "2s", "queue": 6}}
+    route = {"pool": {"size": 2, "wait": "60s", "queue": 6}}
     async with (
         vendor(script) as upstream,
         running(config(upstream.port, client(), client("batch", BATCH), route=route)) as it,
@@ -344,7 +357,7 @@ async def test_a_greedy_client_fills_its_own_places_in_the_line_and_no_more() ->
 
 async def test_a_slow_vendor_takes_nothing_from_the_others() -> None:
     """Neither connections nor places in flight, though one client fills everything that the slow one has."""
-    route = {"pool": {"size": 2, "wait": "5s", "queue": 4}}
+    route = {"pool": {"size": 2, "wait": "60s", "queue": 4}}  # who had to wait there would wait too long for `ask`
     async with vendor(hanging) as slow, vendor(answering(ok())) as quick:
         whole = config(slow.port, client(limits=[{"in_flight": 5}]), route=route)
         whole["routes"]["q"] = {"credential": "key", "upstream": f"http://127.0.0.1:{quick.port}"}
@@ -355,14 +368,13 @@ async def test_a_slow_vendor_takes_nothing_from_the_others() -> None:
             await eventually(
                 lambda: it.metric("gatepass_client_limited_total", client="web", route="v", limit="in_flight")
             )
-            began = time.monotonic()
             for _ in range(20):
                 assert (await ask(it, KEY, path="/q/a")).status == 200
-            assert time.monotonic() - began < 2
+            assert it.metric("gatepass_pool_wait_seconds_count", route="q") == 0
 
 
 async def test_beyond_the_queue_a_request_is_refused_at_once() -> None:
-    route = {"pool": {"size": 1, "wait": "30s", "queue": 2}}
+    route = {"pool": {"size": 1, "wait": "60s", "queue": 2}}
     async with vendor(hanging) as upstream, running(config(upstream.port, route=route)) as it:
         for _ in range(3):
             app = await connect(it.address)

@@ -17,6 +17,7 @@ from gateway.access import hash_key
 from gateway.access.statefile import INTERVAL
 from gateway.errors import StateError
 from tests.kit.gateway import one_route, running
+from tests.kit.rest import until
 from tests.kit.wire import Message, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def served(folder: Path, port: int) -> AsyncIterator[tuple[asyncio.subproc
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while (event := json.loads(await process.stdout.readline()))["event"] != "started":
                 pass
         host, _, own = event["data"].rpartition(":")
@@ -82,11 +83,16 @@ async def served(folder: Path, port: int) -> AsyncIterator[tuple[asyncio.subproc
         await process.communicate()
 
 
+def calls(state: Path) -> int:
+    """What the file says; it is replaced as a whole, and not there at first."""
+    return sum(row["calls"] for row in json.loads(state.read_text())["counts"]) if state.exists() else 0
+
+
 async def test_a_process_that_is_killed_has_lost_at_most_its_last_second(tmp_path: Path) -> None:
     async with vendor(answering(ok())) as upstream:
         async with served(tmp_path, upstream.port) as (process, address):
             assert [(await ask(address)).status for _ in range(3)] == [200] * 3
-            await asyncio.sleep(INTERVAL + 0.3)
+            await until(lambda: calls(tmp_path / "state.json") == 3, within=INTERVAL + 30)
             process.send_signal(signal.SIGKILL)
             await process.wait()
         async with served(tmp_path, upstream.port) as (_, address):

@@ -79,7 +79,7 @@ async def gatepass(vendor: Vendor, tmp_path: Path) -> AsyncIterator[Gatepass]:
                 sys.executable, "-m", "gateway", *args, "-c", str(config),
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT, env={"ACME_SECRET": SECRET},
             )  # fmt: skip
-            out, err = await asyncio.wait_for(child.communicate(), 30)
+            out, err = await asyncio.wait_for(child.communicate(), 120)
             assert b"CANARY" not in out + err
             return child.returncode or 0, out.decode(), err.decode()
 
@@ -152,6 +152,6 @@ async def test_health_says_what_the_admin_port_says(answer: int, status: int) ->
         command = (sys.executable, "-m", "gateway", "health", "--ready", "--url", str(server.make_url("")))
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, cwd=ROOT)
-        out, err = await asyncio.wait_for(child.communicate(), 30)
+        out, err = await asyncio.wait_for(child.communicate(), 120)
     assert child.returncode == status, err
     assert b"made-up" in (err if status else out)

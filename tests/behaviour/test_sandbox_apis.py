@@ -21,6 +21,8 @@ from gateway.sandbox.ledger import Counters
 from gateway.sandbox.switches import API_FAULTS, TOKEN_FAULTS, Switches
 from gateway.sandbox.uqudo import IMAGE_SHA256
 from tests.kit.asking import ask, bearer, documented
+from tests.kit.rest import until
+from tests.kit.stall import unless_stalled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -195,6 +197,7 @@ async def test_a_sink_counts_and_hashes_what_it_gets(sandbox: Sandbox, session: 
     assert await call(session, "PUT", url + "?sha256=0", headers=headers, data=b"abc") == (200, {"bytes": 3})
 
 
+@unless_stalled
 async def test_the_first_event_comes_at_once_and_the_next_spaced(
     sandbox: Sandbox, session: aiohttp.ClientSession
 ) -> None:
@@ -423,12 +426,13 @@ async def test_lives_run_on_the_clock_that_was_given(session: aiohttp.ClientSess
         assert (await call(session, "GET", url, headers=headers))[0] == 401
 
 
+@unless_stalled
 async def test_stopping_breaks_off_what_hangs(session: aiohttp.ClientSession) -> None:
     sandbox = Sandbox()
     await sandbox.start()
     await sandbox.uqudo.set(token_fault="hang")
     waiting = asyncio.create_task(ask(session, documented(sandbox, "uqudo")))
-    await asyncio.sleep(0.05)
+    await until(lambda: sandbox.uqudo.counters.token_requests)
     began = time.monotonic()
     await sandbox.stop()
     with pytest.raises(aiohttp.ClientError):

@@ -20,6 +20,7 @@ from gateway.sandbox.demo import play
 from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
 from gateway.sandbox.demo.report import Report
 from gateway.sandbox.run import write_files
+from tests.kit.stall import unless_stalled
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,7 @@ def there(path: Path) -> bool:
     return path.exists()
 
 
+@unless_stalled(late=0.01, tries=4)  # its figures are of two processes, so less than elsewhere is a stall
 async def test_every_claim_of_the_demo_holds() -> None:
     """The gateway as its own process, the shipped configuration, four vendors; about 15 s."""
     screen = io.StringIO()
@@ -101,7 +103,7 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
     assert process.stdout is not None
     shown = ""
     while "gatepass serve" not in shown:
-        line = await asyncio.wait_for(process.stdout.readline(), 10)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert line, shown
         shown += line.decode()
     path = Path(re.search(r"/\S+sandbox\.env", shown)[0])
@@ -109,6 +111,6 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
     assert len(secrets) == 9
     assert not [secret for secret in secrets if secret in shown]
     os.kill(process.pid, signal.SIGTERM)
-    rest, _ = await asyncio.wait_for(process.communicate(), 5)
+    rest, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, rest) == (0, b"")
     assert not there(path)

@@ -82,7 +82,7 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     began = time.monotonic()
     with pytest.raises(CommandError, match=r"did not end within 0\.3 s"):
         Commands(timeout=0.3).value(path, os.environ, NOTHING)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30, "neither of the two sleeps was waited for"
 
 
 @pytest.mark.parametrize("line", ["secret", "./secret", "", "'open"], ids=["by PATH", "relative", "nothing", "quotes"])
@@ -124,10 +124,12 @@ def test_a_command_that_fails_is_a_mistake_with_its_line(tmp_path: Path) -> None
 )
 def test_an_expiration_says_when_to_ask_again(left: float, expected: float, tmp_path: Path) -> None:
     at = (datetime.now(UTC) + timedelta(seconds=left)).isoformat()
-    commands = Commands(now=lambda: 0.0)
+    commands, began = Commands(now=lambda: 0.0), time.monotonic()
     commands.begin()
     commands.value(program(tmp_path, f"echo '{json.dumps({'k': 'v', 'Expiration': at})}'") + "#k", os.environ, NOTHING)
-    assert commands.again_after == pytest.approx(expected, abs=2)
+    took = time.monotonic() - began
+    assert commands.again_after is not None
+    assert expected - took - 1 <= commands.again_after <= expected + 1
 
 
 async def test_a_command_s_new_secret_is_taken_up_when_the_old_one_is_due(tmp_path: Path) -> None:

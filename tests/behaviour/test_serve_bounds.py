@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
-from tests.kit.gateway import one_route, running
-from tests.kit.served import until
+from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.served import Apps, Served, until
 from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.gateway import Running
     from tests.kit.wire import Message, Peer
+
+PIPE = 64 * 1024
+"""What Linux keeps in a pipe."""
 
 
 def code(answer: Message) -> tuple[int, str]:
@@ -102,3 +110,39 @@ async def test_a_request_too_many_in_flight_is_told_so() -> None:
         for app in busy:
             assert (await app.message()).status == 200
         await served(it)
+
+
+async def test_a_log_that_nobody_reads_costs_lines_and_no_request(tmp_path: Path) -> None:
+    """Standard output is a pipe that is full: what waits is bounded, each lost line is counted, nobody stalls."""
+    buffer = 256 * 1024
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "logs": {"format": "json", "buffer": buffer}}
+        gateway = Served(tmp_path, config, environ={"CANARY": CANARY})
+        os.mkfifo(gateway.log_path)
+        reader = os.open(gateway.log_path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            await gateway.start()
+            async with Apps(gateway.address, "/v/x", apps=4, pause=0) as apps:
+                await until(lambda: apps.good > 2_000)
+                while await gateway.metric("gatepass_log_events_dropped_total") < 1_000:  # noqa: ASYNC110 - seen from outside
+                    await asyncio.sleep(0.05)
+            assert not apps.failures, apps.failures
+            lost = await gateway.metric("gatepass_log_events_dropped_total")
+            gateway.signal(signal.SIGTERM)  # what waits is given a second, then that is lost, too
+            assert await gateway.end() == 0
+            kept = read_all(reader)
+        finally:
+            os.close(reader)
+            await gateway.stop()
+        requests = [line for line in kept.splitlines() if b'"event":"request"' in line]
+        assert len(kept) <= buffer + PIPE
+        assert 0 < len(requests) <= apps.good - lost + 10, "a line is either written or counted as lost"
+        assert CANARY.encode() not in kept
+
+
+def read_all(reader: int) -> bytes:
+    found = b""
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(reader, 65536):
+            found += part
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import yaml
 from gateway.config import load
 from tests.kit.configuration import problems
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.served import Served
+from tests.kit.stall import unless_stalled
 from tests.kit.wire import Peer, answering, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -128,6 +131,46 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_g
             kept.close()
 
 
+@pytest.mark.parametrize("how", ["the files change", "SIGHUP"])
+async def test_a_certificate_that_is_renewed_on_disk_is_shown_without_a_restart(how: str, tmp_path: Path) -> None:
+    """As certbot does it: the same names, other files. Nobody asks, or SIGHUP does; open connections go on."""
+    old, new = trustme.CA(), trustme.CA()
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old)}
+        async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
+            kept = await ask(gateway.address, trusting(old))
+            issue(tmp_path, new)
+            if how == "SIGHUP":
+                gateway.signal(signal.SIGHUP)
+            await gateway.seen("reloaded", seconds=30)
+            (await ask(gateway.address, trusting(new))).close()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await ask(gateway.address, trusting(old))
+            await kept.send(get("/v/x"))
+            assert (await kept.message()).status == 200
+            kept.close()
+            assert gateway.process is not None
+            assert gateway.process.returncode is None
+            assert len(gateway.events("started")) == 1
+
+
+async def test_a_certificate_whose_key_does_not_fit_is_not_taken_up(tmp_path: Path) -> None:
+    """Half of a renewal: the old pair goes on, the mistake is told, and the whole renewal is taken up by itself."""
+    old, new = trustme.CA(), trustme.CA()
+    (tmp_path / "made").mkdir()
+    issue(tmp_path / "made", new)
+    async with vendor(answering(ok())) as it_vendor:
+        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old)}
+        async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
+            (tmp_path / "tls.crt").write_bytes((tmp_path / "made" / "tls.crt").read_bytes())
+            refused = await gateway.seen("reload_refused", seconds=30)
+            assert "tls: certificate and key are no pair" in refused["problems"][0]
+            (await ask(gateway.address, trusting(old))).close()
+            (tmp_path / "tls.key").write_bytes((tmp_path / "made" / "tls.key").read_bytes())
+            await gateway.seen("reloaded", seconds=30)
+            (await ask(gateway.address, trusting(new))).close()
+
+
 async def test_with_client_ca_only_apps_with_a_certificate_of_it_are_served(tmp_path: Path) -> None:
     ca, stranger = trustme.CA(), trustme.CA()
     (tmp_path / "clients.pem").write_bytes(ca.cert_pem.bytes())
@@ -143,6 +186,7 @@ async def test_with_client_ca_only_apps_with_a_certificate_of_it_are_served(tmp_
                 await ask(it.address, context)
 
 
+@unless_stalled
 async def test_a_handshake_that_stalls_is_ended(tmp_path: Path) -> None:
     config = {"tls": issue(tmp_path, trustme.CA()), "limits": {"header_timeout": "300ms"}}
     async with vendor(answering(ok())) as it_vendor, running({**one_route(it_vendor.port), **config}) as it:

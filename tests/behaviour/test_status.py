@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from gateway import __version__
+from gateway.access import hash_key
 from gateway.admin import html
 from gateway.admin.guard import COOKIE
 from gateway.admin.overview import Overview
+from gateway.errors import CredentialRefused
 from gateway.model import Logs
 from gateway.observe import adjust_logging, current_logging
+from gateway.observe.history import STEPS
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.seen import ADMIN_KEY, admin_port
 from tests.kit.town import ask, town, warm
@@ -84,6 +88,73 @@ async def test_the_page_shows_every_credential_route_and_nothing_secret() -> Non
     assert CANARY not in page
 
 
+def cells(page: str, row: str) -> list[str]:
+    """The texts of the cells of a row of a table, whose beginning is `row`."""
+    inner = page[page.index(row) :].partition("</tr>")[0]
+    return [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", inner, re.DOTALL)]
+
+
+async def test_the_page_says_what_runs_on_which_configuration_and_how_its_clients_fare() -> None:
+    """Version, digest, data port; and every client with its outcomes, its refusals and its budget."""
+    keys = {name: f"{CANARY}-{name}" for name in ("web", "batch")}
+    clients = [
+        {"name": "web", "key_sha256": hash_key(keys["web"]), "budgets": [{"route": "v", "per": "day", "hard": 40}]},
+        {
+            "name": "batch",
+            "key_sha256": hash_key(keys["batch"]),
+            "routes": ["v"],
+            "limits": [{"rate": 0.01, "burst": 1}],
+        },
+    ]
+    missing = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    async with vendor(answering(ok(), ok(), missing, ok())) as upstream:
+        config = {**one_route(upstream.port), "clients": clients}
+        async with running(config) as it, admin_port(it) as url, aiohttp.ClientSession() as browser:
+            for name in ("web", "web", "web", "batch", "batch"):
+                app = await connect(it.address)
+                await app.send(get("/v/a", f"X-Gatepass-Key: {keys[name]}"))
+                await app.message()
+                app.close()
+            page = await page_of(browser, url)
+        digest, (host, port) = it.gateway.config.digest, it.address
+    assert re.search(rf"version {re.escape(__version__)} · up \d+ (s|min) · ", page)
+    assert f"configuration <code>{digest[:12]}</code>" in page
+    assert f"data port {host}:{port}" in page
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", page[page.index("Clients, since the start") :].partition("</thead>")[0])
+    assert head == ["client", "ok", "vendor's 4xx, 5xx", "refused", "limited", "failed", "budgets"]
+    assert cells(page, "<tr><th>web<small>all routes</small>") == ["2", "1", "0", "0", "0", "v: 2 of 40 a day"]
+    assert cells(page, "<tr><th>batch<small>v</small>") == ["1", "0", "1", "1", "0", "–"]
+    assert cells(page, '<tr id="route-v">')[0] == "5"
+
+
+async def test_the_curve_shows_the_requests_of_each_step_and_the_page_how_long_it_is_up() -> None:
+    """The oldest step on the left; the highest point is the step with the most requests."""
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        overview = Overview(
+            metrics=it.gateway.metrics,
+            status=it.gateway.tokens.status,
+            state=lambda: "ready",
+            data_address=lambda: it.address,
+        )
+        overview.use(it.gateway.config)
+        overview._started -= 3 * 3600 + 7 * 60 + 5
+        app = await connect(it.address)
+        for requests in (4, 0, 2):
+            overview.tick()
+            for _ in range(requests):
+                await app.send(get("/v/a"))
+                assert (await app.message()).status == 200
+        page = html.page(overview.data(), session=None, locked=True)
+    assert " · up 3 h 07 · " in page
+    (points,) = re.findall(r'<polyline points="([^"]+)">', page)
+    curve = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert [x for x, _ in curve] == list(range(STEPS))
+    floor, top = html.CURVE_HEIGHT - 1, 1.0
+    assert [y for _, y in curve[-3:]] == [top, floor, (floor + top) / 2]
+    assert {y for _, y in curve[:-3]} == {floor}
+    assert cells(page, '<tr id="route-v">')[0] == "6"
+
+
 async def test_the_policy_lets_nothing_run_but_the_pages_own_style_and_script() -> None:
     async with (
         running(one_route(1)) as it,
@@ -108,6 +179,7 @@ async def test_what_a_vendor_says_stays_text() -> None:
             {
                 "name": "idfy", "state": "unavailable", "expires_in": None, "life": None, "fingerprint": None,
                 "generation": 0, "secret": "current", "last_success": None, "next_attempt_in": 3.0, "routes": [],
+                "skew": None,
                 "reason": "<script>alert(1)</script>", "last_failure": 0, "consecutive_failures": 2, "advice": None,
                 "can_check": False,
             }
@@ -130,6 +202,41 @@ async def test_a_failing_credential_is_explained_with_what_to_do() -> None:
     assert idfy["reason"]
     assert idfy["advice"].startswith("The token endpoint is down")
     assert unescape(page).count(idfy["advice"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [
+        (0.0, ""),
+        (300.0, 'class="bad">the endpoint\'s is 5 min ahead of ours'),
+        (-300.0, 'class="bad">the endpoint\'s is 5 min behind ours'),
+    ],
+    ids=["right", "ahead", "behind"],
+)
+async def test_the_clock_of_a_token_endpoint_is_shown_and_moves_no_expiry(offset: float, words: str) -> None:
+    """On the page, as data and as a metric; a request that fails measures it, too."""
+    async with open_town() as (it, sandbox, url, browser):
+        await sandbox.idfy.set(clock_offset=offset, life=1800, rate_limit=False)
+        await it.gateway.tokens.fetch_now("idfy")
+        page = unescape(await page_of(browser, url))
+        async with browser.get(f"{url}/status.json") as answer:
+            idfy = next(each for each in (await answer.json())["credentials"] if each["name"] == "idfy")
+        metric = it.metric("gatepass_token_clock_skew_seconds", credential="idfy")
+        card = page[page.index('id="credential-idfy"') :].partition("</article>")[0]
+        assert idfy["skew"] == pytest.approx(offset, abs=5)
+        assert metric == pytest.approx(offset, abs=5)
+        if words:
+            assert f"<dt>clock</dt><dd {words.replace('5 min', html.span(abs(metric)))}</dd>" in card
+        else:
+            assert "<dt>clock</dt>" not in card or abs(metric) < 5
+        assert idfy["life"] == pytest.approx(1800, abs=5)
+        assert 1700 < idfy["expires_in"] <= 1800
+
+        await sandbox.idfy.set(clock_offset=offset + 60, token_fault="invalid_client_401")
+        with pytest.raises(CredentialRefused):
+            await it.gateway.tokens.fetch_now("idfy")
+        metric = it.metric("gatepass_token_clock_skew_seconds", credential="idfy")
+        assert metric == pytest.approx(offset + 60, abs=5)
 
 
 async def test_a_configuration_that_was_refused_is_said_on_the_page() -> None:

@@ -25,6 +25,7 @@ from gateway.tokens import TokenSet, fetch_once, probe_once
 from gateway.tokens.grant import MAX_ANSWER
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
 from tests.kit.recipes import SECRET, config, credential
+from tests.kit.stall import unless_stalled
 
 if TYPE_CHECKING:
     import ssl
@@ -146,29 +147,35 @@ async def test_an_endpoint_that_refuses_connections_is_unavailable(endpoint: Tok
     assert "ECONNREFUSED" in error.reason
 
 
-async def test_an_endpoint_that_never_answers_is_given_up(endpoint: TokenEndpoint) -> None:
-    endpoint.always = Answer(trouble="hang")
-    before = time.monotonic()
-    error = await failure(credential(endpoint.url, timeout=0.2))
-    assert "no answer within 0.2 s" in error.reason
-    assert time.monotonic() - before < 1.0
+@unless_stalled
+async def test_an_endpoint_that_never_answers_is_given_up() -> None:
+    async with TokenEndpoint() as endpoint:
+        endpoint.always = Answer(trouble="hang")
+        before = time.monotonic()
+        error = await failure(credential(endpoint.url, timeout=0.2))
+        assert "no answer within 0.2 s" in error.reason
+        assert time.monotonic() - before < 1.0
 
 
-async def test_the_vendors_clock_is_measured_and_never_trusted(endpoint: TokenEndpoint) -> None:
-    date = format_datetime(datetime.fromtimestamp(time.time() + 300, UTC), usegmt=True)
-    answer = endpoint.fresh()
-    endpoint.always = replace(answer, headers=(*answer.headers, ("Date", date)))
-    token, facts = await once(credential(endpoint.url))
-    assert facts.skew == pytest.approx(300, abs=2)
-    assert token.life == pytest.approx(3600)
+@unless_stalled
+async def test_the_vendors_clock_is_measured_and_never_trusted() -> None:
+    async with TokenEndpoint() as endpoint:
+        date = format_datetime(datetime.fromtimestamp(time.time() + 300, UTC), usegmt=True)
+        answer = endpoint.fresh()
+        endpoint.always = replace(answer, headers=(*answer.headers, ("Date", date)))
+        token, facts = await once(credential(endpoint.url))
+        assert facts.skew == pytest.approx(300, abs=2)
+        assert token.life == pytest.approx(3600)
 
 
-async def test_life_counts_from_before_the_request_left(endpoint: TokenEndpoint) -> None:
-    endpoint.latency = 0.3
-    before = time.monotonic()
-    token, _ = await once(credential(endpoint.url))
-    assert token.fetched_at - before < 0.2
-    assert token.expires_at == pytest.approx(token.fetched_at + 3600)
+@unless_stalled
+async def test_life_counts_from_before_the_request_left() -> None:
+    async with TokenEndpoint() as endpoint:
+        endpoint.latency = 0.3
+        before = time.monotonic()
+        token, _ = await once(credential(endpoint.url))
+        assert token.fetched_at - before < 0.2
+        assert token.expires_at == pytest.approx(token.fetched_at + 3600)
 
 
 # --------------------------------------------------------------------------------------- client authentication and TLS
@@ -296,7 +303,7 @@ async def test_a_static_key_is_fetched_from_nowhere() -> None:
     assert (token.value.reveal(), facts.state, token.expires_at) == ("CANARY-key", "static", float("inf"))
 
 
-async def eventually(condition: Any, within: float = 5.0) -> None:
+async def eventually(condition: Any, within: float = 30.0) -> None:
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, "did not come true in time"

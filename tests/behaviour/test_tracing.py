@@ -16,6 +16,7 @@ from gateway.errors import ConfigError
 from gateway.observe import read_traceparent
 from gateway.observe.spans import Span, Tracer, dropped_spans
 from tests.kit.gateway import CANARY, Running, one_route, running
+from tests.kit.rest import until
 from tests.kit.town import ask, town
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
@@ -89,7 +90,7 @@ async def test_a_given_trace_goes_on_through_us_to_the_vendor() -> None:
     seen: list[Message] = []
     async with vendor(answering(ok(), seen=seen)) as upstream, traced(upstream.port, 0.0) as (it, spans):
         [sent] = await seen_by_vendor(it, seen, f"traceparent: {GIVEN}", "tracestate: a=b")
-        await asyncio.sleep(0.02)
+        await until(lambda: len(spans) == 3)
     by_name = {span.name: span for span in spans}
     assert set(by_name) == {"GET /v", "connect", "vendor"}
     assert {span.trace_id for span in spans} == {GIVEN[3:35]}
@@ -165,7 +166,9 @@ def free_port() -> int:
         return port
 
 
-async def test_spans_arrive_at_a_real_otlp_receiver() -> None:
+async def test_spans_arrive_at_a_real_otlp_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.observe.otlp.CLOSE_TIMEOUT", 60.0)
+    monkeypatch.setattr("gateway.observe.otlp.TIMEOUT", 60.0)
     oteltap = pytest.importorskip("oteltap")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     port, seen = free_port(), []
@@ -175,7 +178,7 @@ async def test_spans_arrive_at_a_real_otlp_receiver() -> None:
         config = one_route(upstream.port) | {"tracing": {"otlp": f"http://127.0.0.1:{port}", "service": "edge"}}
         async with running(config) as it:
             await seen_by_vendor(it, seen, f"traceparent: {GIVEN}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             arrived = await waiting
     span = getattr(arrived, "span", arrived)
     said = {each.key: each.value for each in span.attributes}
@@ -184,7 +187,7 @@ async def test_spans_arrive_at_a_real_otlp_receiver() -> None:
     assert said["http.request.method"].string_value == "GET"
     assert said["http.response.status_code"].int_value == 200
     assert said["gatepass.route"].string_value == "v"
-    assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 5e9
+    assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 60e9
 
 
 async def test_a_collector_that_is_not_there_costs_spans_and_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +203,7 @@ async def test_a_collector_that_is_not_there_costs_spans_and_no_request(monkeypa
                 await app.send(get("/v/a"))
                 assert (await app.message()).status == 200
             app.reset()
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         while dropped_spans() - before < 7:  # noqa: ASYNC110 - the exporter's thread has no event to wait for
             await asyncio.sleep(0.05)
     assert dropped_spans() - before == 7, "three requests, three times the vendor, one connect"

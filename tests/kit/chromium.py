@@ -56,7 +56,7 @@ class Tab:
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params, "sessionId": self._session})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             said = await answer
         assert "error" not in said, said["error"]
         return said["result"]
@@ -72,7 +72,7 @@ class Tab:
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
-    async def until(self, condition: str, seconds: float = 8.0) -> None:
+    async def until(self, condition: str, seconds: float = 60.0) -> None:
         """Wait until an expression is true in the page."""
         async with asyncio.timeout(seconds):
             while not await self.holds(condition):  # noqa: ASYNC110 - the page has no event for everything
@@ -130,7 +130,7 @@ async def chromium() -> AsyncIterator[Tab]:
 async def _address(profile: Path) -> str:
     """Where the browser listens: it says so in a file; a pipe would be held open by its children beyond its end."""
     said = profile / "DevToolsActivePort"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (said.exists() and len(said.read_text().split()) == 2):  # noqa: ASYNC110 - a file says no word
             await asyncio.sleep(0.05)
     port, path = said.read_text().split()
@@ -150,6 +150,6 @@ async def _tab(socket: aiohttp.ClientWebSocketResponse) -> Tab:
 
 async def _answer(socket: aiohttp.ClientWebSocketResponse, number: int) -> Any:
     while True:
-        said = await socket.receive_json(timeout=10)
+        said = await socket.receive_json(timeout=60)
         if said.get("id") == number:
             return said["result"]

@@ -1,8 +1,8 @@
-"""A clock that stands still until a test moves it.
+"""Two clocks for tests, both a `model.Clock`: one that stands still until a test moves it, and one that never stalls.
 
-Implements `model.Clock`. `advance` fires the timers that come due in their order, at their own instants, and lets
-tasks run in between, so that an hour of refreshes takes milliseconds. Tasks on real sockets need real time as well:
-`until` gives it to them without moving this clock.
+`FakeClock.advance` fires the timers that come due in their order, at their own instants, and lets tasks run in between,
+so that an hour of refreshes takes milliseconds. Tasks on real sockets need real time as well: `until` gives it to them
+without moving this clock. `SteadyClock` is real time less the time in which the machine did something else.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class FakeClock:
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
-    async def until(self, condition: Callable[[], object], *, within: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], *, within: float = 30.0) -> None:
         """Wait in real time, for work on sockets, until `condition` holds; this clock stands still meanwhile."""
         end = time.monotonic() + within
         while not condition():
@@ -92,3 +92,67 @@ class FakeClock:
                 msg = "the condition did not come true in time"
                 raise AssertionError(msg)
             await asyncio.sleep(0.001)
+
+
+class SteadyTimer:
+    """A scheduled call of a `SteadyClock`; it looks again when the clock has fallen behind the loop's timer."""
+
+    def __init__(self, clock: SteadyClock, at: float, callback: Callable[[], object]) -> None:
+        self._clock = clock
+        self._at = at
+        self._callback = callback
+        self._wait()
+
+    def _wait(self) -> None:
+        left = max(0.0, self._at - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(left, self._fire)
+
+    def _fire(self) -> None:
+        if self._clock.monotonic() < self._at - 0.001:
+            self._wait()
+        else:
+            self._callback()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+class SteadyClock:
+    """Real time that passes only while this process runs: a stall of the machine takes none of a token's life.
+
+    Between two of its ticks no more than `GAP` passes, however long the process was stopped. Made in a running loop;
+    `stop()` it in the end.
+    """
+
+    TICK = 0.005
+    GAP = 0.02
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now = self._seen = time.monotonic()
+        self._wall_offset = time.time() - self._now
+        self._tick()
+
+    def _tick(self) -> None:
+        self._now, self._seen = self.monotonic(), time.monotonic()
+        self._timer = self._loop.call_later(self.TICK, self._tick)
+
+    def monotonic(self) -> float:
+        return self._now + min(self.GAP, time.monotonic() - self._seen)
+
+    def wall(self) -> float:
+        return self.monotonic() + self._wall_offset
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> SteadyTimer:
+        return SteadyTimer(self, self.monotonic() + max(0.0, delay), callback)
+
+    async def sleep(self, delay: float) -> None:
+        done = asyncio.get_running_loop().create_future()
+        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()

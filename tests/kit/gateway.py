@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import yaml
 
 from gateway.app import Gateway
+from gateway.clock import SystemClock
 from gateway.config import load
 from gateway.model import Logs
 from gateway.observe import close_logging, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from gateway.model import Clock
 
 CANARY = "CANARY-5f1d2c-do-not-print"
 """The secret that tests use everywhere, and that may be found nowhere but on the vendors' wires."""
@@ -25,8 +28,10 @@ CANARY = "CANARY-5f1d2c-do-not-print"
 class Running:
     """A gateway under test and what it has said."""
 
-    def __init__(self, gateway: Gateway, stream: io.StringIO) -> None:
+    def __init__(self, gateway: Gateway, stream: io.StringIO, clock: Clock) -> None:
         self.gateway = gateway
+        self.clock = clock
+        """What its tokens live by."""
         self._stream = stream
 
     @property
@@ -61,7 +66,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIterator[Running]:
+async def running(
+    config: Mapping[str, object] | str, *, clock: Clock | None = None, **environ: str
+) -> AsyncIterator[Running]:
     """Run a gateway on free ports; afterwards no canary may stand in its log or metrics."""
     text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
     with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +79,9 @@ async def running(config: Mapping[str, object] | str, **environ: str) -> AsyncIt
         loaded = load([path], environ={"CANARY": CANARY, **environ})
     stream = io.StringIO()
     configure_logging(Logs(format="json", level="debug"), stream)
-    gateway = Gateway(loaded)
-    it = Running(gateway, stream)
+    clock = clock or SystemClock()
+    gateway = Gateway(loaded, clock=clock)
+    it = Running(gateway, stream, clock)
     try:
         await gateway.start()
         yield it

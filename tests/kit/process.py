@@ -20,7 +20,7 @@ from tests.kit.gateway import CANARY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 @dataclass

@@ -44,7 +44,7 @@ class Prometheus:
             return [({}, float(said["result"][1]))]
         return [(each["metric"], float(each["value"][1])) for each in said["result"]]
 
-    async def until(self, query: str, seconds: float = 10.0) -> None:
+    async def until(self, query: str, seconds: float = 60.0) -> None:
         """Wait until a query has an answer."""
         async with asyncio.timeout(seconds):
             while not await self.ask(query):  # noqa: ASYNC110 - Prometheus tells nobody
@@ -86,7 +86,7 @@ async def prometheus(target: str, *, every: str = "500ms") -> AsyncIterator[Prom
 
 
 async def _ready(url: str, session: aiohttp.ClientSession) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with session.get(f"{url}/-/ready") as answer:

@@ -14,11 +14,32 @@ if TYPE_CHECKING:
 _FILES = Path("/proc/self/fd")
 
 
-async def until(holds: Callable[[], object], *, within: float = 5.0) -> None:
-    """Wait until `holds()` is true: for what shows only from outside, without an event of its own."""
-    async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110 - as said
-            await asyncio.sleep(0.005)
+TURN = 0.005
+
+
+async def until(holds: Callable[[], object], *, within: float = 30.0) -> None:
+    """Wait until `holds()` is true: for what shows only from outside, without an event of its own.
+
+    `within` counts looks, of which there are 200 a second, each after a turn of the loop that the gateway runs on,
+    too. A stall of the machine is one look, however long it is.
+    """
+    for _ in range(round(within / TURN)):
+        if holds():
+            return
+        await asyncio.sleep(TURN)
+    assert holds(), f"did not come true within {within:g} s"
+
+
+async def settled(value: Callable[[], int], *, looks: int = 60) -> int:
+    """Return a count that has begun to grow and then was the same so many times: what it came to without more help."""
+    last = same = 0
+    for _ in range(round(30 / TURN)):
+        last, same = (last, same + 1) if last and value() == last else (value(), 0)
+        if same >= looks:
+            return last
+        await asyncio.sleep(TURN)
+    msg = f"it did not come to rest, at {value()}"
+    raise AssertionError(msg)
 
 
 class Rest:
@@ -45,11 +66,9 @@ class Rest:
         }
 
     async def comes(self, *, within: float = 1.0, apart_from: tuple[str, ...] = ()) -> bool:
-        """Wait until nothing is left over, at most `within` seconds."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + within
-        while any(number for name, number in self.left_over.items() if name not in apart_from):
-            if loop.time() > end:
-                return False
-            await asyncio.sleep(0.005)
-        return True
+        """Wait until nothing is left over, at most `within` seconds as `until` counts them."""
+        for _ in range(round(within / TURN)):
+            if not any(number for name, number in self.left_over.items() if name not in apart_from):
+                return True
+            await asyncio.sleep(TURN)
+        return False

@@ -84,13 +84,15 @@ class HandSource:
         return len(self.started)
 
 
-def cache(clock: FakeClock, *sources: HandSource, token_timeout: float = 5.0, **settings: Any) -> TokenCache:
+def cache(
+    clock: FakeClock, *sources: HandSource, token_timeout: float = 5.0, metrics: Metrics | None = None, **settings: Any
+) -> TokenCache:
     """A cache over sources by hand."""
     recipe = Recipe(Credential(**({"name": "acme"} | settings)), sources, [f"key-{n}" for n in range(len(sources))])
     return TokenCache(
         recipe,
         clock=clock,
-        metrics=Metrics(wall=clock.wall).credential("acme"),
+        metrics=(metrics or Metrics(wall=clock.wall)).credential("acme"),
         store=MemoryStore(clock),
         token_timeout=token_timeout,
     )

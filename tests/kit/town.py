@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from gateway.sandbox import Sandbox
+from tests.kit.clock import SteadyClock
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import Running, running
-from tests.kit.wire import connect, get
+from tests.kit.wire import PATIENCE, connect, get
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,9 +27,11 @@ async def town(
 ) -> AsyncIterator[tuple[Running, Sandbox]]:
     """Run the shipped config.yaml against the sandbox; `routes` and `credentials` add settings to single ones.
 
-    Limits that a vendor sets to its token endpoint are off: tests of many short lives would meet them.
+    Limits that a vendor sets to its token endpoint are off: tests of many short lives would meet them. Tokens live by
+    a clock that does not count the stalls of the machine, here and there.
     """
-    async with Sandbox() as sandbox:
+    clock = SteadyClock()
+    async with Sandbox(clock=clock) as sandbox:
         for vendor in sandbox.vendors.values():
             await vendor.set(rate_limit=False)
         config = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -45,25 +47,28 @@ async def town(
                 for name in config["routes"]
             },
         }
-        async with running(merged, **sandbox.environ()) as it:
-            yield it, sandbox
+        try:
+            async with running(merged, clock=clock, **sandbox.environ()) as it:
+                yield it, sandbox
+        finally:
+            clock.stop()
 
 
 async def warm(it: Running) -> None:
     """Wait until every credential was tried."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await it.gateway.tokens.warmed.wait()
 
 
 async def ask(it: Running, vendor: Vendor | str, path: str = "/sandbox/echo") -> tuple[int, float, dict[bytes, bytes]]:
-    """Send one GET on a connection of its own; return status, seconds and the answer's fields."""
+    """Send one GET on a connection of its own; return status, seconds by the town's clock and the answer's fields."""
     app = await connect(it.address)
     name = vendor if isinstance(vendor, str) else vendor.name
-    started = perf_counter()
+    started = it.clock.monotonic()
     await app.send(get(f"/{name}{path}"))
     answer = await app.message()
     app.reset()
-    return answer.status, perf_counter() - started, {key.lower(): value for key, value in answer.headers}
+    return answer.status, it.clock.monotonic() - started, {key.lower(): value for key, value in answer.headers}
 
 
 class Load:
@@ -90,11 +95,11 @@ class Load:
     async def _app(self, name: str) -> None:
         peer = await connect(self._it.address)
         while not self._stop.is_set():
-            started = perf_counter()
+            started = self._it.clock.monotonic()
             await peer.send(get(f"/{name}/sandbox/status/200"))
             answer = await peer.message()
             self.statuses[name][answer.status] += 1
-            self.slowest[name] = max(self.slowest[name], perf_counter() - started)
+            self.slowest[name] = max(self.slowest[name], self._it.clock.monotonic() - started)
             await asyncio.sleep(self._pause)
 
     @property

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     Script = Callable[["Peer"], Awaitable[None]]
 
 OPENED: list[Peer] = []
-PATIENCE = 5.0
-"""Seconds after which a test that waits for bytes has failed."""
+KEPT = 2**20
+"""Bytes that a vendor keeps of what it received: tests of large bodies count theirs themselves."""
+PATIENCE = 30.0
+"""Seconds after which a test that waits for bytes has failed: long, for a busy machine may stop for seconds."""
 
 
 @dataclass
@@ -118,6 +120,8 @@ class RawVendor:
     script: Script
     port: int = 0
     connections: int = 0
+    received: bytearray = field(default_factory=bytearray)
+    """Every byte that came in, whole requests or not, on all connections together."""
     open: set[Peer] = field(default_factory=set)
     failures: list[BaseException] = field(default_factory=list)
 
@@ -125,6 +129,7 @@ class RawVendor:
         peer = Peer(reader, writer)
         self.connections += 1
         self.open.add(peer)
+        self._listen_in(reader)
         try:
             await self.script(peer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -138,6 +143,18 @@ class RawVendor:
         finally:
             self.open.discard(peer)
             writer.close()
+
+    def _listen_in(self, reader: asyncio.StreamReader) -> None:
+        """Keep what the reader is fed, whether or not the script reads it."""
+        feed = reader.feed_data
+        self.received += bytes(reader._buffer)  # type: ignore[attr-defined]  # what came before the script began
+
+        def feed_and_keep(data: bytes) -> None:
+            if len(self.received) < KEPT:
+                self.received += data
+            feed(data)
+
+        reader.feed_data = feed_and_keep  # type: ignore[method-assign]
 
 
 @asynccontextmanager

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.addresses import AddressRefused, Networks, forwarded_client, parse, permitted, refused
+from gateway import addresses
+from gateway.addresses import AddressRefused, Networks, forwarded_client, look_up, parse, permitted, refused
 from gateway.resolver import GuardedResolver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PUBLIC, LOOPBACK, METADATA = "93.184.216.34", "127.0.0.1", "169.254.169.254"
 
@@ -149,3 +156,60 @@ def test_memory_for_what_networks_were_asked_is_bounded() -> None:
         assert (f"10.0.{number // 256}.{number % 256}" in networks) is True
     assert len(networks._seen) <= 4096
     assert parse("no address") is None
+
+
+# ---------------------------------------------------------------------------------------------------------- looking up
+
+
+class Resolver:
+    """The system's resolver: a few threads, of which a question that hangs keeps one, waited for or not."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self.free = asyncio.Semaphore(threads)
+        self.asked: Counter[str] = Counter()
+        self.answer = asyncio.Event()
+
+    async def __call__(self, host: str, port: int) -> Sequence[Any]:
+        async with self.free:
+            self.asked[host] += 1
+            if host == "hangs.example":
+                await self.answer.wait()
+            if host == "nobody.example":
+                raise socket.gaierror(-2, "Name or service not known")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
+
+
+async def test_a_name_that_hangs_is_asked_for_once_and_leaves_the_others_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twenty attempts, given up one after another as connect time-outs do: one question goes on, not twenty."""
+    resolver = Resolver()
+    monkeypatch.setattr(addresses, "_ask", resolver)
+    asking = [asyncio.ensure_future(look_up("hangs.example", 443)) for _ in range(20)]
+    await asyncio.sleep(0)
+    for each in asking[:10]:
+        each.cancel()
+    await asyncio.gather(*asking[:10], return_exceptions=True)
+    asking += [asyncio.ensure_future(look_up("hangs.example", 443)) for _ in range(20)]
+    async with asyncio.timeout(30):
+        assert (await look_up("well.example", 443))[0][4] == (PUBLIC, 443)
+        assert resolver.asked == {"hangs.example": 1, "well.example": 1}
+        resolver.answer.set()
+        assert {(await each)[0][4] for each in asking[10:]} == {(PUBLIC, 443)}
+        assert (await look_up("hangs.example", 443))[0][4] == (PUBLIC, 443)
+    assert resolver.asked["hangs.example"] == 2, "an answer is not kept"
+
+
+async def test_a_name_that_does_not_resolve_is_told_to_all_who_asked_and_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Resolver()
+    monkeypatch.setattr(addresses, "_ask", resolver)
+    for turn in (1, 2):
+        told = await asyncio.gather(*(look_up("nobody.example", 443) for _ in range(5)), return_exceptions=True)
+        assert [type(each) for each in told] == [socket.gaierror] * 5
+        assert resolver.asked["nobody.example"] == turn
+    gone = asyncio.ensure_future(look_up("nobody.example", 443))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0.01)

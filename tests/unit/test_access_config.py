@@ -129,6 +129,10 @@ MISTAKES = {
         "issuers.corp.algorithms: must be one of RS256",
     ),
     "no algorithm at all": (f"issuers: {{corp: {ISSUER[:-1]}, algorithms: [none]}}}}", "must be one of RS256"),
+    "one issuer twice": (
+        f"issuers: {{corp: {ISSUER}, other: {ISSUER}}}",
+        "issuers.other.issuer: is the issuer of issuers.corp already",
+    ),
     "keys from nowhere": ("issuers: {corp: {issuer: x, audience: [a]}}", "exactly one of `jwks_url` and `jwks_file`"),
     "keys over the open Internet": (
         'issuers: {corp: {issuer: x, audience: [a], jwks_url: "http://login.example/keys"}}',

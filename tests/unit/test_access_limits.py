@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import Allowance, Clients, hash_key
+from gateway.access import Access, Allowance, Clients, hash_key
 from gateway.access.budgets import period_of
 from gateway.errors import ClientForbidden, ExchangeError, RateLimited
 from gateway.model import Client, ClientBudget, ClientLimit
-from tests.kit.clients import LEDGER, ORDERS, clients_of
+from gateway.observe import Metrics
+from tests.kit.clients import LEDGER, ORDERS, clients_of, config_of
 from tests.kit.clock import FakeClock
 
 KEY = "gp_CANARY-web"
@@ -280,3 +281,33 @@ def test_whatever_happens_in_flight_and_reservations_end_at_zero_and_never_pass_
             assert len(running) == 3 or made + len(running) == 4
         assert (it.in_flight.value, counter.reserved, counter.used) == (len(running), len(running), made)
         assert made + len(running) <= 4
+
+
+async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody_calls() -> None:
+    """Else an alert on yesterday's budget would go on until somebody makes today's first call."""
+    clock, metrics = FakeClock(wall=WALL), Metrics()
+    budgets = (ClientBudget("orders", "day", None, 10), ClientBudget("orders", "month", None, 100))
+    config = config_of(Client("web", (hash_key(KEY),), budgets=budgets))
+    access = Access(config, clock=clock, metrics=metrics)
+    access.start(config)
+    clients = access.clients(config)
+    it = allowance(clients)
+    late = admit(it)
+    admit(it).release(200)
+
+    def shown() -> list[float | None]:
+        labels = {"client": "web", "route": "orders"}
+        value = metrics.registry.get_sample_value
+        return [value("gatepass_client_budget_used", {**labels, "per": per}) for per in ("day", "month")]
+
+    assert shown() == [1, 1]
+    await clock.advance(9)
+    assert shown() == [1, 1]
+    await clock.advance(3)
+    assert shown() == [0, 1], "ten seconds to midnight have passed"
+    late.release(200)
+    assert shown() == [0, 2], "a call counts in the day in which it began"
+    await clock.advance(9 * 86400)
+    assert shown() == [0, 0], "December"
+    await access.stop()
+    assert clock.next_timer is None

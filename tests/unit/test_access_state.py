@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.access import statefile
+from gateway.access.budgets import Budget
 from gateway.access.statefile import INTERVAL, FileCounters
 from gateway.errors import StateError
+from gateway.model import ClientBudget
 from gateway.observe import Metrics
 from tests.kit.clock import FakeClock
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = ("web", "orders", "2026-11-22")
+WALL = 1_795_348_800.0
+"""Noon of that day."""
 
 
 def counters(path: Path, clock: FakeClock | None = None, metrics: Metrics | None = None) -> FileCounters:
@@ -68,6 +72,25 @@ async def test_a_process_that_is_killed_loses_its_last_second_and_counts_what_wa
     await clock.until(lambda: in_file(path))
     counter.used += 1  # never written: the process is gone now
     assert counters(path).counter(KEY).used == 7
+
+
+async def test_a_call_that_was_written_while_it_ran_and_was_not_made_is_taken_back_within_a_second(
+    tmp_path: Path,
+) -> None:
+    """Else a process that is killed later, without another change, would have counted it for good."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    spec = ClientBudget("orders", "day", None, 10)
+    budget = Budget("web", spec, store=it, wall=clock.wall, metrics=Metrics().client("web", "orders"))
+    failing, good = budget.reserve(), budget.reserve()
+    assert failing is good
+    budget.settle(good, made=True)
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: list(in_file(path).values()) == [2])
+    budget.settle(failing, made=False)
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: list(in_file(path).values()) == [1])
+    await it.stop()
 
 
 async def test_a_predecessor_and_its_successor_lose_nothing_of_each_other(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from gateway.access import Clients, KeysWanted
+from gateway.access import Access, Clients, KeysWanted
 from gateway.access.keysets import KeySet, read_keys
 from gateway.access.tokens import JwtJudge
 from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
@@ -312,6 +312,65 @@ async def test_keys_of_a_file_never_grow_old_and_are_never_fetched(tmp_path: Pat
         with pytest.raises(ClientUnknown):
             stage.who(token("rsa-2", exp=WALL + 11 * 86400))
         assert stage.asked == 0
+
+
+async def test_whatever_goes_wrong_with_a_fetch_the_keys_are_asked_for_again() -> None:
+    """A defect in a library, say: else the keys would grow old unseen until nobody is let in."""
+    async with Stage() as stage:
+        stage.answer = RuntimeError("CANARY")
+        await stage.clock.advance(stage.issuer.refresh + 1)
+        assert stage.asked == 2
+        assert stage.who(token(exp=WALL + 86400)) == "web"
+        stage.answer = jwks(jwk("rsa-2"))
+        await stage.clock.advance(stage.issuer.refresh)
+        assert stage.who(token("rsa-2", exp=WALL + 86400)) == "web"
+
+
+# ----------------------------------------------------------------------------------------------------------- reloading
+
+
+async def test_a_file_of_keys_that_went_bad_before_a_reload_changes_nothing(tmp_path: Path) -> None:
+    """As it is with a URL; and the next reload takes up what was mended."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(jwks(jwk("rsa-1")))
+    config = config_of(*CLIENTS, issuers=(Issuer("corp", ISSUER, (AUDIENCE,), jwks_file=path),))
+    access = Access(config, clock=FakeClock(wall=WALL), metrics=Metrics())
+    presented = token().encode()
+    for document in (jwks(jwk("rsa-1")), b"{broken", jwks(jwk("rsa1024-1"))):
+        path.write_bytes(document)
+        assert access.clients(config).identify(None, presented, ORDERS).name == "web"
+    path.write_bytes(jwks(jwk("rsa-2")))
+    clients = access.clients(config)
+    with pytest.raises(ClientUnknown):
+        clients.identify(None, presented, ORDERS)
+    assert clients.identify(None, token("rsa-2").encode(), ORDERS).name == "web"
+    await access.stop()
+
+
+async def test_a_configuration_that_is_refused_leaves_the_issuers_of_the_old_one_alone() -> None:
+    """Their keys would grow old unseen, and a day later nobody would be let in. The new ones' are asked no more."""
+    corp = Issuer("corp", ISSUER, (AUDIENCE,), jwks_url="http://127.0.0.1:9/keys")
+    other = Issuer("other", "https://other.example", (AUDIENCE,), jwks_url="http://127.0.0.1:9/keys")
+    clock = FakeClock(wall=WALL)
+    before = config_of(*CLIENTS, issuers=(corp,))
+    access = Access(before, clock=clock, metrics=Metrics())
+    access.clients(before)
+    (kept,) = access._keysets.values()
+    twins = (Client("one", ("ab" * 32,)), Client("two", ("ab" * 32,)))
+    with pytest.raises(ValueError, match="the same key"):
+        access.clients(config_of(*twins, issuers=(other,)))
+    access.keep(before)
+    await clock.settle()
+    assert list(access._keysets.values()) == [kept]
+    assert kept._refreshing is not None
+    assert not kept._refreshing.done()
+    after = config_of(*CLIENTS[:1], issuers=(other,))
+    access.clients(after)
+    access.keep(after)
+    await clock.settle()
+    assert [keys.issuer for keys in access._keysets.values()] == [other]
+    assert kept._refreshing.done()
+    await access.stop()
 
 
 # ------------------------------------------------------------------------------------------------------ reading a JWKS

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
+from gateway.observe import Metrics
 from tests.kit.clock import FakeClock
 from tests.kit.source import HandSource, cache
 
@@ -24,7 +26,8 @@ class Bench:
         self.clock = FakeClock()
         self.sources = [HandSource(self.clock) for _ in range(sources)]
         self.source = self.sources[0]
-        self.cache = cache(self.clock, *self.sources, **settings)
+        self.metrics = Metrics(wall=self.clock.wall)
+        self.cache = cache(self.clock, *self.sources, metrics=self.metrics, **settings)
 
     async def warm(self, life: float = 3600.0, cause: Any = "startup") -> Token:
         self.cache.begin(cause)
@@ -212,6 +215,83 @@ async def test_a_repeated_token_does_not_live_longer_for_it() -> None:
     assert bench.cache.current() is None
 
 
+@pytest.mark.parametrize("keep_warm", ["used", "never"])
+async def test_trouble_that_nobody_asks_about_any_more_is_not_shown_for_ever(keep_warm: str) -> None:
+    """Else its alerts would go on for a credential that nobody uses, and that is asked about by nobody."""
+    bench = Bench(keep_warm=keep_warm)
+    bench.source.answer = lambda: TokenUnavailable(reason="down")
+    for _ in range(4):
+        with pytest.raises(TokenUnavailable):
+            await bench.cache.get()
+        await bench.clock.advance(3)
+    value = bench.metrics.registry.get_sample_value
+    assert value("gatepass_token_consecutive_failures", {"credential": "acme"}) >= 3
+    await bench.clock.advance(60)
+    asked = bench.source.count
+    await bench.clock.advance(600)
+    assert bench.source.count == asked
+    assert value("gatepass_token_consecutive_failures", {"credential": "acme"}) == 0
+    status = bench.cache.status("acme")
+    assert (status.state, status.reason, status.consecutive_failures) == ("idle", None, 0)
+
+
+async def test_the_end_of_the_token_brings_no_probe_of_a_refused_credential_forward() -> None:
+    """An outage is tried again at the end at the latest; a refusal stays what it is, once a minute."""
+    for error, forward in ((TokenUnavailable(reason="down"), True), (CredentialRefused(reason="no"), False)):
+        bench = Bench()
+        token = await bench.warm(100)
+        await bench.clock.advance(60)
+        refused_at = bench.source.started[-1]
+        await bench.clock.advance(35)
+        bench.source.answer = lambda error=error: error
+        await bench.fail(error)
+        await bench.clock.advance(200)
+        after = [instant for instant in bench.source.started if instant > refused_at]
+        assert (after[0] <= token.expires_at + 0.5) is forward
+        if not forward:
+            assert all(later - earlier >= 60 for earlier, later in pairwise([refused_at, *after]))
+
+
+@pytest.mark.parametrize("taken", [0.05, 0.12], ids=["answer in time", "answer that ages under way"])
+async def test_a_slow_answer_that_repeats_the_token_shortly_before_its_end_is_no_failure(taken: float) -> None:
+    """Its life counts from before the request, so it looks ended; the one in hand lives, and its end is known."""
+    bench = Bench(keep_warm="never")
+    first = await background(bench.cache.get(), bench.clock)
+    await bench.source.settle(bench.source.token(1.3))
+    token = await first
+    await bench.clock.advance(1.15)
+    task = await background(bench.cache.fetch_now(), bench.clock)
+    await bench.clock.advance(taken)
+    await bench.source.settle(bench.source.token(0.15 - taken, value=token.value.reveal()))
+    await task
+    assert bench.cache.current() is token, "with the end that it had"
+    await bench.clock.advance(0.15 - taken)
+    later = await background(bench.cache.get(), bench.clock)
+    assert not later.done(), "it may wait: nothing has failed"
+    await bench.source.settle(bench.source.token(1.3))
+    assert (await later).value != token.value
+
+
+@pytest.mark.parametrize(
+    ("min_interval", "instants"),
+    [(0.0, [1010.0, 1010.25, 1010.75, 1011.75]), (0.4, [1010.0]), (6.0, [1010.0])],
+    ids=["no bound", "longer than the first pause", "longer than all"],
+)
+async def test_a_token_that_is_handed_out_beyond_its_end_is_asked_about_no_faster_than_the_vendor_allows(
+    min_interval: float, instants: list[float]
+) -> None:
+    bench = Bench(keep_warm="never", min_interval=min_interval)
+    bench.source.answer = lambda: bench.source.token(10, value="CANARY-same", source="fallback")
+    await bench.cache.get()
+    await bench.clock.advance(10)
+    task = await background(bench.cache.get(), bench.clock)
+    await bench.clock.advance(2)
+    assert isinstance(task.exception(), TokenUnavailable)
+    assert bench.source.started[1 : 1 + len(instants)] == instants
+    pauses = [later - earlier for earlier, later in pairwise(bench.source.started)]
+    assert all(pause >= min_interval for pause in pauses)
+
+
 async def test_a_token_that_is_still_handed_out_at_its_end_is_asked_about_again_while_callers_wait() -> None:
     bench = Bench(keep_warm="never")
     task = await background(bench.cache.get(), bench.clock)
@@ -296,7 +376,7 @@ async def test_after_a_failure_nobody_waits_even_while_the_next_attempt_runs() -
     await bench.clock.advance(2)
     assert bench.source.running == 1
     with pytest.raises(TokenUnavailable) as caught:
-        await asyncio.wait_for(bench.cache.get(), 0.5)
+        await asyncio.wait_for(bench.cache.get(), 30)
     assert caught.value.retry_after is not None
 
 
@@ -334,13 +414,32 @@ async def test_waiters_of_a_slow_first_fetch_leave_at_their_own_deadline_and_the
     assert (await late) is bench.cache.current()
 
 
+async def test_a_token_that_comes_in_the_very_moment_in_which_a_waiter_gives_up_is_taken_and_no_trouble_is_left() -> (
+    None
+):
+    """Both in one turn of the loop: else everybody after the token's end would be refused for a fetch that was good."""
+    bench = Bench(token_timeout=5.0)
+    task = await background(bench.cache.get(), bench.clock)
+    ((_, _, deadline),) = [entry for entry in bench.clock._timers if not entry[2].cancelled]
+    assert bench.source._pending is not None
+    bench.source._pending.set_result(bench.source.token(60))
+    deadline.callback()
+    assert (await task) is bench.cache.current()
+    assert bench.cache.status("acme").reason is None
+    bench.cache.discard(await task)
+    after = await background(bench.cache.get(), bench.clock)
+    assert not after.done(), "it may wait for the fetch that the refusal has started"
+    await bench.source.settle(bench.source.token())
+    assert (await after) is bench.cache.current()
+
+
 async def test_once_a_waiter_was_turned_away_nobody_waits_for_that_fetch() -> None:
     bench = Bench(token_timeout=5.0)
     first = await background(bench.cache.get(), bench.clock)
     await bench.clock.advance(5)
     assert first.exception()
     with pytest.raises(TokenUnavailable):
-        await asyncio.wait_for(bench.cache.get(), 0.5)
+        await asyncio.wait_for(bench.cache.get(), 30)
 
 
 async def test_the_least_interval_holds_whatever_the_cause() -> None:
@@ -515,7 +614,7 @@ async def test_a_refusal_while_the_endpoint_is_down_is_not_waited_for() -> None:
     token = await bench.warm(600)
     bench.source.answer = TokenUnavailable
     await bench.clock.advance(590)
-    assert await asyncio.wait_for(bench.cache.refused(token), 0.5) is None
+    assert await asyncio.wait_for(bench.cache.refused(token), 30) is None
 
 
 async def test_a_token_stays_in_use_while_its_endpoint_asked_for_a_long_pause() -> None:
@@ -591,6 +690,15 @@ async def test_a_refusal_reported_to_a_closed_cache_reaches_its_successor() -> N
     bench.cache.close(heir)
     bench.cache.discard(old)
     assert heir.current() is None
+
+
+async def test_a_fetch_for_a_person_that_a_reload_cuts_off_is_not_told_as_good() -> None:
+    bench = Bench()
+    await bench.warm()
+    task = await background(bench.cache.fetch_now(), bench.clock)
+    bench.cache.close()
+    with pytest.raises(TokenUnavailable):
+        await task
 
 
 async def test_a_closed_cache_without_a_successor_answers_at_once() -> None:

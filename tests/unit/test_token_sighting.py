@@ -33,6 +33,12 @@ def test_the_same_token_is_kept_as_it_is(end: float) -> None:
     assert judge(token(end=end), LAST, held=True, generation=7, now=NOW) == (LAST, "unchanged")
 
 
+@pytest.mark.parametrize(("taken", "end"), [(5.0, NOW + 100), (4.9, NOW + 95)], ids=["slow answer", "shortened"])
+def test_what_the_answer_took_makes_no_token_shorter(taken: float, end: float) -> None:
+    kept, outcome = judge(token(end=NOW + 95), LAST, held=True, generation=7, now=NOW + taken)
+    assert (kept.expires_at, outcome) == (end, "unchanged")
+
+
 def test_the_same_token_with_an_earlier_end_takes_that() -> None:
     kept, outcome = judge(token(end=NOW + 10), LAST, held=True, generation=7, now=NOW)
     assert (kept.expires_at, kept.generation, outcome) == (NOW + 10, 7, "unchanged")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.kit.gateway import one_route, running
+from tests.kit.rest import settled
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 ANSWERS = {
@@ -136,8 +137,7 @@ async def test_an_app_that_does_not_read_stops_the_vendor() -> None:
         app = await connect(it.address)
         app.writer.transport.pause_reading()
         await app.send(get("/v/a"))
-        await asyncio.sleep(0.4)
-        assert 0 < sent < HELD
+        assert await settled(lambda: sent) < HELD
         app.writer.transport.resume_reading()
         head = await app.head()
         left = int(head.one("Content-Length"))
@@ -178,8 +178,7 @@ async def test_a_vendor_that_does_not_read_stops_the_app(framing: str) -> None:
             await app.send(b"" if framing == "sized" else b"0\r\n\r\n")
 
         task = asyncio.create_task(upload())
-        await asyncio.sleep(0.4)
-        assert 0 < sent < HELD
+        assert await settled(lambda: sent) < HELD
         go.set()
         assert (await app.message()).body == b"%d" % PLENTY
         await task
@@ -201,8 +200,7 @@ async def test_pipelined_answers_that_nobody_reads_do_not_pile_up() -> None:
         app = await connect(it.address)
         app.writer.transport.pause_reading()
         app.writer.write(get("/v/a") * 1000)
-        await asyncio.sleep(0.5)
-        assert 0 < asked < 200
+        assert await settled(lambda: asked) < 200
         app.writer.transport.resume_reading()
         for _ in range(1000):
             assert len((await app.message()).body) == 100_000
@@ -256,18 +254,19 @@ async def test_a_body_of_exactly_the_limit_passes() -> None:
 
 async def test_bad_chunks_in_the_middle_of_an_upload_are_400_and_the_vendor_sees_it_cut_off() -> None:
     """The upstream connection is aborted, never used again."""
-    cut = asyncio.Event()
+    came, cut = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.head()
         assert await peer.chunk() == b"hello"
+        came.set()
         assert await peer.at_end()
         cut.set()
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
         await app.send(get("/v/a", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhello\r\n")
-        await asyncio.sleep(0.05)
+        await came.wait()
         await app.send(b"zz\r\n")
         got = await app.message()
         assert (got.status, got.one("Connection")) == (400, b"close")
@@ -316,17 +315,21 @@ async def test_a_framed_answer_that_breaks_off_never_looks_complete(sent: str, h
         "chunked in its size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0",
     }[sent]
 
+    half = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.message()
         await peer.send(raw)
-        await asyncio.sleep(0.02)
+        await half.wait()
         peer.reset() if how == "RST" else peer.close()
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
         await app.send(get("/v/a"))
+        head = await app.head()
+        half.set()
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await app.message()
+            await app.body(head)
         assert it.at_rest()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit.gateway import one_route, running
 from tests.kit.rest import Rest, until
+from tests.kit.stall import unless_stalled
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 
@@ -97,12 +98,15 @@ async def test_a_vendor_that_closes_behind_every_answer_costs_no_request(method:
 async def test_a_pool_of_stale_connections_after_a_restart_harms_nobody(how: str) -> None:
     """All of them are noticed and replaced; neither GET nor POST fails or arrives twice."""
     targets: list[bytes] = []
+    together = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.message()
             targets.append(request.target)
-            await asyncio.sleep(0.02)
+            if len(targets) == 20:
+                together.set()
+            await together.wait()
             await peer.send(ok())
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
@@ -195,11 +199,15 @@ PHASES = {
 async def test_a_vendor_that_breaks_off_in_any_phase(phase: str, how: str) -> None:
     """502 while there is no head, an aborted connection later; the gateway is at rest at once."""
     raw, status = PHASES[phase]
+    half = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.message()
         await peer.send(raw)
-        await asyncio.sleep(0.01)
+        if status is None:
+            await half.wait()
+        else:
+            await asyncio.sleep(0.01)
         peer.reset() if how == "RST" else peer.close()
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
@@ -210,8 +218,10 @@ async def test_a_vendor_that_breaks_off_in_any_phase(phase: str, how: str) -> No
             assert (await app.message()).status == status
             app.close()
         else:
+            head = await app.head()
+            half.set()
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await app.message()
+                await app.body(head)
             app.close()
         await asyncio.sleep(0.01)
         assert await rest.comes(), rest.left_over
@@ -293,7 +303,7 @@ async def test_an_app_that_goes_away_while_its_upload_is_held_back_is_noticed() 
             app = await connect(it.address)
             await app.send(get("/v/a", f"Content-Length: {2**26}", method="POST"))
             app.writer.write(b"x" * 2**25)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # until the buffers are full
             assert not it.at_rest()
             app.reset()
             await until(it.at_rest, within=1)
@@ -312,16 +322,17 @@ async def test_an_app_that_goes_away_while_it_waits_for_a_connection_gives_its_p
                 await go.wait()
             await peer.send(ok(request.target))
 
-    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 5})) as it:
+    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 60})) as it:
         holder, leaver, stayer = [await connect(it.address) for _ in range(3)]
+        line = it.lanes[0].pool._queue  # type: ignore[attr-defined]
         await holder.send(get("/v/hold"))
-        await asyncio.sleep(0.02)
+        await until(lambda: upstream.open)
         await leaver.send(get("/v/leaver"))
-        await asyncio.sleep(0.02)
+        await until(lambda: len(line) == 1)
         await stayer.send(get("/v/stayer"))
-        await asyncio.sleep(0.02)
+        await until(lambda: len(line) == 2)
         leaver.reset()
-        await asyncio.sleep(0.02)
+        await until(lambda: len(line) == 1)
         go.set()
         assert (await holder.message()).status == 200
         assert (await stayer.message()).body == b"/stayer"
@@ -342,8 +353,7 @@ async def test_an_app_that_goes_away_while_a_connection_is_being_opened_leaks_no
             for _ in range(5):
                 app = await connect(it.address)
                 await app.send(get("/v/a"))
-                await asyncio.sleep(0.02)
-                assert not it.at_rest()
+                await until(lambda: not it.at_rest())
                 app.reset()
                 assert await rest.comes(), rest.left_over
 
@@ -363,7 +373,7 @@ async def test_a_pool_never_opens_more_than_its_size() -> None:
             await asyncio.sleep(0.001)
             await peer.send(ok(request.target))
 
-    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 4, "wait": 5})) as it:
+    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 4, "wait": 60})) as it:
         apps = [await connect(it.address) for _ in range(100)]
         for index, app in enumerate(apps):
             await app.send(get(f"/v/{index}"))
@@ -382,15 +392,15 @@ async def test_who_waits_too_long_for_a_connection_gets_503() -> None:
     async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": "100ms"})) as it:
         holder, other = await connect(it.address), await connect(it.address)
         await holder.send(get("/v/a"))
-        await asyncio.sleep(0.02)
+        await until(lambda: upstream.open)
         await other.send(get("/v/a"))
         got = await other.message()
         assert (got.status, b'"upstream_busy"' in got.body, got.one("Retry-After")) == (503, True, b"1")
         holder.reset()
-        await asyncio.sleep(0.05)
-        assert it.at_rest()
+        await until(it.at_rest)
 
 
+@unless_stalled
 async def test_the_wait_for_a_connection_is_bounded_in_all() -> None:
     """Being woken and finding the place taken does not start it anew."""
 
@@ -430,7 +440,6 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
         assert it.at_rest()
         assert not pool.finished
         pool.sweep(asyncio.get_running_loop().time() + 11)
-        await asyncio.sleep(0.02)
-        assert pool.finished
+        await until(lambda: pool.finished)
         for peer in tuple(upstream.open):
             peer.reset()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from statistics import median
+from time import perf_counter
 
 import pytest
 
 from tests.kit.gateway import one_route, running
 from tests.kit.mutation import send_mutated_answers, send_mutated_requests
 from tests.kit.rest import Rest
-from tests.kit.wire import answering, connect, get, ok, vendor
+from tests.kit.stall import unless_stalled
+from tests.kit.wire import PATIENCE, Peer, answering, connect, get, ok, vendor
 
 MANY = [
     pytest.param(3_000, id="3000"),
@@ -19,12 +22,14 @@ MANY = [
 
 
 @pytest.mark.parametrize("count", MANY)
+@unless_stalled(late=0.1)  # its time-outs are 400 ms
 async def test_mutated_requests_do_no_harm(count: int) -> None:
     """Alive, nothing left over, every request that goes up has the token once, and no answer crosses connections."""
     await send_mutated_requests(20_260_101, count)
 
 
 @pytest.mark.parametrize("count", [pytest.param(500, id="500"), pytest.param(5_000, id="5000", marks=MANY[1].marks)])
+@unless_stalled(late=0.1)
 async def test_mutated_answers_harm_nobody_else(count: int) -> None:
     """Whoever asks next gets his own answer."""
     await send_mutated_answers(20_260_102, count)
@@ -57,6 +62,7 @@ async def test_bytes_that_are_no_http_are_400_and_closed(name: str) -> None:
         assert await rest.comes(), rest.left_over
 
 
+@unless_stalled
 async def test_connections_over_the_limit_are_told_so_and_the_others_are_served() -> None:
     """503 with `Connection: close`, although the request arrives behind it; a place that comes free is given away."""
     config = {"limits": {"connections": 5}}
@@ -80,7 +86,7 @@ async def test_connections_over_the_limit_are_told_so_and_the_others_are_served(
             await app.send(get("/v/a"))
             assert (await app.message()).status == 200
         kept.pop().close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 await asyncio.sleep(0.05)
                 late = await connect(it.address)
@@ -97,27 +103,35 @@ async def test_a_flood_of_connections_over_the_limit_does_not_grow_without_bound
         first = await connect(it.address)
         await first.send(get("/v/a"))
         assert (await first.message()).status == 200
+        assert it.gateway._data is not None
+        most = 0
         for _ in range(10):
             await asyncio.gather(*(connect(it.address) for _ in range(100)), return_exceptions=True)
-        await asyncio.sleep(0.05)
-        assert it.gateway._data is not None
-        assert it.gateway._data.connections < 500
+            for _ in range(3):
+                await asyncio.sleep(0.005)
+                most = max(most, it.gateway._data.connections)
+        assert most < 500
         await first.send(get("/v/a"))
         assert (await first.message()).status == 200
 
 
+async def seconds(app: Peer) -> float:
+    started = perf_counter()
+    await app.send(get("/v/a"))
+    assert (await app.message()).status == 200
+    return perf_counter() - started
+
+
 async def test_slow_apps_do_not_slow_the_others_down() -> None:
-    """A hundred and twenty that dribble, half of them inside a body, and one that asks."""
+    """A hundred and twenty that dribble, half of them inside a body, and one that asks: about as quickly as alone."""
     async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        quick = await connect(it.address)
+        alone, among = [await seconds(quick) for _ in range(100)], []
         slow = [await connect(it.address) for _ in range(120)]
         for index, app in enumerate(slow):
             await app.send(get("/v/a", "Content-Length: 1000", method="POST") if index % 2 else b"GET /v/a HT")
-        quick = await connect(it.address)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
         for _ in range(100):
             for app in slow[:2]:
                 app.writer.write(b"x")
-            await quick.send(get("/v/a"))
-            assert (await quick.message()).status == 200
-        assert loop.time() - started < 2
+            among.append(await seconds(quick))
+        assert median(among) < 4 * median(alone) + 0.01

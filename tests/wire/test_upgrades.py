@@ -8,8 +8,9 @@ import contextlib
 import pytest
 
 from tests.kit.gateway import CANARY, one_route, running
-from tests.kit.rest import Rest, until
-from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
+from tests.kit.rest import Rest, settled, until
+from tests.kit.stall import unless_stalled
+from tests.kit.wire import PATIENCE, Message, Peer, answering, connect, get, ok, vendor
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -84,7 +85,7 @@ async def test_frames_pass_both_ways_unseen(name: str) -> None:
         await app.send(HANDSHAKE)
         await app.head()
         await app.send(FRAMES[name])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await app.reader.readexactly(len(FRAMES[name])) == FRAMES[name]
 
 
@@ -143,6 +144,7 @@ async def test_a_half_close_is_carried_over(first: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["app", "vendor", "vendor after its half-close", "app after its half-close"])
+@unless_stalled
 async def test_a_reset_of_one_side_ends_the_tunnel(who: str) -> None:
     """On the other side, too; nothing is left over. A reset behind a half-close shows only to the sweep."""
     side = who.partition(" ")[0]
@@ -183,6 +185,7 @@ async def test_a_reset_of_one_side_ends_the_tunnel(who: str) -> None:
         assert await rest.comes(), rest.left_over
 
 
+@unless_stalled
 async def test_an_idle_tunnel_is_closed_after_the_idle_time() -> None:
     """A ping in either direction keeps it."""
     async with vendor(echo) as upstream, running(one_route(upstream.port, timeouts={"idle": "200ms"})) as it:
@@ -198,8 +201,7 @@ async def test_an_idle_tunnel_is_closed_after_the_idle_time() -> None:
         assert await app.at_end()
         assert 0.1 < loop.time() - started < 1
         app.close()
-        await asyncio.sleep(0.05)
-        assert it.at_rest()
+        await until(it.at_rest)
 
 
 async def test_a_side_that_does_not_read_holds_the_other_back() -> None:
@@ -218,8 +220,7 @@ async def test_a_side_that_does_not_read_holds_the_other_back() -> None:
         app = await connect(it.address)
         app.writer.transport.pause_reading()
         await app.send(HANDSHAKE)
-        await asyncio.sleep(0.4)
-        assert 0 < sent < 3 * 2**23
+        assert await settled(lambda: sent) < 3 * 2**23
         app.writer.transport.resume_reading()
         await app.head()
         got = 0

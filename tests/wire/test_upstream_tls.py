@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import os
 import socket
 import ssl
+import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.kit.gateway import Running
     from tests.kit.wire import Script
 
 
@@ -65,6 +74,37 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
     return str(path)
 
 
+def self_signed(name: str) -> ssl.SSLContext:
+    """Present a certificate that nobody but itself vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file.write(certificate.public_bytes(Encoding.PEM))
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+def logged(it: Running) -> list[tuple[str, str]]:
+    """Code and reason of each request so far."""
+    events = map(json.loads, it.log.splitlines())
+    return [(event["code"], event["reason"]) for event in events if event["event"] == "request"]
+
+
 def to(port: int, ca_file: str | None = None, host: str = "localhost") -> dict[str, object]:
     return one_route(port, upstream=f"https://{host}:{port}", **({"ca_file": ca_file} if ca_file else {}))
 
@@ -93,6 +133,8 @@ def _wrong(kind: str, authority: trustme.CA) -> ssl.SSLContext:
         return context_for(authority.issue_cert("other.example"))
     if kind == "another authority":
         return context_for(trustme.CA().issue_cert("localhost"))
+    if kind == "self-signed":
+        return self_signed("localhost")
     context = context_for(authority.issue_cert("localhost"))
     if kind == "TLS 1.1":
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -103,18 +145,23 @@ def _wrong(kind: str, authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("kind", "error", "reason"),
     [
-        ("expired", "certificate has expired"),
-        ("another host", "hostname mismatch"),
-        ("another authority", "unable to get local issuer certificate"),
-        ("TLS 1.1", "handshake"),
+        ("expired", "tls_certificate_error", "certificate: certificate has expired"),
+        (
+            "another host",
+            "tls_certificate_error",
+            "certificate: Hostname mismatch, certificate is not valid for 'localhost'.",
+        ),
+        ("another authority", "tls_certificate_error", "certificate: unable to get local issuer certificate"),
+        ("self-signed", "tls_certificate_error", "certificate: self-signed certificate"),
+        ("TLS 1.1", "tls_protocol_error", "the connection broke off in the handshake"),
     ],
 )
 async def test_a_vendor_that_cannot_be_trusted_is_502_and_the_log_says_why(
-    kind: str, reason: str, authority: trustme.CA, ca_file: str
+    kind: str, error: str, reason: str, authority: trustme.CA, ca_file: str
 ) -> None:
-    """The token never leaves; the app is told no more than `upstream_tls`."""
+    """The token never leaves; the app is told no more than `upstream_tls` and the kind of failure (RFC 9209 §2.3)."""
     seen: list[Message] = []
     async with (
         tls_vendor(answering(ok(), seen=seen), _wrong(kind, authority)) as port,
@@ -123,9 +170,13 @@ async def test_a_vendor_that_cannot_be_trusted_is_502_and_the_log_says_why(
         app = await connect(it.address)
         await app.send(get("/v/a"))
         got = await app.message()
-        assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
-        assert b"tls_certificate_error" in got.one("Proxy-Status")
-        assert reason.lower() in it.log.lower()
+        assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_tls")
+        assert json.loads(got.body)["detail"] == "The vendor's TLS failed"
+        assert got.one("Proxy-Status").decode() == (
+            f'gatepass; error={error}; next-hop="upstream:v"; details="upstream_tls"'
+        )
+        assert logged(it) == [("upstream_tls", reason)]
+        assert it.metric("gatepass_upstream_connects_total", route="v", outcome="tls") == 1
         assert it.at_rest()
     assert seen == []
 
@@ -139,7 +190,20 @@ async def test_a_self_signed_vendor_is_not_trusted_by_the_systems_authorities(au
         app = await connect(it.address)
         await app.send(get("/v/a"))
         assert (await app.message()).status == 502
-        assert '"code":"upstream_tls"' in it.log
+        assert logged(it) == [("upstream_tls", "certificate: unable to get local issuer certificate")]
+
+
+async def test_a_vendor_that_wants_no_ciphers_of_ours_or_closes_is_502(authority: trustme.CA, ca_file: str) -> None:
+    """A handshake that is cut off is one that failed, not a vendor that cannot be reached."""
+    context = context_for(authority.issue_cert("localhost"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES128-SHA256")
+    async with tls_vendor(answering(ok()), context) as port, running(to(port, ca_file)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        got = await app.message()
+        assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_tls")
+        assert b"error=tls_protocol_error" in got.one("Proxy-Status")
 
 
 async def test_a_vendor_that_speaks_no_tls_is_502(ca_file: str) -> None:
@@ -153,7 +217,11 @@ async def test_a_vendor_that_speaks_no_tls_is_502(ca_file: str) -> None:
         app = await connect(it.address)
         await app.send(get("/v/a"))
         got = await app.message()
-        assert (got.status, b'"upstream_tls"' in got.body) == (502, True)
+        assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_tls")
+        assert b"error=tls_protocol_error" in got.one("Proxy-Status")
+        ((code, reason),) = logged(it)
+        assert code == "upstream_tls"
+        assert reason in {"wrong version number", "record layer failure", "packet length too long"}, "by OpenSSL's age"
 
 
 @pytest.mark.parametrize("orderly", [True, False], ids=["close_notify", "no close_notify"])
@@ -253,6 +321,5 @@ async def test_a_websocket_passes_over_tls(authority: trustme.CA, ca_file: str) 
         await app.send(b"ping")
         assert await app.reader.read(-1) == b"earlyecho ping"
         app.close()
-        await asyncio.sleep(0.05)
-        assert it.at_rest()
+        await until(it.at_rest)
         assert "has no effect" not in it.log

@@ -51,7 +51,7 @@ async def _node(base: str) -> Results:
 
 async def _curl(base: str) -> Results:
     async def curl(path: str, *options: str) -> bytes:
-        return await _output("curl", "-sS", "--max-time", "20", *options, base + path)
+        return await _output("curl", "-sS", "--max-time", "60", *options, base + path)
 
     def field(raw: bytes, name: str) -> list[str]:
         return re.findall(rf"(?im)^{name}: (.*?)\r$", raw.decode())
@@ -95,7 +95,7 @@ def _requests(base: str) -> Results:
 async def _httpx(base: str) -> Results:
     import httpx
 
-    async with httpx.AsyncClient(timeout=20) as session:
+    async with httpx.AsyncClient(timeout=60) as session:
         upload = await session.post(base + "/upload", files={"file": ("a.bin", LARGE)})
         ranged = await session.get(base + "/range", headers={"Range": "bytes=2-5"})
         redirect = await session.get(base + "/redirect")

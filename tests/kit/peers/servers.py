@@ -53,7 +53,7 @@ async def server(name: str) -> AsyncIterator[int]:
         try:
             if name == "node":
                 assert process.stdout is not None
-                port = int(await asyncio.wait_for(process.stdout.readline(), 10))
+                port = int(await asyncio.wait_for(process.stdout.readline(), 60))
             await _listens(port)
             yield port
         finally:
@@ -77,7 +77,7 @@ def _nginx(folder: str, port: int) -> str:
 
 
 async def _listens(port: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,141 @@
+"""Counts the bytecodes that `gatepass serve` executes for a request, while a thread beside it sends some.
+
+    python -m benchmarks.counting CONFIG URL RESULT
+
+It starts the command as a user would, so it knows nothing of the gateway's inside. Counted are the frames of the main
+thread, in which the data plane runs; those of the thread that writes the log are not.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+import gateway
+from benchmarks import scenarios
+from benchmarks.processes import wait_for
+from gateway.cli import main as command
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+OURS = str(Path(gateway.__file__).parent)
+REQUESTS, BATCHES = 20, 5
+"""The best of so many batches counts: what a timer does in between is not the request's."""
+WARM_UP = 50
+COUNTED = ("small", "post")
+"""The scenarios whose requests are counted."""
+
+
+class Client:
+    """One connection that is used for one request after the other, each sent in one piece."""
+
+    def __init__(self, url: str, scenario: str) -> None:
+        asked, place = scenarios.BY_NAME[scenario], urlsplit(url)
+        fields = asked.headers | ({"Content-Length": str(len(asked.body))} if asked.body else {})
+        lines = (f"{'POST' if asked.body else 'GET'} /bench{asked.path} HTTP/1.1", f"Host: {place.netloc}")
+        head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items()), "\r\n"])
+        self.request = head.encode() + asked.body
+        self.socket = socket.create_connection((place.hostname or "", place.port or 80), timeout=60)
+
+    def send(self, number: int) -> None:
+        """Send the request so many times, each when the answer to the last is whole."""
+        for _ in range(number):
+            self.socket.sendall(self.request)
+            answer = b""
+            while not answer.endswith(b"}"):  # the vendor's answers are all JSON objects
+                if not (piece := self.socket.recv(65536)):
+                    raise ConnectionError("the gateway closed the connection")
+                answer += piece
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise ValueError(f"not answered with 200: {answer[:200]!r}")
+
+
+class Counter:
+    """Counts bytecodes while it is on: those of the gateway, and those of libraries."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.ours = self.libraries = 0
+
+    def entered(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Look at a frame that begins or goes on; `sys.settrace` calls it."""
+        del event, argument
+        if not self.on:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self.in_gateway if frame.f_code.co_filename.startswith(OURS) else self.in_library
+
+    def in_gateway(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count one bytecode of ours."""
+        del frame, argument
+        self.ours += event == "opcode"
+        return self.in_gateway
+
+    def in_library(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count one bytecode of a library."""
+        del frame, argument
+        self.libraries += event == "opcode"
+        return self.in_library
+
+    def batch(self, client: Client) -> tuple[float, float]:
+        """Return the bytecodes of a request, ours and libraries', as one batch shows them."""
+        self.ours = self.libraries = 0
+        self.on = True
+        client.send(REQUESTS)
+        self.on = False
+        return self.ours / REQUESTS, self.libraries / REQUESTS
+
+    def count(self, client: Client) -> dict[str, float]:
+        """Return what a request takes."""
+        client.send(WARM_UP)
+        ours, libraries = map(min, zip(*(self.batch(client) for _ in range(BATCHES)), strict=True))
+        return {
+            "bytecodes of the gateway": ours,
+            "bytecodes of libraries": libraries,
+            "blocks of memory kept": min(kept(client) for _ in range(BATCHES)),
+        }
+
+
+def kept(client: Client) -> float:
+    """Return how many blocks of Python's memory a request leaves behind."""
+    client.send(WARM_UP)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    client.send(REQUESTS)
+    gc.collect()
+    return max(0.0, (sys.getallocatedblocks() - before) / REQUESTS)
+
+
+def drive(counter: Counter, url: str, result: Path) -> None:
+    """Send the requests, write down what was counted, and let the gateway end."""
+    try:
+        wait_for(f"{url}/bench{scenarios.SMALL}")
+        found = {
+            f"{name}: {what}": value for name in COUNTED for what, value in counter.count(Client(url, name)).items()
+        }
+        result.write_bytes(orjson.dumps(found))
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Serve until everything is counted."""
+    config, url, result = sys.argv[1:]
+    counter = Counter()
+    threading.Thread(target=drive, args=(counter, url, Path(result))).start()
+    sys.settrace(counter.entered)
+    command(["serve", "-c", config], standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()

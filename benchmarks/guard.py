@@ -1,0 +1,162 @@
+"""Holds what a request costs: counts, which do not drift with the machine, against a baseline that is checked in.
+
+    python -m benchmarks.guard [--update]
+
+Bytecodes are counted everywhere (`counting`), and depend on Python's minor version. Instructions and allocations are
+counted where valgrind is, with every allocation of Python an allocation of the C library; they depend on the very build
+of Python. Counted is the main thread, in which the data plane runs, less what it does when nobody asks: what a timer or
+the log's thread does depends on how fast the machine is. A figure that the baseline lacks is shown, and fails nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.counting import COUNTED, WARM_UP, Client
+from benchmarks.peers import find
+from benchmarks.processes import ROOT, free_port, render, running, vendor, wait_for
+from benchmarks.scenarios import SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BASELINE = Path(__file__).parent / "guard.json"
+TOLERANCE = 0.05
+LONG = 200
+"""Requests of one count of instructions."""
+SLACK = 0.5
+"""A figure near zero may grow by so much."""
+Figures = dict[str, float]
+
+
+def configured(folder: Path, upstream: int) -> tuple[Path, str]:
+    """Write the configuration of a gateway; returns it and the gateway's URL."""
+    port = free_port()
+    ports: dict[str, Any] = {"port": port, "admin": free_port(), "upstream": upstream, "token_port": upstream}
+    return render("gatepass.yaml", folder, tls=False, **ports), f"http://127.0.0.1:{port}"
+
+
+def bytecodes(folder: Path, upstream: int) -> Figures:
+    """Return what `benchmarks.counting` counts."""
+    config, url = configured(folder, upstream)
+    result = folder / "bytecodes.json"
+    command = [sys.executable, "-m", "benchmarks.counting", str(config), url, str(result)]
+    with (folder / "counting.log").open("wb") as log:
+        subprocess.run(command, cwd=ROOT, stdout=log, check=True, timeout=120)
+    return Figures(orjson.loads(result.read_bytes()))
+
+
+def instructions(folder: Path, upstream: int, core: int) -> Figures:
+    """Return machine instructions and allocations per request."""
+    config, url = configured(folder, upstream)
+    command = [
+        *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes"),
+        *("--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={folder}/counts"),
+        *(sys.executable, "-m", "gateway", "serve", "-c", str(config)),
+    ]
+    environ = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}
+    figures: Figures = {}
+    with running("counted", url, core, *command, output=folder / "counted.log", environ=environ) as subject:
+        wait_for(f"{url}/bench{SMALL}", seconds=60)
+        control(subject.pid, "--instr=on")
+        for name in COUNTED:
+            client = Client(url, name)
+            client.send(WARM_UP)
+            dump(subject.pid, folder)
+            idle, idle_s = timed(lambda: time.sleep(1), subject.pid, folder)
+            busy, busy_s = timed(lambda: client.send(LONG), subject.pid, folder)  # noqa: B023 - called at once
+            figures |= {f"{name}: {what}": (busy[what] - idle[what] / idle_s * busy_s) / LONG for what in busy}
+    return figures
+
+
+def timed(does: Callable[[], None], pid: int, folder: Path) -> tuple[Figures, float]:
+    """Return what callgrind counts while something is done, and the seconds that it takes."""
+    began = time.perf_counter()
+    does()
+    return dump(pid, folder), time.perf_counter() - began
+
+
+def dump(pid: int, folder: Path) -> Figures:
+    """Return what callgrind has counted in the main thread since the last time."""
+    control(pid, "--dump")
+    [file] = folder.glob("counts.*-01")
+    found = read_dump(file.read_text(encoding="utf-8", errors="replace"))
+    for file in folder.glob("counts.*"):
+        file.unlink()
+    return found
+
+
+def control(pid: int, order: str) -> None:
+    """Tell callgrind something."""
+    subprocess.run(["callgrind_control", order, str(pid)], check=True, capture_output=True, timeout=60)
+
+
+def read_dump(dump: str) -> Figures:
+    """Read callgrind's file: all instructions, and how often memory was asked for."""
+    total = re.search(r"^(?:summary|totals): (\d+)", dump, re.MULTILINE)
+    asked = re.findall(r"^cfn=(?:malloc|calloc|realloc)(?:'\d+)?\ncalls=(\d+)", dump, re.MULTILINE)
+    return {"instructions": float(total[1]) if total else 0.0, "allocations": float(sum(map(int, asked)))}
+
+
+def rounded(figures: Figures) -> Figures:
+    """Return figures as they are kept: no more digits than mean something."""
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def worse(seen: float, held: float) -> bool:
+    """Return whether a figure has grown more than it may."""
+    return seen > held * (1 + TOLERANCE) + (SLACK if held < 1 else 0)
+
+
+def shown(figures: Figures, held: Figures) -> Table:
+    """Return the comparison."""
+    table = Table("a request", "seen", "baseline", "", title="What a request costs")
+    for name, seen in figures.items():
+        base = held.get(name)
+        if base is None:
+            table.add_row(name, f"{seen:,.1f}", "none", "")
+        else:
+            change = f"{seen / base - 1:+.1%}" if base >= 1 else f"{seen - base:+.1f}"
+            table.add_row(name, f"{seen:,.1f}", f"{base:,.1f}", change, style="red" if worse(seen, base) else "")
+    return table
+
+
+def main() -> None:
+    """Count, compare, and say whether it holds."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__.partition("\n")[0])
+    parser.add_argument("--update", action="store_true", help="make what is seen the baseline")
+    update = parser.parse_args().update
+    minor, build = ".".join(platform.python_version_tuple()[:2]), f"{platform.python_version()} {platform.machine()}"
+    core = min(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="guard-") as name, vendor(Path(name), core) as upstream:
+        seen = {minor: rounded(bytecodes(Path(name), upstream))}
+        if find("valgrind"):
+            seen[build] = rounded(instructions(Path(name), upstream, core))
+    held: dict[str, Figures] = orjson.loads(BASELINE.read_bytes()) if BASELINE.exists() else {}
+    for key, figures in seen.items():
+        Console(width=100).print(shown(figures, held.get(key, {})))
+    if update:
+        BASELINE.write_bytes(orjson.dumps(held | seen, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+        return
+    grown = [
+        name for key, found in seen.items() for name, value in found.items()
+        if name in held.get(key, {}) and worse(value, held[key][name])
+    ]  # fmt: skip
+    sys.exit(f"grown by more than {TOLERANCE:.0%}: {', '.join(grown)}" if grown else 0)
+
+
+if __name__ == "__main__":
+    main()

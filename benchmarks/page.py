@@ -1,0 +1,170 @@
+"""How results look: a table for the terminal, a page of Markdown, and a picture.
+
+python -m benchmarks.page        # writes the pages anew from results/latest.json
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.table import Table
+
+from benchmarks import peers, scenarios
+from benchmarks.report import DIRECT, GOALS, MINE, Report, Result, added, named, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.scenarios import Scenario
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DOCUMENT = HERE.parent / "docs" / "performance.md"
+MARKED = re.compile(r"(<!-- bench: begin[^>]*-->\n).*(<!-- bench: end -->)", re.DOTALL)
+BUSY = 0.9
+FIGURES = {
+    "cpu_us": "CPU per request",
+    "per_second": "requests/s",
+    "p99_added_ms": "p99 added over direct",
+    "rss_mib": "RSS after load",
+    "ready_s": "start to first 200, s",
+}
+TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=True,
+)
+Cells = tuple[str, ...]
+
+
+def shown(value: float | None, form: str) -> str:
+    """Return a figure as it is shown; nothing where there is none."""
+    return "" if value is None else format(value, form)
+
+
+def rate(one: Result) -> str:
+    """Return requests per second, marked if the subject could have done more."""
+    figure = shown(one.median("per_second"), ",.0f")
+    return f"≥ {figure}" if (one.median("busy") or 1) < BUSY else figure
+
+
+def cells_idle(one: Result) -> Cells:
+    """Return a row about idle connections."""
+    sizes = (one.rss_start_mib, one.rss_mib, one.connection_kib)
+    return (one.title, *(shown(size, form) for size, form in zip(sizes, (".0f", ".0f", ".1f"), strict=True)))
+
+
+def cells(scenario: Scenario, one: Result, results: list[Result]) -> Cells:
+    """Return a row about requests; a process that is no proxy has no CPU or memory to speak of."""
+    itself = one.name in {MINE, DIRECT}
+    mine, proxy = None if itself else named(results, MINE), one.name != DIRECT
+    last = added(one, results) if scenario.per_second else ratio(mine, one, "per_second")
+    return (
+        one.title,
+        shown(one.median("cpu_us") if proxy else None, ",.0f"),
+        shown(one.median("per_second"), ",.0f") if scenario.per_second else rate(one),
+        shown(one.median("p50_ms"), ".2f"),
+        shown(one.median("p99_ms"), ".2f"),
+        shown(one.rss_mib if proxy else None, ".0f"),
+        shown(one.ready_s, ".2f"),
+        shown(ratio(mine, one, "cpu_us"), ".2f"),
+        shown(last, ".2f"),
+    )
+
+
+def table(scenario: Scenario, results: list[Result]) -> tuple[Cells, list[Cells]]:
+    """Return a scenario's heads and rows."""
+    if scenario.idle:
+        return ("", "RSS at start, MiB", "after, MiB", "a connection, KiB"), [cells_idle(one) for one in results]
+    last = "p99 added, ms" if scenario.per_second else "req/s ratio"
+    heads = ("", "CPU, µs", "requests/s", "p50, ms", "p99, ms", "RSS, MiB", "start, s", "CPU ratio", last)
+    return heads, [cells(scenario, one, results) for one in results]
+
+
+def remark(results: list[Result]) -> str:
+    """Return what else is to be said of a scenario."""
+    mine = named(results, MINE)
+    if mine is None or not mine.rounds:
+        return ""
+    said = f"Rounds of the gateway differ by {mine.spread('cpu_us'):.0%} in CPU."
+    return f"{said} Token fetches under load: {mine.token_fetches}; requests that waited for one: 0."
+
+
+def on_terminal(scenario: Scenario, results: list[Result]) -> Table:
+    """Return a scenario's table for the terminal."""
+    heads, rows = table(scenario, results)
+    drawn = Table(title=scenario.title, caption=remark(results))
+    for number, head in enumerate(heads):
+        drawn.add_column(head, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def lines_of(heads: Cells, rows: Sequence[Cells]) -> list[str]:
+    """Return a table in Markdown; figures to the right."""
+    rule = ("---", *("--:" for _ in heads[1:]))
+    return ["| " + " | ".join(row) + " |" for row in (heads, rule, *rows)]
+
+
+def goals(report: Report) -> list[Cells]:
+    """Return a row for each goal that was measured."""
+    rows: list[Cells] = []
+    for goal in GOALS:
+        if (seen := goal.seen(report.results)) is None:
+            continue
+        bound = f"≤ {goal.at_most:g}" if goal.at_most is not None else f"≥ {goal.at_least:g}"
+        against = f"÷ {peers.BY_NAME[goal.peer].title}" if goal.peer else ""
+        what = f"{scenarios.BY_NAME[goal.scenario].title}: {FIGURES[goal.figure]} {against}".strip()
+        rows.append((what, bound, f"{seen:.2f}", "yes" if goal.met(seen) else "**no**"))
+    return rows
+
+
+def markdown(report: Report, picture: str, level: str = "##") -> str:
+    """Return the report as a page, or as part of one."""
+    about = report.about
+    parts = [f"![CPU per request of the gateway and its peers]({picture})", ""]
+    for name, results in report.results.items():
+        scenario = scenarios.BY_NAME[name]
+        parts += [f"{level} {scenario.title}", "", *lines_of(*table(scenario, results)), "", remark(results), ""]
+    if found := goals(report):
+        parts += [f"{level} Goals", "", *lines_of(("", "goal", "seen", "met"), found), ""]
+    left_out = f" Left out, because not installed: {', '.join(about['left_out'])}." if about["left_out"] else ""
+    parts.append(
+        f"Medians of {about['rounds']} interleaved rounds of {about['seconds']} s, each proxy on one core, load and"
+        f" vendor on another; {about['date']}. {about['machine']}; {', '.join(about['versions'])}.{left_out}"
+    )
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)) + "\n"
+
+
+def picture(report: Report) -> str:
+    """Return bars of CPU per request, a panel for each scenario, as SVG."""
+    panels = []
+    for name, results in report.results.items():
+        bars = [(one.title, one.median("cpu_us"), one.name == MINE) for one in results if one.name != DIRECT]
+        if len(bars) > 1 and all(cpu is not None for _, cpu, _ in bars):
+            panels.append((scenarios.BY_NAME[name].title, sorted(bars, key=lambda bar: bar[1] or 0)))
+    return TEMPLATES.get_template("bars.svg").render(panels=panels) + "\n"
+
+
+def write(report: Report, name: str) -> None:
+    """Write a report's files; the one of a whole run goes into the documentation too."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_bytes(orjson.dumps(report.stored(), option=orjson.OPT_INDENT_2) + b"\n")
+    (RESULTS / f"{name}.svg").write_text(picture(report), encoding="utf-8")
+    page = f"# The bench's result\n\nHow to read it: [README](../README.md).\n\n{markdown(report, f'{name}.svg')}"
+    (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
+    if name == "latest":
+        inner = markdown(report, "../benchmarks/results/latest.svg", "###")
+        text = MARKED.sub(lambda found: f"{found[1]}{inner}{found[2]}", DOCUMENT.read_text(encoding="utf-8"))
+        DOCUMENT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Report.read(orjson.loads((RESULTS / "latest.json").read_bytes())), "latest")

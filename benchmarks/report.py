@@ -1,0 +1,147 @@
+"""What a run found, as numbers: rounds, medians, ratios, goals. Pure; how it looks is `page`'s concern."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MINE = "gatepass"
+DIRECT = "direct"
+"""Not a peer: the load goes to the vendor itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One subject under load for some seconds."""
+
+    cpu_us: float
+    """CPU per request, microseconds."""
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    busy: float
+    """Share of its core that the subject used: below 0.9 something else was short, and `per_second` is too low."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One subject in one scenario. `None`: does not apply."""
+
+    name: str
+    title: str
+    rounds: tuple[Round, ...] = ()
+    ready_s: float | None = None
+    """From its start to its first 200."""
+    rss_start_mib: float | None = None
+    rss_mib: float | None = None
+    """After the load."""
+    connection_kib: float | None = None
+    """What one idle connection takes."""
+    token_fetches: int | None = None
+    """While the load was on; no request waited for one."""
+
+    def median(self, figure: str) -> float | None:
+        """Return the median of one of the rounds' figures; of any other figure, itself."""
+        seen: list[float] = [getattr(one, figure) for one in self.rounds] if figure in Round.__slots__ else []
+        alone: float | None = getattr(self, figure, None)
+        return statistics.median(seen) if seen else alone
+
+    def spread(self, figure: str) -> float:
+        """Return how far the rounds are apart, as a share of their median."""
+        seen: list[float] = [getattr(one, figure) for one in self.rounds]
+        return (max(seen) - min(seen)) / statistics.median(seen)
+
+
+Results = dict[str, list[Result]]
+"""By scenario."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run."""
+
+    about: dict[str, Any]
+    """Machine, versions, rounds."""
+    results: Results
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as JSON's types."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Report:
+        """Return the report that `stored` gave."""
+        results = {name: [result_of(one) for one in found] for name, found in stored["results"].items()}
+        return cls(stored["about"], results)
+
+
+def result_of(stored: dict[str, Any]) -> Result:
+    """Return the result that was stored so."""
+    return Result(**{**stored, "rounds": tuple(Round(**one) for one in stored["rounds"])})
+
+
+def named(results: list[Result], name: str) -> Result | None:
+    """Return one subject's result."""
+    return next((one for one in results if one.name == name), None)
+
+
+def ratio(mine: Result | None, its: Result | None, figure: str) -> float | None:
+    """Return the gateway's figure in relation to a peer's."""
+    if mine is None or its is None:
+        return None
+    above, below = mine.median(figure), its.median(figure)
+    return above / below if above and below else None
+
+
+def added(one: Result, results: list[Result]) -> float | None:
+    """Return the milliseconds that a proxy adds to the 99th percentile without one."""
+    direct, its = named(results, DIRECT), one.median("p99_ms")
+    bare = direct.median("p99_ms") if direct else None
+    return its - bare if its is not None and bare is not None and one is not direct else None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the gateway is to reach, in relation to a peer or (`peer` empty) by itself."""
+
+    scenario: str
+    peer: str
+    figure: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def seen(self, results: Results) -> float | None:
+        """Return what was reached, if it was measured."""
+        found = results.get(self.scenario, [])
+        mine, its = named(found, MINE), named(found, self.peer)
+        if mine is None or (self.peer and its is None):
+            return None
+        if self.figure == "p99_added_ms" and its:
+            above, below = added(mine, found), added(its, found)
+            return above / below if above is not None and below else None
+        return ratio(mine, its, self.figure) if self.peer else mine.median(self.figure)
+
+    def met(self, seen: float) -> bool:
+        """Return whether that is enough."""
+        return (self.at_most is None or seen <= self.at_most) and (self.at_least is None or seen >= self.at_least)
+
+
+RATIOS = (
+    ("small", "envoy", 0.80, 1.25),
+    ("small", "traefik", 0.40, 2.0),
+    ("small", "caddy", 0.28, 2.5),
+    ("small", "plain", 0.22, 4.5),
+    ("small", "lua", 2.7, 0.4),
+    ("post", "envoy", 0.90, 1.1),
+    ("download", "envoy", 1.1, 0.9),
+    ("upload", "envoy", 1.1, 0.9),
+)
+"""Scenario, peer; at most so much of its CPU per request, at least so much of its requests per second."""
+GOALS = (
+    *(Goal(scenario, peer, "cpu_us", at_most=cpu) for scenario, peer, cpu, _ in RATIOS),
+    *(Goal(scenario, peer, "per_second", at_least=rate) for scenario, peer, _, rate in RATIOS),
+    Goal("constant", "envoy", "p99_added_ms", at_most=1.0),
+    Goal("small", "envoy", "rss_mib", at_most=1.0),
+    Goal("small", "", "ready_s", at_most=0.7),
+)

@@ -1,0 +1,106 @@
+"""What the gateway itself says of a run: its lines and its counters must be the requests that were sent.
+
+A bench of a gateway that skipped something is no bench. So each feature is seen at work: keys (one request without), a
+limit (a client that may send one request), budgets, counters, lines. Anything that is not as it must be ends the run.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.processes import PROBE, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from benchmarks.processes import Subject
+
+REFUSALS = ((None, 401, "a request without a key"), (PROBE, 200, "a first request"), (PROBE, 429, "one over a limit"))
+COUNTED = ("gatepass_requests_total", "gatepass_client_requests_total", "gatepass_client_budget_used bench")
+"""Each of them must grow by the requests that were sent."""
+
+
+def demand(holds: bool, what: str) -> None:
+    """End the run if something is not as it must be."""
+    if not holds:
+        raise SystemExit(f"the gateway's own account is not right: {what}")
+
+
+def sums(exposition: str) -> dict[str, float]:
+    """Return the sum of each metric's samples by its name, and by its name and client."""
+    found: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            found[sample.name] += sample.value
+            if client := sample.labels.get("client"):
+                found[f"{sample.name} {client}"] += sample.value
+    return found
+
+
+def kinds(lines: Iterable[bytes]) -> Counter[tuple[str, int]]:
+    """Return how many requests the log tells of, by client and status; each line of a good one must be complete."""
+    found: Counter[tuple[str, int]] = Counter()
+    for line in map(orjson.loads, lines):
+        if line["event"] == "request":
+            found[line["client"], line["status"]] += 1
+            complete = line["status"] != 200 or all(line[name] for name in ("fingerprint", "path", "request_id"))
+            demand(complete, f"a line lacks something: {line}")
+    return found
+
+
+class Witness:
+    """The account of one gateway, from before the load to its end."""
+
+    def __init__(self, subject: Subject, admin: int, path: str) -> None:
+        for key, status, what in REFUSALS:
+            seen = ask(subject.url + subject.prefix + path, key)
+            demand(seen == status, f"{what} was answered with {seen}")
+        self.admin = f"http://127.0.0.1:{admin}/metrics"
+        self.sent = self.cut_off = 0
+        self.before = self.at_rest()
+
+    def at_rest(self) -> dict[str, float]:
+        """Return what the metrics say once nothing happens any more."""
+        last = -1.0
+        while True:
+            with urllib.request.urlopen(self.admin) as page:
+                found = sums(page.read().decode())
+            if not found["gatepass_requests_in_flight"] and found["gatepass_requests_total"] == last:
+                return found
+            last = found["gatepass_requests_total"]
+            time.sleep(0.1)
+
+    def sends(self, requests: int, cut_off: int) -> None:
+        """Remember what the load says that it sent."""
+        self.sent += requests
+        self.cut_off += cut_off
+
+    def close(self) -> int:
+        """Compare the counters with what was sent, while the gateway still runs; returns how many tokens it fetched."""
+        self.after = self.at_rest()
+        most = self.sent + self.cut_off
+        for name in COUNTED:
+            grown = self.grown(name)
+            demand(self.sent <= grown <= most, f"{name} grew by {grown:,.0f}, sent were {self.sent:,} to {most:,}")
+        demand(not self.after["gatepass_log_events_dropped_total"], "lines were lost")
+        demand(not self.grown("gatepass_token_waits_total"), "requests waited for a token")
+        return int(self.grown("gatepass_token_fetches_total"))
+
+    def grown(self, name: str) -> float:
+        """Return by how much a metric has grown under the load."""
+        return self.after[name] - self.before[name]
+
+    def read(self, log: Path) -> None:
+        """Compare the lines with the counters, when the gateway has ended."""
+        with log.open("rb") as file:
+            found = kinds(file)
+        counted = self.after["gatepass_requests_total"]
+        demand(found.total() == counted, f"{found.total():,} lines, {counted:,.0f} requests counted: {dict(found)}")
+        demand(found["bench", 200] >= self.sent, f"{found['bench', 200]:,} lines with 200, sent were {self.sent:,}")

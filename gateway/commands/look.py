@@ -1,0 +1,72 @@
+"""The check behind `gatepass health`: one look at the admin port and one at the data port, from outside.
+
+Made for a container's HEALTHCHECK, which starts a process every few seconds: the standard library alone, short
+time-outs, no proxy of the environment, no redirect, an answer in words.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+TIMEOUT = 3.0
+"""Seconds for each of the two looks."""
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not listened on
+LONGEST = 64 * 1024
+"""Bytes of an answer that are read."""
+
+
+def check_health(url: str) -> tuple[bool, str]:
+    """Return whether the gateway whose admin port is at `url` is well, and a sentence that says so or why not.
+
+    Well means: `/healthz`, or the path that `url` has (`/readyz`), answers 200, and the data port that the answer
+    names accepts a connection. Never raises for what it finds.
+    """
+    page = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/healthz"
+    try:
+        body = _ask(page)
+        _reach(urlsplit(page).hostname, body.get("data"))
+    except TimeoutError:
+        return False, f"{page} does not answer within {TIMEOUT:g} s"
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        return False, str(error) or type(error).__name__
+    return True, f"{page} answers 200: {body.get('state', 'state unknown')}"
+
+
+def _ask(page: str) -> dict[str, Any]:
+    parts = urlsplit(page)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        connection.connect()
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise ValueError(f"Cannot connect to {parts.netloc}: {error.strerror or error}") from error
+    try:
+        connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""))
+        answer = connection.getresponse()
+        is_json = answer.headers.get_content_type() == "application/json"
+        body = json.loads(answer.read(LONGEST)) if is_json else None
+    finally:
+        connection.close()
+    if not isinstance(body, dict):
+        raise ValueError(f"{page} is not the admin port of a gateway")  # noqa: TRY004  a finding, no bug
+    if answer.status != HTTPStatus.OK:
+        raise ValueError(f"{page} answers {answer.status}: {body.get('state', 'state unknown')}")
+    return body
+
+
+def _reach(asked: str | None, data: Any) -> None:
+    """Open and close a connection to the data port, over the page's own host if it listens on all addresses."""
+    if not data:
+        return
+    host, port = data
+    try:
+        socket.create_connection((asked if host in ANY_ADDRESS else host, port), TIMEOUT).close()
+    except OSError as error:  # TimeoutError is one
+        raise ValueError(f"the data port {host}:{port} takes no connection") from error

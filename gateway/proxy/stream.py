@@ -1,0 +1,86 @@
+"""One body on its way through a connection: fed by its decoder, read by one exchange, bounded by flow control.
+
+At most `HIGH` bytes and one segment wait here: beyond that the connection stops reading until the reader has caught up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.proxy.wire import Wire
+
+HIGH = 128 * 1024
+"""Bytes that wait before the connection stops reading."""
+_PIECE = 64
+"""Bytes that a piece takes besides its own: a body may come in chunks of one byte."""
+
+
+class Body:
+    """The bytes of one body, without their framing."""
+
+    __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "size")
+
+    def __init__(self, wire: Wire | None) -> None:
+        self._wire = wire
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.ended = wire is None
+        """All of it has arrived."""
+        self.error: BaseException | None = None
+        """Why the rest will never arrive."""
+        self.size = 0
+        """Bytes that have arrived so far."""
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """Take the next bytes, which may be none; `last` says that the body ends with them."""
+        if data:
+            self._pieces.append(data)
+            size = len(data)
+            self.size += size
+            self._held += size + _PIECE
+        self.ended = last
+        if self._waiter is not None:
+            self._wake()
+        if self._held > HIGH and self._wire is not None:
+            self._wire.resume_reading() if last else self._wire.pause_reading()
+
+    def fail(self, error: BaseException) -> None:
+        """Say that the rest will not come: reading raises `error`. A body that has ended is not touched."""
+        if not self.ended and self.error is None:
+            self.error = error
+            self._wake()
+
+    def take(self) -> bytes:
+        """Return what is there, which may be nothing. Raises what the body failed with."""
+        if self.error is not None:
+            raise self.error
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        self._pieces = []
+        if self._held > HIGH and self._wire is not None:
+            self._wire.resume_reading()
+        self._held = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read(self) -> bytes:
+        """Return what has arrived, waiting for at least a byte; empty at the end. Raises what the body failed with."""
+        while not self._pieces and not self.ended and self.error is None and self._wire is not None:
+            self._waiter = self._wire.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.take()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+NO_BODY: Final = Body(None)
+"""The body of a message that has none."""
