@@ -50,7 +50,7 @@ class Turn:
         """Take note of a load, which must have been answered well."""
         if seen.wrong or not seen.requests:
             raise SystemExit(
-                f"{self.subject.name}: {seen.wrong} of {seen.requests} requests were not answered with 200"
+                f"{self.subject.name}: {seen.wrong} of {seen.requests} requests went wrong: {seen.complaint}"
             )
         self.sent += seen.requests
         if self.witness:

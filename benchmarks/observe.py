@@ -74,7 +74,7 @@ def figures() -> dict[str, float]:
         log.request(
             request_id=next(ids), route="idfy", client="web", method="GET", status=status,
             code=code, seconds=0.012, upstream_seconds=0.011, bytes_in=0, bytes_out=512, attempts=1,
-            fingerprint="3f1c0a2b", remote="10.0.0.7", reason=reason, trace_id=None,
+            fingerprint="3f1c0a2b", remote="10.0.0.7", reason=reason, trace_id=None, path=None,
         )  # fmt: skip
 
     def looked() -> None:

@@ -111,7 +111,8 @@ class Chunked:
     def _keep(self, line: bytes) -> None:
         if self._after and line != b"\r":
             raise FramingError("a chunk longer than its size")
-        if len(line) > (_SIZE_LINE_LIMIT + 1 if self._trailers < 0 else TRAILER_LIMIT - self._trailers):
+        limit = _SIZE_LINE_LIMIT if self._trailers < 0 else TRAILER_LIMIT - self._trailers
+        if len(line) > limit + 1:  # the CR of its end may be there
             raise FramingError("a line of the framing that is too long")
         self._line = line
 

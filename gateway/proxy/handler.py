@@ -321,22 +321,22 @@ class Handler:
             exemplar = trace_id if recorded else None
             lane.metrics.request(method, x.status, x.code, seconds, x.upstream_seconds, bytes_in, x.bytes_out, exemplar)
         self._access_log.request(
-            request_id=x.request_id,
-            route=lane.route.name if lane is not None else None,
-            client=x.client_name,
-            method=method,
-            status=x.status,
-            code=x.code,
-            seconds=seconds,
-            upstream_seconds=x.upstream_seconds,
-            bytes_in=bytes_in,
-            bytes_out=x.bytes_out,
-            attempts=x.attempts,
-            fingerprint=x.tokens[0].fingerprint if x.tokens else None,
-            remote=x.remote,
-            path=x.path,
-            reason=x.reason,
-            trace_id=trace_id,
+            x.request_id,
+            trace_id,
+            lane.route.name if lane is not None else None,
+            x.client_name,
+            method,
+            x.path,
+            x.status,
+            x.code,
+            x.reason,
+            seconds,
+            x.upstream_seconds,
+            bytes_in,
+            x.bytes_out,
+            x.attempts,
+            x.tokens[0].fingerprint if x.tokens else None,
+            x.forwarded_from or x.client.remote,
         )
 
     # ------------------------------------------------------------------------------------------------------ time-outs

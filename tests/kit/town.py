@@ -37,6 +37,7 @@ async def town(
         config = yaml.safe_load((ROOT / "config.yaml").read_text())
         overlay = yaml.safe_load(sandbox.overlay())
         merged = {
+            "limits": {"header_timeout": 120},  # a busy machine takes its time to open a thousand connections
             "credentials": {
                 name: {**config["credentials"][name], **overlay["credentials"][name], "min_interval": 0}
                 | credentials.get(name, {})

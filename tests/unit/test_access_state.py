@@ -87,6 +87,8 @@ async def test_a_call_that_was_written_while_it_ran_and_was_not_made_is_taken_ba
     budget.settle(good, made=True)
     await clock.advance(INTERVAL)
     await clock.until(lambda: list(in_file(path).values()) == [2])
+    assert it._writing is not None
+    await clock.until(it._writing.done)  # else the next writing waits for it, by a clock that stands still
     budget.settle(failing, made=False)
     await clock.advance(INTERVAL)
     await clock.until(lambda: list(in_file(path).values()) == [1])

@@ -67,6 +67,9 @@ def request(log: AccessLog, **over: Any) -> None:
         "attempts": 1,
         "fingerprint": "3f1c0a2b",
         "remote": "10.0.0.7",
+        "trace_id": None,
+        "path": None,
+        "reason": "",
     }
     log.request(**(fields | over))
 

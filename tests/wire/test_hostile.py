@@ -124,7 +124,10 @@ async def seconds(app: Peer) -> float:
 
 async def test_slow_apps_do_not_slow_the_others_down() -> None:
     """A hundred and twenty that dribble, half of them inside a body, and one that asks: about as quickly as alone."""
-    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+    async with (
+        vendor(answering(ok())) as upstream,
+        running({**one_route(upstream.port), "limits": {"header_timeout": 120}}) as it,
+    ):
         quick = await connect(it.address)
         alone, among = [await seconds(quick) for _ in range(100)], []
         slow = [await connect(it.address) for _ in range(120)]

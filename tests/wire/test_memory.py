@@ -88,7 +88,7 @@ async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> No
     count = 10_000
     if not raise_file_limit(count + 500):
         pytest.skip("this machine does not allow so many open files")
-    limits = {"connections": 20_000, "header_timeout": 60, "connections_per_address": 20_000}
+    limits = {"connections": 20_000, "header_timeout": 290, "connections_per_address": 20_000}
 
     async def patient(peer: Peer) -> None:
         while await peer.reader.readuntil(b"\r\n\r\n"):

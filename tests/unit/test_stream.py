@@ -1,0 +1,249 @@
+"""A body between who feeds it and who reads it: nothing is lost, little waits, and a broken one never looks whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.proxy.stream import HIGH, NO_BODY, Body
+from gateway.proxy.wire import Wire
+
+
+class Recorder(Wire):
+    """Writes down when its transport would be paused and resumed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(loop)  # type: ignore[arg-type]  # only who waits needs one
+        self.calls: list[str] = []
+
+    def _pause_transport(self) -> None:
+        self.calls.append("pause")
+
+    def _resume_transport(self) -> None:
+        self.calls.append("resume")
+
+
+class Broken(Exception):
+    pass
+
+
+def reading(wire: Recorder | None = None) -> tuple[Body, asyncio.Task[bytes]]:
+    body = Body(wire or Recorder(asyncio.get_running_loop()))
+    return body, asyncio.get_running_loop().create_task(body.read())
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+async def test_reading_waits_for_a_byte() -> None:
+    body, read = reading()
+    await asyncio.sleep(0)
+    body.feed(b"", last=False)
+    await asyncio.sleep(0)
+    assert not read.done()
+    body.feed(b"a", last=False)
+    body.feed(b"b", last=False)
+    assert await read == b"ab"
+
+
+async def test_what_is_there_is_read_at_once_and_together() -> None:
+    body = Body(Recorder(asyncio.get_running_loop()))
+    for piece in (b"a", b"b", b"c"):
+        body.feed(piece, last=False)
+    assert await body.read() == b"abc"
+    body.feed(b"d", last=True)
+    assert await body.read() == b"d"
+    assert await body.read() == b""
+    assert await body.read() == b""
+    assert body.size == 4
+
+
+async def test_reading_ends_with_the_body() -> None:
+    body, read = reading()
+    await asyncio.sleep(0)
+    body.feed(b"", last=True)
+    assert await read == b""
+    assert body.ended
+
+
+async def test_reading_raises_what_the_body_failed_with() -> None:
+    """Every time; and at once, where it failed before."""
+    body, read = reading()
+    await asyncio.sleep(0)
+    body.fail(Broken())
+    for waiting in (read, body.read(), body.read()):
+        with pytest.raises(Broken):
+            await waiting
+    with pytest.raises(Broken):
+        body.take()
+
+
+async def test_who_gives_up_reading_takes_nothing_away() -> None:
+    body, read = reading()
+    await asyncio.sleep(0)
+    read.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await read
+    body.feed(b"a", last=True)
+    assert await body.read() == b"a"
+
+
+async def test_bytes_that_come_in_the_moment_of_giving_up_are_still_there() -> None:
+    body, read = reading()
+    await asyncio.sleep(0)
+    body.feed(b"a", last=False)
+    read.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await read
+    body.feed(b"b", last=True)
+    assert await body.read() == b"ab"
+
+
+async def test_feeding_and_failing_twice_in_one_turn_wakes_the_reader_once() -> None:
+    body, read = reading()
+    await asyncio.sleep(0)
+    body.feed(b"a", last=False)
+    body.feed(b"b", last=False)
+    body.fail(Broken())
+    with pytest.raises(Broken):
+        await read
+
+
+def test_taking_never_waits() -> None:
+    body = Body(Recorder())
+    assert body.take() == b""
+    body.feed(b"a", last=False)
+    assert (body.take(), body.take(), body.ended) == (b"a", b"", False)
+    body.feed(b"b", last=True)
+    assert (body.take(), body.take(), body.ended) == (b"b", b"", True)
+
+
+# -------------------------------------------------------------------------------------------------------------- failing
+
+
+def test_a_failure_wins_over_bytes_that_wait() -> None:
+    """A body that broke off never looks whole."""
+    body = Body(Recorder())
+    body.feed(b"a", last=False)
+    body.fail(Broken())
+    with pytest.raises(Broken):
+        body.take()
+
+
+def test_a_body_that_has_ended_is_never_failed() -> None:
+    """The connection may break behind it, before it was read."""
+    body = Body(Recorder())
+    body.feed(b"a", last=True)
+    body.fail(Broken())
+    assert body.error is None
+    assert body.take() == b"a"
+
+
+def test_the_first_failure_stays() -> None:
+    body = Body(Recorder())
+    body.fail(Broken("first"))
+    body.fail(Broken("second"))
+    with pytest.raises(Broken, match="first"):
+        body.take()
+
+
+# --------------------------------------------------------------------------------------------------------- flow control
+
+
+def test_reading_from_the_connection_stops_when_too_much_waits_and_goes_on_when_it_is_taken() -> None:
+    wire = Recorder()
+    body = Body(wire)
+    body.feed(b"x" * (HIGH // 2), last=False)
+    assert wire.calls == []
+    body.feed(b"x" * (HIGH // 2), last=False)
+    body.feed(b"x", last=False)
+    assert wire.calls == ["pause"]
+    assert len(body.take()) == HIGH + 1
+    assert wire.calls == ["pause", "resume"]
+    assert body.take() == b""
+    assert wire.calls == ["pause", "resume"]
+
+
+@pytest.mark.parametrize("last", [b"x", b""])
+def test_the_end_of_a_body_lets_the_connection_read_on_though_nobody_has_read_it(last: bytes) -> None:
+    """What comes behind it is the next message's, and has a bound of its own."""
+    wire = Recorder()
+    body = Body(wire)
+    body.feed(b"x" * HIGH, last=False)
+    assert wire.calls == ["pause"]
+    body.feed(last, last=True)
+    assert wire.calls == ["pause", "resume"]
+    body.take()
+    assert wire.calls == ["pause", "resume"]
+
+
+def test_a_body_that_comes_whole_pauses_nothing() -> None:
+    wire = Recorder()
+    body = Body(wire)
+    body.feed(b"x" * 4 * HIGH, last=True)
+    assert body.take() == b"x" * 4 * HIGH
+    assert wire.calls == []
+
+
+def test_pieces_of_one_byte_pause_long_before_they_are_that_many_bytes() -> None:
+    """Each costs more than its byte."""
+    wire = Recorder()
+    body = Body(wire)
+    while not wire.calls:
+        body.feed(b"x", last=False)
+    assert HIGH // 100 < body.size < HIGH // 50
+    assert len(body.take()) == body.size
+    assert wire.calls == ["pause", "resume"]
+    before = body.size
+    while len(wire.calls) == 2:
+        body.feed(b"x", last=False)
+    assert body.size == 2 * before
+
+
+def test_a_pause_with_another_reason_outlasts_the_body() -> None:
+    wire = Recorder()
+    body = Body(wire)
+    wire.hold_reading()
+    body.feed(b"x" * HIGH, last=False)
+    body.take()
+    assert wire.calls == ["pause"]
+    wire.release_reading()
+    assert wire.calls == ["pause", "resume"]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, HIGH)), max_size=30), st.booleans())
+def test_whatever_is_fed_is_taken_and_nothing_stays_paused(steps: list[int | None], ends: bool) -> None:
+    """`None` takes, a number feeds that many bytes."""
+    wire = Recorder()
+    body = Body(wire)
+    fed, taken = 0, 0
+    for step in steps:
+        if step is None:
+            taken += len(body.take())
+            assert not wire._reading_paused
+        else:
+            body.feed(b"x" * step, last=False)
+            fed += step
+            assert wire._reading_paused or fed - taken <= HIGH
+    if ends:
+        body.feed(b"", last=True)
+        assert not wire._reading_paused
+    assert taken + len(body.take()) == fed == body.size
+    assert not wire._reading_paused
+    assert wire.calls == ["pause", "resume"] * (len(wire.calls) // 2)
+
+
+# -------------------------------------------------------------------------------------------------------------- no body
+
+
+async def test_no_body_is_at_its_end_and_stays_so() -> None:
+    """All messages without one share it."""
+    assert NO_BODY.ended
+    assert await NO_BODY.read() == NO_BODY.take() == b""
+    NO_BODY.fail(Broken())
+    assert NO_BODY.error is None
+    assert await NO_BODY.read() == b""
+    assert NO_BODY.size == 0
