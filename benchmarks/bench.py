@@ -174,6 +174,7 @@ def about(options: argparse.Namespace, chosen: list[Peer]) -> dict[str, object]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 1),
         "versions": [f"Python {platform.python_version()}", *parts, *filter(None, map(peers.version, chosen))],
         "rounds": options.rounds,
         "seconds": options.seconds,

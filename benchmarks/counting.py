@@ -2,8 +2,8 @@
 
     python -m benchmarks.counting CONFIG URL RESULT
 
-It starts the command as a user would, so it knows nothing of the gateway's inside. Counted are the frames of the main
-thread, in which the data plane runs; those of the thread that writes the log are not.
+It starts the command as a user would, so it knows nothing of the gateway's inside. Counted are all frames of
+the main thread, in which the data plane runs, libraries included; those of the thread that writes the log are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 import orjson
 
-import gateway
 from benchmarks import scenarios
 from benchmarks.processes import wait_for
 from gateway.cli import main as command
@@ -28,7 +27,6 @@ from gateway.cli import main as command
 if TYPE_CHECKING:
     from types import FrameType
 
-OURS = str(Path(gateway.__file__).parent)
 REQUESTS, BATCHES = 20, 5
 """The best of so many batches counts: what a timer does in between is not the request's."""
 WARM_UP = 50
@@ -61,11 +59,11 @@ class Client:
 
 
 class Counter:
-    """Counts bytecodes while it is on: those of the gateway, and those of libraries."""
+    """Counts bytecodes while it is on."""
 
     def __init__(self) -> None:
         self.on = False
-        self.ours = self.libraries = 0
+        self.seen = 0
 
     def entered(self, frame: FrameType, event: str, argument: Any) -> Any:
         """Look at a frame that begins or goes on; `sys.settrace` calls it."""
@@ -73,35 +71,26 @@ class Counter:
         if not self.on:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self.in_gateway if frame.f_code.co_filename.startswith(OURS) else self.in_library
+        return self.executed
 
-    def in_gateway(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """Count one bytecode of ours."""
+    def executed(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count one bytecode."""
         del frame, argument
-        self.ours += event == "opcode"
-        return self.in_gateway
+        self.seen += event == "opcode"
+        return self.executed
 
-    def in_library(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """Count one bytecode of a library."""
-        del frame, argument
-        self.libraries += event == "opcode"
-        return self.in_library
-
-    def batch(self, client: Client) -> tuple[float, float]:
-        """Return the bytecodes of a request, ours and libraries', as one batch shows them."""
-        self.ours = self.libraries = 0
-        self.on = True
+    def batch(self, client: Client) -> float:
+        """Return the bytecodes of a request, as one batch shows them."""
+        self.seen, self.on = 0, True
         client.send(REQUESTS)
         self.on = False
-        return self.ours / REQUESTS, self.libraries / REQUESTS
+        return self.seen / REQUESTS
 
     def count(self, client: Client) -> dict[str, float]:
         """Return what a request takes."""
         client.send(WARM_UP)
-        ours, libraries = map(min, zip(*(self.batch(client) for _ in range(BATCHES)), strict=True))
         return {
-            "bytecodes of the gateway": ours,
-            "bytecodes of libraries": libraries,
+            "bytecodes": min(self.batch(client) for _ in range(BATCHES)),
             "blocks of memory kept": min(kept(client) for _ in range(BATCHES)),
         }
 

@@ -138,7 +138,8 @@ def markdown(report: Report, picture: str, level: str = "##") -> str:
     left_out = f" Left out, because not installed: {', '.join(about['left_out'])}." if about["left_out"] else ""
     parts.append(
         f"Medians of {about['rounds']} interleaved rounds of {about['seconds']} s, each proxy on one core, load and"
-        f" vendor on another; {about['date']}. {about['machine']}; {', '.join(about['versions'])}.{left_out}"
+        f" vendor on another; {about['date']}. {about['machine']}, load at the end {about['load']};"
+        f" {', '.join(about['versions'])}.{left_out}"
     )
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)) + "\n"
 

@@ -35,15 +35,10 @@ AT_START = ("listen", "admin", "state_file")
 """Keys that are taken up only at the start."""
 
 
-class PureParserError(GatepassError):
-    """aiohttp came without its C parser; its Python one has had smuggling bugs of its own and is not served with."""
-
-
 class Gateway:
     """A whole gateway: data port, tokens, admin port. `start()` it, `drain()` or `stop()` it."""
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
-        _require_c_parser()
         clock = clock or SystemClock()
         self.config = config
         self.metrics = Metrics()
@@ -291,10 +286,3 @@ def _is_loopback(host: str) -> bool:
 
 def _shown(address: tuple[str, int] | None) -> str | None:
     return None if address is None else f"{address[0]}:{address[1]}"
-
-
-def _require_c_parser() -> None:
-    from aiohttp import http_parser  # noqa: PLC0415 - looked at only here
-
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise PureParserError("aiohttp's C parser is missing: install a wheel of aiohttp with its extensions")

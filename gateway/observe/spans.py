@@ -28,7 +28,7 @@ Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool
 T = TypeVar("T")
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
 _NOTHING: Mapping[str, Value] = {}
 _lost = 0  # of the process, as for log lines
@@ -73,7 +73,7 @@ def read_traceparent(value: str) -> Parent | None:
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
-    if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
+    if more and version == "00":
         return None
     return Parent(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 

@@ -74,9 +74,9 @@ _MEANING_DOWN = {
 _MOST_NAMES = 512
 """Verdicts remembered per table; names come from clients and vendors, so memory for them is bounded."""
 _STEADY_NAMES = frozenset({
-    b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"accept-ranges", b"content-type", b"host",
-    b"pragma", b"server", b"strict-transport-security", b"user-agent", b"vary", b"via", b"x-content-type-options",
-    b"x-frame-options",
+    b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"accept-ranges", b"cache-control",
+    b"connection", b"content-type", b"date", b"host", b"pragma", b"server", b"strict-transport-security",
+    b"user-agent", b"vary", b"via", b"x-content-type-options", b"x-frame-options",
 })  # fmt: skip
 """Fields whose lines come again and again and hold nothing about a person: they are understood once."""
 _STEADY_SIZE = 200
@@ -120,7 +120,9 @@ class Verdicts(dict[bytes, int]):
 
     def remember(self, line: bytes, name: bytes, verdict: int) -> None:
         """Have `line`, which was found to be right, understood at first sight the next time."""
-        if len(line) <= _STEADY_SIZE and len(self.steady) < _MOST_NAMES and name.lower() in _STEADY_NAMES:
+        if len(line) <= _STEADY_SIZE and name.lower() in _STEADY_NAMES:
+            if len(self.steady) >= _MOST_NAMES:
+                self.steady.clear()
             self.steady[line] = verdict
 
 
@@ -274,6 +276,8 @@ def _read_field(found: Inbound, line: bytes, verdicts: Verdicts, limit: int) -> 
         verdicts.remember(line, name, verdict)
         return verdict
     if verdict == CONNECTION:
+        if value == b"keep-alive":  # it goes without saying
+            verdicts.remember(line, name, DROP)
         found.connection = found.connection + b"," + value if found.connection else value
     elif verdict == TRACEPARENT:
         found.traceparent = value if found.traceparent is None else b""
@@ -354,6 +358,7 @@ class Outbound:
 
 
 _DOWN = Verdicts(_MEANING_DOWN)
+_KEPT_DOWN = frozenset({PASS, DATE})
 _MOST_RESPONSE_FIELDS = 200
 _RESPONSE_FIELD_LIMIT = 16 * 1024
 
@@ -370,18 +375,20 @@ def read_response(head: bytes) -> Outbound:
     lines, steady = found.lines, _DOWN.steady
     try:
         for line in fields:
-            if steady.get(line, DROP) == PASS or _read_answer_field(found, line):
+            verdict = steady.get(line)
+            if verdict is None:
+                verdict = _read_answer_field(found, line)
+            if verdict == PASS:
+                lines.append(line)
+            elif verdict == DATE:
+                found.date = True
                 lines.append(line)
     except BadRequest as error:
         raise UpstreamMalformed(reason=error.detail) from None
     if found.connection:
         _read_connection_down(found)
-    if found.chunked:
-        if found.length is not None:
-            raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
-        if status_line.startswith(b"HTTP/1.0"):
-            # HTTP/1.0 has no chunked coding: who sends it so is not trusted with a second request (RFC 9112 §6.1).
-            found.keep_alive = False
+    if found.chunked and found.length is not None:
+        raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
     return found
 
 
@@ -393,12 +400,12 @@ def _read_status_line(line: bytes) -> Outbound:
         raise UpstreamMalformed(reason="the status line is not one of HTTP/1.1")
     minor, code, reason = parts.groups()
     found = Outbound(int(code), b"HTTP/1.1 %b %b" % (code, reason or b""))
-    found.keep_alive = minor == b"1"
+    found.keep_alive = minor == b"1"  # what HTTP/1.0 says of its framing is not trusted with a second request
     return found
 
 
-def _read_answer_field(found: Outbound, line: bytes) -> bool:
-    """Understand a line that is not a steady one; return whether it goes on to the app."""
+def _read_answer_field(found: Outbound, line: bytes) -> int:
+    """Understand a line that is not a steady one; return PASS if it goes on to the app, DATE if it is that."""
     name, colon, value = line.partition(b":")
     if not colon:
         raise BadRequest("A header field has no colon")
@@ -407,29 +414,29 @@ def _read_answer_field(found: Outbound, line: bytes) -> bool:
         raise BadRequest(_CONTROL)
     if len(line) > _RESPONSE_FIELD_LIMIT:
         raise BadRequest("A field is too large")
-    if verdict == PASS:
+    value = value.strip(b" \t")
+    if verdict in _KEPT_DOWN:
         _DOWN.remember(line, name, verdict)
-    elif verdict == DATE:
-        found.date = True
-    elif verdict == CACHE_CONTROL:
+        return verdict
+    if verdict == CACHE_CONTROL:
         found.cache_control = True
-    else:
-        if verdict == CONNECTION:
+        return PASS
+    if verdict == CONNECTION:
+        if value.lower() == b"keep-alive":  # it goes without saying
+            _DOWN.remember(line, name, DROP)
+        else:
             found.connection += b"," + value.lower()
-        elif verdict == UPGRADE:
-            found.upgrade = value.strip(b" \t")
-        elif verdict != DROP and (problem := _read_framing(found, verdict, value.strip(b" \t"))):
-            raise BadRequest(problem)
-        return False
-    return True
+    elif verdict == UPGRADE:
+        found.upgrade = value
+    elif verdict != DROP and (problem := _read_framing(found, verdict, value)):
+        raise BadRequest(problem)
+    return DROP
 
 
 def _read_connection_down(found: Outbound) -> None:
     nominated = {token.strip() for token in found.connection.split(b",")}
     if b"close" in nominated:
         found.keep_alive = False
-    elif b"keep-alive" in nominated:
-        found.keep_alive = True  # HTTP/1.0 says so where it means to stay
     nominated -= {b"keep-alive", b"close", b"upgrade", b"date", b"cache-control", b""}
     if nominated:
         found.lines[:] = [line for line in found.lines if line.partition(b":")[0].lower() not in nominated]

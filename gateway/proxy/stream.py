@@ -23,16 +23,17 @@ class Body:
 
     __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "size")
 
-    def __init__(self, wire: Wire | None) -> None:
+    def __init__(self, wire: Wire | None, data: bytes = b"") -> None:
+        """Begin a body that `wire` will feed; without one, `data` is all there is."""
         self._wire = wire
-        self._pieces: list[bytes] = []
+        self._pieces = [data] if data else []
         self._held = 0
         self._waiter: asyncio.Future[None] | None = None
         self.ended = wire is None
         """All of it has arrived."""
         self.error: BaseException | None = None
         """Why the rest will never arrive."""
-        self.size = 0
+        self.size = len(data)
         """Bytes that have arrived so far."""
 
     def feed(self, data: bytes, *, last: bool) -> None:

@@ -240,19 +240,23 @@ class UpstreamConnection(Wire):
         elif self._head_request or head.code in _BODYLESS or head.length == 0:
             if rest:
                 self._unasked()
+        elif head.length == len(rest):
+            return Body(None, rest)
         else:
-            body = Body(self)
-            if head.chunked:
-                self._decoder = Chunked(body)
-            elif head.length is not None:
-                self._decoder = Sized(body, head.length)
-            else:
-                self._decoder = UntilClose(body)
-            if rest:
-                self._body = body
-                self._feed_body(rest)
-            return body
+            return self._begin_body(head, rest)
         return NO_BODY
+
+    def _begin_body(self, head: Outbound, rest: bytes) -> Body:
+        self._body = body = Body(self)
+        if head.chunked:
+            self._decoder = Chunked(body)
+        elif head.length is not None:
+            self._decoder = Sized(body, head.length)
+        else:
+            self._decoder = UntilClose(body)
+        if rest:
+            self._feed_body(rest)
+        return body
 
     def _feed_body(self, data: bytes) -> None:
         """Feed what belongs to the body; mark the connection if anything else is there."""

@@ -103,6 +103,7 @@ def test_a_report_survives_its_file() -> None:
 def test_a_page_has_a_row_for_each_subject_and_says_who_is_missing() -> None:
     about = {
         "rounds": 3,
+        "load": 2.0,
         "seconds": 2,
         "date": "2026-01-01",
         "machine": "a",

@@ -8,6 +8,7 @@ is harmless.
 from __future__ import annotations
 
 import asyncio
+import re
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.proxy.framing import Decoder
     from gateway.proxy.headers import Inbound, Outbound
 
+_TRAILER_NAME = re.compile(rb"\n([^:\r\n]+):")
 ROOMY = {"auto_decompress": False, "max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1000}
 """Bounds are ours to keep (`Limits`): they must not hide what theirs would read."""
 
@@ -102,6 +104,10 @@ class Ours(NamedTuple):
     size: int
     extended: bool
     """A chunk of it has an extension."""
+    names: list[bytes]
+    """Of its fields and trailers, in lower case."""
+    tab: bool
+    """A tab stands behind the value of a framing field."""
 
     @classmethod
     def request(cls, raw: bytes) -> Ours | None:
@@ -140,6 +146,12 @@ class Ours(NamedTuple):
     ) -> Ours | None:
         parts = [line.partition(b":") for line in lines]
         fields = [(name, value.strip(b" \t")) for name, _, value in parts]
+        names = [name.lower() for name, _ in fields]
+        tab = any(
+            value.rstrip(b" ").endswith(b"\t")
+            for name, _, value in parts
+            if name.lower() in {b"transfer-encoding", b"content-length"}
+        )
         body = Body(Wire(None))  # type: ignore[arg-type]  # nobody waits
         decoder: Decoder
         if found is not None and found.chunked:
@@ -147,7 +159,7 @@ class Ours(NamedTuple):
         elif found is not None and found.length:
             decoder = Sized(body, found.length)
         elif found is None or found.length == 0 or start[0] in _METHODS.values():
-            return cls(Read(start, fields, b"", ended=True), size, extended=False)
+            return cls(Read(start, fields, b"", ended=True), size, extended=False, names=names, tab=tab)
         else:
             decoder = UntilClose(body)
         try:
@@ -156,7 +168,8 @@ class Ours(NamedTuple):
             return None
         own = rest[: len(rest) - len(behind)]
         extended = isinstance(decoder, Chunked) and b";" in own
-        return cls(Read(start, fields, body.take(), body.ended), size + len(own), extended)
+        names += [found.lower() for found in _TRAILER_NAME.findall(own)]
+        return cls(Read(start, fields, body.take(), body.ended), size + len(own), extended, names, tab)
 
 
 # -------------------------------------------------------------------------------------------------------- differences
@@ -177,10 +190,14 @@ KNOWN: dict[str, tuple[Callable[[Ours], bool], bytes]] = {
     ),
     # Some fields that say nothing of framing may not be repeated there; we pass what came.
     "a repeated field": (
-        lambda it: (
-            len(names := [name.lower() for name, _ in it.read.fields if name.lower() in ONCE]) != len(set(names))
-        ),
+        lambda it: any(it.names.count(name) > 1 for name in ONCE),
         b"GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: a\r\nUser-Agent: b\r\n\r\n",
+    ),
+    # It is white space and no part of the value (RFC 9110 §5.5); they know only a space there. In a request they refuse
+    # it, in a response they take a coding with it for another one, and the body for one that ends with the connection.
+    "a tab behind a framing field": (
+        lambda it: it.tab,
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n",
     ),
     # They want its grammar kept to the letter; it is dropped here, whatever it says, and its end is the same.
     "a chunk extension": (
@@ -233,7 +250,7 @@ def compare_requests(raw: bytes) -> bool:
 
 def compare_responses(raw: bytes) -> bool:
     ours = Ours.response(raw)
-    if ours is None:
+    if ours is None or ours.tab:
         return False
     own = raw[: ours.size]
     theirs = Theirs.response(own)
@@ -364,7 +381,7 @@ def test_a_changed_response_that_we_take_is_the_same_for_them(raw: bytes, seed: 
 PLAIN_REQUESTS = (
     b"GET /v/a?q=%20 HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
     b"POST /v/a HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\nContent-Type: text/plain\r\n\r\nhello world",
-    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-T: 1\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nX: 1\r\n\r\n",
     b"GET /v/a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
     b"DELETE /v/a HTTP/1.0\r\nCookie: a=b\r\nAuthorization: Bearer mine\r\n\r\n",
 )
