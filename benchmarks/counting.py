@@ -122,6 +122,7 @@ def main() -> None:
     config, url, result = sys.argv[1:]
     counter = Counter()
     threading.Thread(target=drive, args=(counter, url, Path(result))).start()
+    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - Python 3.12 tells of bytecodes only if one frame wants them now
     sys.settrace(counter.entered)
     command(["serve", "-c", config], standalone_mode=False)
 

@@ -56,7 +56,10 @@ def bytecodes(folder: Path, upstream: int) -> Figures:
     command = [sys.executable, "-m", "benchmarks.counting", str(config), url, str(result)]
     with (folder / "counting.log").open("wb") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, check=True, timeout=120)
-    return Figures(orjson.loads(result.read_bytes()))
+    found = Figures(orjson.loads(result.read_bytes()))
+    if not all(found[f"{name}: bytecodes"] for name in COUNTED):
+        sys.exit("nothing was counted")
+    return found
 
 
 def instructions(folder: Path, upstream: int, core: int) -> Figures:

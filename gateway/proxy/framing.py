@@ -2,7 +2,7 @@
 
 Pure: no I/O, no `async`. A decoder is fed segments as they come and hands on what belongs to the body; what stands
 behind it is returned, for it is the next message's. Strict where leniency is how smuggling starts: no bare line feed,
-no space around a chunk's size.
+no space behind a chunk's size unless it is a vendor's.
 """
 
 from __future__ import annotations
@@ -71,10 +71,12 @@ class UntilClose:
 class Chunked:
     """A chunked body; extensions and trailers are checked and dropped (RFC 9112 §7.1)."""
 
-    __slots__ = ("_after", "_body", "_left", "_line", "_trailers")
+    __slots__ = ("_after", "_body", "_left", "_line", "_padding", "_trailers")
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, *, padding: bytes = b"") -> None:
+        """Begin a body; `padding` is what may stand behind a chunk's size: spaces, of some old servers."""
         self._body = body
+        self._padding = padding
         self._left = 0
         """Bytes of the chunk at hand that are still to come."""
         self._after = False
@@ -123,7 +125,7 @@ class Chunked:
                 raise FramingError("a chunk longer than its size")
             self._after = False
         elif self._trailers < 0:
-            found = _SIZE_LINE.match(line)
+            found = _SIZE_LINE.match(line.rstrip(self._padding) if self._padding else line)
             if found is None or len(line) > _SIZE_LINE_LIMIT:
                 raise FramingError("a chunk size that is none")
             self._left = int(found[1], 16)

@@ -180,7 +180,7 @@ def values(fields: Sequence[bytes], name: bytes) -> list[str]:
     ]
 
 
-def check_beginning(part: bytes, seen: int = 0) -> None:
+def check_beginning(part: bytes | bytearray, seen: int = 0) -> None:
     """Raise BadRequest if `part`, the beginning of a request's head, cannot become one any more.
 
     Its first `seen` bytes were found to be right before: a head that comes byte by byte is looked at once.
@@ -189,10 +189,10 @@ def check_beginning(part: bytes, seen: int = 0) -> None:
         raise BadRequest(_CONTROL)
     end = part.find(b"\r\n")
     if end >= 0 and end + 2 > seen:
-        RequestHead(part[:end])
+        RequestHead(bytes(part[:end]))
 
 
-def check_answer_beginning(part: bytes, seen: int = 0) -> None:
+def check_answer_beginning(part: bytes | bytearray, seen: int = 0) -> None:
     """Raise UpstreamMalformed if `part`, the beginning of a response's head, cannot become one any more.
 
     Its first `seen` bytes were found to be right before.
@@ -201,7 +201,7 @@ def check_answer_beginning(part: bytes, seen: int = 0) -> None:
         raise UpstreamMalformed(reason="what came is not the beginning of an HTTP/1.1 response")
 
 
-def _is_torn(part: bytes, seen: int) -> bool:
+def _is_torn(part: bytes | bytearray, seen: int) -> bool:
     """Whether a control byte, or a CR or LF that is no line end, stands behind the first `seen` bytes of a head."""
     start = seen - 1 if part[seen - 1 : seen] == b"\r" else seen
     piece = part[start:].removesuffix(b"\r")

@@ -106,10 +106,10 @@ class ClientConnection(Wire):
     def _take(self, data: bytes) -> RequestHead | None:
         """Return the next request if its head is complete; what stands behind it waits in `_rest`."""
         part = self._part
-        if part:
-            start = max(0, len(part) - 3)
+        seen = len(part)
+        if seen:
             part += data
-            end = part.find(b"\r\n\r\n", start)
+            end = part.find(b"\r\n\r\n", max(0, seen - 3))
             data = bytes(part) if end >= 0 else data
         else:
             if data[:1] in b"\r\n":
@@ -118,7 +118,7 @@ class ClientConnection(Wire):
             if end < 0:
                 part += data
         if end < 0:
-            self._wait_for_more()
+            self._wait_for_more(seen)
             return None
         if part:
             part.clear()
@@ -130,7 +130,7 @@ class ClientConnection(Wire):
             self.refuse(error)
             return None
 
-    def _wait_for_more(self) -> None:
+    def _wait_for_more(self, seen: int) -> None:
         """A head is incomplete: see that it can still become one, and that it does not take for ever."""
         if not self._part:
             return
@@ -139,7 +139,7 @@ class ClientConnection(Wire):
         try:
             if len(self._part) > self._server.limits.head_bytes:
                 raise HeadersTooLarge(f"The head may hold {self._server.limits.head_bytes} bytes")
-            check_beginning(bytes(self._part))
+            check_beginning(self._part, seen)
         except ExchangeError as error:
             self.refuse(error)
 

@@ -191,30 +191,28 @@ class UpstreamConnection(Wire):
     def _feed_heads(self, data: bytes) -> None:
         while self._body is None and self._error is None and data:
             part = self._part
-            if part:
-                start = max(0, len(part) - 3)
+            seen = len(part)
+            if seen:
                 part += data
-                data = bytes(part)
-                end = data.find(b"\r\n\r\n", start)
+                end = part.find(b"\r\n\r\n", max(0, seen - 3))
+                data = bytes(part) if end >= 0 else data
             else:
                 end = data.find(b"\r\n\r\n")
-            try:
                 if end < 0:
-                    part[:] = data
-                    self._check_part(data)
+                    part += data
+            try:
+                if (len(part) if end < 0 else end) > HEAD_LIMIT:
+                    raise UpstreamMalformed(reason="the response head is too large")
+                if end < 0:
+                    check_answer_beginning(part, seen)
                     return
                 part.clear()
-                self._understood(read_response(data[:end]), data[end + 4 :])
+                rest = data[end + 4 :]
+                self._understood(read_response(data[:end]), rest)
             except ExchangeError as error:
                 self.fail(error)
                 return
-            data = data[end + 4 :]
-
-    def _check_part(self, part: bytes) -> None:
-        """A head is incomplete: see that it can still become one."""
-        if len(part) > HEAD_LIMIT:
-            raise UpstreamMalformed(reason="the response head is too large")
-        check_answer_beginning(part)
+            data = rest
 
     def _understood(self, head: Outbound, rest: bytes) -> None:
         """A head is complete, and `rest` stands behind it."""
@@ -249,7 +247,7 @@ class UpstreamConnection(Wire):
     def _begin_body(self, head: Outbound, rest: bytes) -> Body:
         self._body = body = Body(self)
         if head.chunked:
-            self._decoder = Chunked(body)
+            self._decoder = Chunked(body, padding=b" ")
         elif head.length is not None:
             self._decoder = Sized(body, head.length)
         else:

@@ -1,7 +1,6 @@
 """What both ends of an exchange share: a transport with flow control in both directions.
 
-Knows nothing of HTTP. Its reading side is the contract that aiohttp's `StreamReader` asks of a protocol
-(`pause_reading`, `resume_reading`, `connected`, `_reading_paused`); we pause the *transport*, never the parser, so that
+Knows nothing of HTTP. What stops reading is the *transport*, never the reader of its bytes, so that
 a segment that was read is always parsed whole and memory stays bounded by one segment more.
 """
 
@@ -48,11 +47,6 @@ class Wire(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------------- reading
 
-    @property
-    def connected(self) -> bool:
-        """Whether there is a transport, as aiohttp's StreamReader asks."""
-        return self.transport is not None
-
     def pause_reading(self) -> None:
         """Stop reading until the body's reader has caught up."""
         if not self._reading_paused:
@@ -60,8 +54,8 @@ class Wire(asyncio.Protocol):
             if not self._reading_held:
                 self._pause_transport()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002 - aiohttp's signature
-        """Read again; called by the StreamReader at its low water mark and at the end of every body."""
+    def resume_reading(self) -> None:
+        """Read again: the body's reader has caught up, or the body has ended."""
         if self._reading_paused:
             self._reading_paused = False
             if not self._reading_held:

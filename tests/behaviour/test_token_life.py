@@ -30,7 +30,8 @@ def failed_fetches(it: Running) -> float:
 
 async def test_a_thousand_first_requests_make_one_token_request() -> None:
     """And the app that came first, and for whom the fetch was started, goes away meanwhile."""
-    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+    pool = {"pool": {"size": 250, "wait": "60s"}}  # all of them go up at once when the token is there
+    async with town(routes={"uqudo": pool}, uqudo={"keep_warm": "never"}) as (it, sandbox):
         await sandbox.uqudo.set(latency=0.5)
         apps = [await connect(it.address) for _ in range(1000)]
         await apps[0].send(get("/uqudo/sandbox/status/200"))
