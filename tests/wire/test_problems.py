@@ -143,8 +143,7 @@ async def test_a_slow_reader_gets_all_of_a_last_answer() -> None:
         left = size
         while connection._linger_until is None:
             left -= len(await app.reader.read(2**12))
-        assert connection.transport is not None
-        assert connection.transport.get_write_buffer_size() > 0
+        assert left > 0
         await asyncio.sleep(2.5)
         while left and (data := await app.reader.read(2**16)):
             left -= len(data)
