@@ -234,6 +234,7 @@ class ClientConnection(Wire):
         if self._raw is not None:
             self._raw(b"")
         self._cancel()
+        self._task = None  # it holds us: without this only the collector would free the two
         self._server.closed(self)
 
     def _cancel(self) -> None:

@@ -149,7 +149,7 @@ class UpstreamConnection(Wire):
     def end(self) -> None:
         """Forget the exchange before the connection goes back to its pool."""
         self.in_use = False
-        self._body = self._decoder = None
+        self._body = self._decoder = self._waiter = None
         self.deadline = self.total_deadline = self.idle_limit = None
 
     @property
