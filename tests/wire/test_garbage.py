@@ -1,4 +1,4 @@
-"""Connections and exchanges free what they hold by themselves: a process that runs for years must not need the collector."""
+"""Connections and exchanges free what they hold by themselves: a process that runs for years needs no collector."""
 
 from __future__ import annotations
 
