@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-SERVICES = {"pypi": "https://pypi.org/pypi/NAME/VERSION/json", "osv": "https://api.osv.dev/v1/query"}
+SERVICES = ("pypi", "osv")
+"""Where pip-audit can ask: its `--service`."""
 WEAK, NOT_AUDITED = 1, 3
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", re.MULTILINE)
 
@@ -40,7 +41,7 @@ def judged(service: str, pinned: list[str], found: dict[str, list[str]]) -> tupl
     """Return the report's lines and the exit status."""
     weak = {name: ids for name, ids in found.items() if ids}
     missing = [name for name in pinned if name not in found]
-    lines = [f"{len(found)} of {len(pinned)} packages looked up at {SERVICES[service]}"]
+    lines = [f"{len(found)} of {len(pinned)} packages looked up (pip-audit --service {service})"]
     lines += [f"WEAK: {name}: {', '.join(ids)}" for name, ids in weak.items()]
     if missing:
         lines += [f"NOT AUDITED, as it could not be looked up: {name}" for name in missing]

@@ -180,6 +180,22 @@ def values(fields: Sequence[bytes], name: bytes) -> list[str]:
     ]
 
 
+def find_end(part: bytearray, data: bytes) -> tuple[int, bytes]:
+    """Return where the head ends that began with `part` and goes on with `data`, and all its bytes.
+
+    Negative while it has no end: then `part` holds what has come of it so far (RFC 9112 §2.1).
+    """
+    if not part:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            part += data
+        return end, data
+    start = max(0, len(part) - 3)
+    part += data
+    end = part.find(b"\r\n\r\n", start)
+    return end, bytes(part) if end >= 0 else data
+
+
 def check_beginning(part: bytes | bytearray, seen: int = 0) -> None:
     """Raise BadRequest if `part`, the beginning of a request's head, cannot become one any more.
 

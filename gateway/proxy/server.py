@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.access import NOBODY, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
 from gateway.proxy.framing import Chunked, FramingError, Sized
-from gateway.proxy.headers import RequestHead, check_beginning
+from gateway.proxy.headers import RequestHead, check_beginning, find_end
 from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
@@ -107,16 +107,9 @@ class ClientConnection(Wire):
         """Return the next request if its head is complete; what stands behind it waits in `_rest`."""
         part = self._part
         seen = len(part)
-        if seen:
-            part += data
-            end = part.find(b"\r\n\r\n", max(0, seen - 3))
-            data = bytes(part) if end >= 0 else data
-        else:
-            if data[:1] in b"\r\n":
-                data = data.lstrip(b"\r\n")  # empty lines in front of a request line (RFC 9112 §2.2)
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                part += data
+        if not seen and data[:1] in b"\r\n":
+            data = data.lstrip(b"\r\n")  # empty lines in front of a request line (RFC 9112 §2.2)
+        end, data = find_end(part, data)
         if end < 0:
             self._wait_for_more(seen)
             return None

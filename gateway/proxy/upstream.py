@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.headers import check_answer_beginning, read_response
+from gateway.proxy.headers import check_answer_beginning, find_end, read_response
 from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
@@ -192,14 +192,7 @@ class UpstreamConnection(Wire):
         while self._body is None and self._error is None and data:
             part = self._part
             seen = len(part)
-            if seen:
-                part += data
-                end = part.find(b"\r\n\r\n", max(0, seen - 3))
-                data = bytes(part) if end >= 0 else data
-            else:
-                end = data.find(b"\r\n\r\n")
-                if end < 0:
-                    part += data
+            end, data = find_end(part, data)
             try:
                 if (len(part) if end < 0 else end) > HEAD_LIMIT:
                     raise UpstreamMalformed(reason="the response head is too large")
