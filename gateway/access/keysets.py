@@ -200,9 +200,9 @@ class JwksFetcher:
 
     async def __call__(self, issuer: Issuer) -> bytes:
         """Return the document. Raises aiohttp.ClientError, OSError or ValueError."""
-        tls: ssl.SSLContext | bool = True
-        if issuer.ca_file is not None:
-            tls = ssl.create_default_context(cafile=str(issuer.ca_file))
+        # In a thread: reading the authorities takes some 40 ms. aiohttp's own may be empty (`commands/serve.py`).
+        authorities = str(issuer.ca_file) if issuer.ca_file else None
+        tls = await asyncio.to_thread(ssl.create_default_context, cafile=authorities)
         connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(self._allowed, self._look_up), force_close=True, use_dns_cache=False
         )

@@ -18,7 +18,7 @@ from gateway.config.values import opened, refuse
 class Keys(BaseModel):
     """A mapping of documented keys. `null` stands for "not set", except at the keys in `nullable`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
     nullable: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod

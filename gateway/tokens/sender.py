@@ -59,6 +59,8 @@ class Sender:
         self._clock = clock
         self._resolver = GuardedResolver(allowed or Networks(), look_up)
         self._session: aiohttp.ClientSession | None = None
+        self._trust: ssl.SSLContext | None = None
+        """The system's authorities, once they were needed."""
 
     def open(self) -> aiohttp.ClientSession:
         """Return the session; must be called on the running loop."""
@@ -114,10 +116,13 @@ class Sender:
 
     async def _send(self, request: TokenRequest, tls: ssl.SSLContext | None) -> Answer:
         clock, session = self._clock, self.open()
+        url = URL(request.url, encoded=True)
+        if tls is None and url.scheme == "https":
+            tls = await self._system_trust()
         sent_at, wall_sent = clock.monotonic(), clock.wall()
         async with session.request(
             request.method,
-            URL(request.url, encoded=True),
+            url,
             headers=request.headers,
             data=request.body or None,
             allow_redirects=False,
@@ -128,6 +133,16 @@ class Sender:
             body = await _read(response.content)
             duration = clock.monotonic() - sent_at
             return Answer(response.status, response.headers, body, sent_at, wall_sent, duration, round_trip)
+
+
+    async def _system_trust(self) -> ssl.SSLContext:
+        """Return the context with the system's authorities, read once and in a thread: it takes some 40 ms.
+
+        aiohttp's own may be empty: `serve` imports it without them (`commands/serve.py`).
+        """
+        if self._trust is None:
+            self._trust = await asyncio.to_thread(ssl.create_default_context)
+        return self._trust
 
 
 async def _read(stream: aiohttp.StreamReader) -> bytes:
