@@ -15,7 +15,7 @@ from gateway.addresses import Networks
 from gateway.admin import AdminServer
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
-from gateway.observe import AccessLog, Metrics, Tracing, adjust_logging, get_logger, register_all
+from gateway.observe import AccessLog, Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, build_lanes, listen
 from gateway.tokens import TokenSet
 
@@ -50,7 +50,7 @@ class Gateway:
         self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
         """Reads the configuration again, for the admin port: set by whoever knows where it comes from."""
         self._access = Access(config, clock=clock, metrics=self.metrics)
-        self._access_log = AccessLog()
+        self._journal = Journal(self.metrics, AccessLog())
         self._tracing = Tracing()
         self._contexts = TlsContexts()
         self._pools: dict[object, Pool] = {}
@@ -113,7 +113,7 @@ class Gateway:
     async def _open_data(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         pools = await asyncio.to_thread(self._prepare, config)
         self._handler = Handler(
-            self._snapshot(config, pools, self._access.clients(config)), self.metrics, self._access_log
+            self._snapshot(config, pools, self._access.clients(config)), self.metrics, self._journal
         )
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
@@ -267,7 +267,7 @@ class Gateway:
         for sock in self._admin_sockets:
             sock.close()
         await self._tracing.close()
-        self._access_log.close()
+        self._journal.close()
 
 
 def _same_reach(host: str, config: Config) -> None:

@@ -73,7 +73,6 @@ class Allowance:
         "in_flight",
         "metrics",
         "name",
-        "outcomes",
         "route",
         "rules",
         "usage",
@@ -97,7 +96,6 @@ class Allowance:
         self.rules = rules or None
         self.budgets = tuple(budgets)
         self.metrics = metrics
-        self.outcomes = metrics.outcomes
         self.in_flight = metrics.in_flight
         """Both the gauge and the count that the limit looks at; the same object after a reload."""
         self._networks = networks or None
@@ -184,13 +182,3 @@ class Allowance:
             retry_after=wait,
             fields=rate_limit_fields("rate", self._burst, max(1.0, self._burst * self._interval), wait),
         )
-
-    def count(self, vendor_status: int, status: int, code: str) -> None:
-        """Count how a call of this client ended, let in or not."""
-        if code == "client_gone":
-            outcome = "gone"
-        elif not code:
-            outcome = "ok" if vendor_status < _BAD else "vendor_error"
-        else:
-            outcome = "refused" if status < 500 and code != "aborted" else "failed"  # noqa: PLR2004 - RFC 9110 §15.6
-        self.outcomes[outcome].value += 1

@@ -8,6 +8,7 @@ from gateway.observe.access import AccessLog
 from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.counting import Level
 from gateway.observe.families import metrics_markdown
+from gateway.observe.journal import Journal
 from gateway.observe.logs import adjust_logging, close_logging, configure_logging, current_logging, get_logger
 from gateway.observe.metrics import Metrics
 from gateway.observe.needles import forms
@@ -20,6 +21,7 @@ __all__ = [
     "ClientMetrics",
     "CredentialMetrics",
     "Exporter",
+    "Journal",
     "Level",
     "Metrics",
     "RouteMetrics",

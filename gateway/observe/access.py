@@ -9,7 +9,7 @@ hand in (request id, method, the reason of a failure) are checked here. Neither 
 from __future__ import annotations
 
 from random import random
-from time import gmtime, strftime, time
+from time import gmtime, strftime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,6 +19,8 @@ from gateway.observe.logs import ACCESS, current_sink, get_logger
 from gateway.observe.redaction import SHORT, redact_often, redact_text, shown_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.observe.logs import Sink
 
 EVENT = "request"
@@ -39,7 +41,7 @@ _MOST_SHAPES = 1024
 
 
 class AccessLog:
-    """Writes one `request` event per exchange to where logging is configured to go.
+    """Makes one `request` event per exchange, and sends it to where logging is configured to go.
 
     With `logs.access` off, or a `logs.sample`, what failed or was refused to a client is still written.
     """
@@ -49,8 +51,9 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
 
-    def request(  # noqa: PLR0917 - called once a request: keywords would cost more than the line
+    def line(  # noqa: PLR0917 - called once a request: keywords would cost more than the line
         self,
+        at: float,
         request_id: str,
         trace_id: str | None,
         route: str | None,
@@ -67,35 +70,43 @@ class AccessLog:
         attempts: int,
         fingerprint: str | None,
         remote: str | None,
-    ) -> None:
-        """Write the event. Durations are given in seconds and printed in milliseconds.
+    ) -> bytes | None:
+        """Return the event's line, its newline included; None where it is not wanted.
 
+        `at` is seconds since the epoch. Durations are given in seconds and printed in milliseconds.
         `code` is empty for the vendor's own answer, `attempts` counts how often the request was sent to the vendor,
         `fingerprint` tells which token it carried last, `path` is a template of the configuration, never the path
         itself; `reason` says why the gateway failed.
         """
         sink = current_sink()
         if sink is None or not _wanted(sink, status, code):
-            return
+            return None
         shape = (route, client, method, path, status, code, attempts, fingerprint, remote)
         parts = self._shapes.get(shape) if not reason else None
         head, middle, tail = parts or self._render(*shape, reason)
         trace = "null" if trace_id is None else f'"{trace_id}"'
-        upstream = "null" if upstream_seconds is None else int(upstream_seconds * 1e6) / 1e3
-        now = time()
-        second = int(now)
+        upstream = "null" if upstream_seconds is None else _milliseconds(upstream_seconds)
+        second = int(at)
         if second != self._second:
             self._second, self._stamp = second, strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        line = (
-            f'{{"timestamp":"{self._stamp}.{int((now - second) * 1e6):06}Z",{head},'
+        return (
+            f'{{"timestamp":"{self._stamp}.{int((at - second) * 1e6):06}Z",{head},'
             f'"request_id":{_quoted(shown_id(request_id))},"trace_id":{trace},{middle},'
-            f'"duration_ms":{int(seconds * 1e6) / 1e3},"upstream_ms":{upstream},'
+            f'"duration_ms":{_milliseconds(seconds)},"upstream_ms":{upstream},'
             f'"bytes_in":{bytes_in},"bytes_out":{bytes_out},{tail}}}\n'
         ).encode()
+
+    @staticmethod
+    def write(lines: Sequence[bytes]) -> None:
+        """Send lines on their way."""
+        sink = current_sink()
+        if sink is None:
+            return
         if sink.console:
-            _for_people(orjson.loads(line))
+            for line in lines:
+                _for_people(orjson.loads(line))
         else:
-            sink.writer.write(line)
+            sink.writer.write(b"".join(lines), len(lines))
 
     def _render(  # noqa: PLR0917 - the parts of a shape
         self,
@@ -135,6 +146,12 @@ class AccessLog:
         sink = current_sink()
         if sink is not None:
             sink.writer.flush()
+
+
+def _milliseconds(seconds: float) -> str:
+    """Return whole microseconds, as milliseconds."""
+    whole, rest = divmod(int(seconds * 1e6), 1000)
+    return f"{whole}.{rest:03}"
 
 
 def _members(**fields: object) -> str:

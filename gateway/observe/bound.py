@@ -19,6 +19,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 STATUSES = frozenset({int(status) for status in HTTPStatus} | {499})
 """Statuses that are a label value of their own; any other is counted as its class (`5xx`), or as `other`."""
 GOOD_FETCHES = frozenset({"ok", "unchanged"})
+_BAD = 400
+"""From this status on, a vendor's answer is an error (RFC 9110 §15)."""
 OUTCOMES = ("ok", "vendor_error", "refused", "failed", "gone")
 """How a client's request ends: the vendor's 1xx to 3xx, its 4xx and 5xx, our 4xx, our 5xx, nobody left to answer."""
 
@@ -194,8 +196,18 @@ class ClientMetrics:
         self.route = route
         self.in_flight = parents.client_in_flight.labels(name, route)
         self.outcomes = {outcome: parents.client_requests.labels(name, route, outcome) for outcome in OUTCOMES}
-        """By how a request ends; the hot path adds to the cells itself."""
+        """By how a request ends."""
         self._parents = parents
+
+    def ended(self, vendor_status: int, status: int, code: str) -> None:
+        """Count how a call of this client ended, let in or not."""
+        if code == "client_gone":
+            outcome = "gone"
+        elif not code:
+            outcome = "ok" if vendor_status < _BAD else "vendor_error"
+        else:
+            outcome = "refused" if status < 500 and code != "aborted" else "failed"  # noqa: PLR2004 - RFC 9110 §15.6
+        self.outcomes[outcome].value += 1
 
     def limited(self, limit: str) -> None:
         """Count a request that was refused because of a limit: `rate`, `in_flight` or `budget`."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
 
@@ -85,8 +85,9 @@ Cell = TypeVar("Cell", Level, Spread)
 class Cells(Collector, Generic[Cell]):
     """All cells of one family, by label values."""
 
-    def __init__(self, family: Family, registry: CollectorRegistry) -> None:
+    def __init__(self, family: Family, registry: CollectorRegistry, settle: Callable[[], None]) -> None:
         self.family = family
+        self._settle = settle
         self._type = family.kind
         self._cells: dict[tuple[str, ...], Cell] = {}
         self._written: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -115,6 +116,7 @@ class Cells(Collector, Generic[Cell]):
 
     def by(self, label: str) -> dict[str, list[tuple[dict[str, str], Cell]]]:
         """Return the cells by the value of one label, each with all its labels."""
+        self._settle()
         found: dict[str, list[tuple[dict[str, str], Cell]]] = {}
         for labels, cell in self._cells.items():
             named = dict(zip(self.family.labels, labels, strict=True))
@@ -129,6 +131,7 @@ class Cells(Collector, Generic[Cell]):
 
     def collect(self) -> Iterable[Metric]:
         """Return the family with all its samples as they are now."""
+        self._settle()
         metric = self._metric()
         for labels, cell in list(self._cells.items()):
             for suffix, extra, value in self._samples(cell):
@@ -204,8 +207,8 @@ class Levels(Cells[Level]):
 class Spreads(Cells[Spread]):
     """A histogram family."""
 
-    def __init__(self, family: Family, registry: CollectorRegistry) -> None:
-        super().__init__(family, registry)
+    def __init__(self, family: Family, registry: CollectorRegistry, settle: Callable[[], None]) -> None:
+        super().__init__(family, registry, settle)
         self._bounds = [floatToGoString(bound) for bound in (*family.buckets, float("inf"))]  # type: ignore[no-untyped-call]
 
     def new(self) -> Spread:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from weakref import WeakSet
 
 import orjson
 import structlog
@@ -42,11 +43,19 @@ class Sink(NamedTuple):
     """Share of the requests answered with 2xx that have their event."""
 
 
+class Unwritten(Protocol):
+    """Somebody who holds events back for a moment."""
+
+    def write_up(self) -> None:
+        """Log them now."""
+
+
 ACCESS = "gatepass.access"
 """The logger of the event that every request has."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _sink: Sink | None = None
+_closing: WeakSet[Unwritten] = WeakSet()
 _logs: Logs | None = None
 _levels: dict[str, int] = {}
 _least = logging.INFO
@@ -57,6 +66,16 @@ _METHOD_LEVELS = _LEVELS | {"exception": logging.ERROR}
 def current_sink() -> Sink | None:
     """Return where events go; None until logging is configured, and after it was closed."""
     return _sink
+
+
+def before_closing(holder: Unwritten) -> None:
+    """Have `holder` write up what it holds before the log is closed or adjusted. It is not kept alive by this."""
+    _closing.add(holder)
+
+
+def _write_up() -> None:
+    for holder in tuple(_closing):
+        holder.write_up()
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -75,6 +94,7 @@ def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
 def adjust_logging(logs: Logs) -> None:
     """Take over levels and sampling, at run time; stream and format stay. Nothing happens while no log is open."""
     if _sink is not None:
+        _write_up()
         _apply(logs, _sink.writer, console=_sink.console)
 
 
@@ -105,6 +125,7 @@ def _level_of(name: str, otherwise: int) -> int:
 def close_logging() -> None:
     """Write what is buffered, wait for it a second at most, and log nothing any more. Harmless when nothing is open."""
     global _sink
+    _write_up()
     sink, _sink = _sink, None
     if sink is not None:
         sink.writer.close()

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from gateway.observe.families import Family
 
 
+def _nothing() -> None:
+    """Nothing is held back."""
+
+
 class Metrics:
     """All metrics of a process on a registry of their own (`registry`).
 
@@ -38,6 +42,8 @@ class Metrics:
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self.wall = wall
         self.registry = CollectorRegistry(auto_describe=True)
+        self.settle: Callable[[], None] = _nothing
+        """Counts what has ended and is not counted yet: called before the cells of requests are read."""
         self._cells: list[Cells[Any]] = []
         self._routes: dict[str, RouteMetrics] = {}
         self._credentials: dict[str, CredentialMetrics] = {}
@@ -134,6 +140,7 @@ class Metrics:
         A series that stays at its last value for ever would keep a panel red, and an alert firing, for a route that
         nobody has.
         """
+        self.settle()
         for cells in self._cells:
             cells.keep(label, names)
         bound: dict[str, dict[str, Any]] = {"route": self._routes, "credential": self._credentials}
@@ -180,19 +187,23 @@ class Metrics:
         return self._parts(encode, openmetrics=openmetrics), content_type
 
     def _parts(self, encode: Callable[[Any], bytes], *, openmetrics: bool) -> Iterator[bytes]:
+        self.settle()
         self._log_dropped.set(dropped_events())
         self._spans_dropped.set(dropped_spans())
         for cells in self._cells:
             yield cells.text(openmetrics=openmetrics).encode()
         yield encode(self._library)  # ends with OpenMetrics' `# EOF`
 
+    def _settle(self) -> None:
+        self.settle()
+
     def _levels(self, family: Family) -> Levels:
-        made = Levels(family, self.registry)
+        made = Levels(family, self.registry, self._settle)
         self._cells.append(made)
         return made
 
     def _spreads(self, family: Family) -> Spreads:
-        made = Spreads(family, self.registry)
+        made = Spreads(family, self.registry, self._settle)
         self._cells.append(made)
         return made
 

@@ -74,32 +74,32 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="gatepass-logs", daemon=True)
         self._thread.start()
 
-    def write(self, line: bytes) -> None:
-        """Queue one line, its newline included. Never blocks; drops and counts when the buffer is full or closed."""
+    def write(self, text: bytes, lines: int = 1) -> None:
+        """Queue a line, or several, newlines included. Never blocks; drops and counts when the buffer is full or closed."""
         with self._lock:
-            if self._closed or self._size + len(line) > self._limit:
+            if self._closed or self._size + len(text) > self._limit:
                 fits = False
             else:
                 fits = True
                 first = not self._pages
                 if first:
                     self._empty.clear()
-                self._append(line)
+                self._append(text, lines)
         if not fits:
-            _drop(1)
+            _drop(lines)
         elif first:
             self._something.set()
 
-    def _append(self, line: bytes) -> None:
-        """Copy a line behind the others; called with the lock held."""
-        size = len(line)
+    def _append(self, text: bytes, lines: int) -> None:
+        """Copy lines behind the others; called with the lock held."""
+        size = len(text)
         page = self._pages[-1] if self._pages else None
         if page is None or page.used + size > len(page.view):
             page = self._spare.pop() if self._spare and size <= PAGE else _Page(max(PAGE, size))
             self._pages.append(page)
-        page.view[page.used : page.used + size] = line
+        page.view[page.used : page.used + size] = text
         page.used += size
-        page.lines += 1
+        page.lines += lines
         self._size += size
 
     def flush(self, timeout: float = CLOSE_TIMEOUT) -> bool:

@@ -40,7 +40,7 @@ from gateway.proxy.tunnel import relay_tunnel
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.observe import AccessLog, Metrics, Tracer
+    from gateway.observe import Journal, Metrics, Tracer
     from gateway.proxy.body import NoUpload, Upload
     from gateway.proxy.headers import Outbound, RequestHead, Verdicts
     from gateway.proxy.pool import Pool
@@ -62,7 +62,7 @@ UNKNOWN_AFTER = 0.01
 class Handler:
     """Runs exchanges against the current snapshot."""
 
-    def __init__(self, snapshot: Snapshot, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(self, snapshot: Snapshot, metrics: Metrics, journal: Journal) -> None:
         self.snapshot = snapshot
         self.metrics = metrics
         self.draining = False
@@ -72,7 +72,7 @@ class Handler:
         self._running = 0
         self.tracer: Tracer | None = None
         """Records spans, where that is configured."""
-        self._access_log = access_log
+        self._journal = journal
         self._budget = ReplayBudget(snapshot.replay_budget)
         self._swept: set[Pool] = set()
 
@@ -309,34 +309,28 @@ class Handler:
         _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
 
     def _record(self, x: Exchange) -> None:
-        seconds = monotonic() - x.started
-        bytes_in = x.upload.size if x.upload is not None else 0
-        lane, method = x.lane, x.request.method
-        if x.allowance is not None:
-            x.allowance.count(x.vendor_status, x.status, x.code)
-        trace_id, recorded = tracing.end(x)
-        if lane is None:
-            self.metrics.refused(x.code)
-        else:
-            exemplar = trace_id if recorded else None
-            lane.metrics.request(method, x.status, x.code, seconds, x.upstream_seconds, bytes_in, x.bytes_out, exemplar)
-        self._access_log.request(
-            x.request_id,
-            trace_id,
-            lane.route.name if lane is not None else None,
-            x.client_name,
-            method,
-            x.path,
-            x.status,
-            x.code,
-            x.reason,
-            seconds,
-            x.upstream_seconds,
-            bytes_in,
-            x.bytes_out,
-            x.attempts,
-            x.tokens[0].fingerprint if x.tokens else None,
-            x.forwarded_from or x.client.remote,
+        lane, allowance = x.lane, x.allowance
+        self._journal.add(
+            (
+                lane.metrics if lane is not None else None,
+                allowance.metrics if allowance is not None else None,
+                x.request_id,
+                tracing.end(x),
+                x.request.method,
+                x.path,
+                x.vendor_status,
+                x.status,
+                x.code,
+                x.reason,
+                x.started,
+                monotonic(),
+                x.upstream_seconds,
+                x.upload.size if x.upload is not None else 0,
+                x.bytes_out,
+                x.attempts,
+                x.tokens[0].fingerprint if x.tokens else None,
+                x.forwarded_from or x.client.remote,
+            )
         )
 
     # ------------------------------------------------------------------------------------------------------ time-outs

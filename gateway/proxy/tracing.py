@@ -8,8 +8,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from gateway.observe import read_traceparent
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -37,16 +35,14 @@ def answered(x: Exchange, lane: Lane) -> None:
         x.trace.answered(x.vendor_status, x.attempts, lane.route.upstream, sys.exception())
 
 
-def end(x: Exchange) -> tuple[str | None, bool]:
+def end(x: Exchange) -> bytes | tuple[str, bool] | None:
     """End the request's span; return the id of its trace, and whether anybody records that trace.
 
-    Without tracing of our own, the id is the app's.
+    Without tracing of our own, it is what the app's `traceparent` says.
     """
     trace = x.trace
     if trace is None:
-        given = x.inbound.traceparent if x.inbound is not None else None
-        parent = read_traceparent(given.decode("latin-1")) if given else None
-        return (None, False) if parent is None else (parent.trace_id, parent.sampled)
+        return x.inbound.traceparent if x.inbound is not None else None
     route = x.lane.route if x.lane is not None else None
     trace.request(
         method=x.request.method,

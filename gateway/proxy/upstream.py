@@ -42,7 +42,10 @@ class UpstreamConnection(Wire):
         super().__init__(loop)
         self._on_lost = on_lost
         self._heads: deque[Answer] = deque()
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._inbox = b""
+        """What has come and is looked at when the exchange goes on."""
+        self._waiter: asyncio.Future[None] | None = None
+        """The exchange waits for a head."""
         self._error: ExchangeError | None = None
         self._body: Body | None = None
         """That of the final response, once its head is there."""
@@ -93,19 +96,31 @@ class UpstreamConnection(Wire):
         if self._body is None:
             self.deadline = self.loop.time() + self._first_byte
 
-    def response(self) -> asyncio.Future[Answer]:
-        """Return the next response head, interim ones included, and its body's stream, as a future.
+    async def response(self) -> Answer:
+        """Return the next response head, interim ones included, and its body's stream.
 
-        It raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
+        Raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
         """
-        self._waiter = waiter = self.loop.create_future()
-        if self._heads:
-            waiter.set_result(self._heads.popleft())
-        elif self._error is not None:
-            waiter.set_exception(self._error)
-        elif self.transport is None:
-            waiter.set_exception(UpstreamReset(reason="closed before the request was sent"))
-        return waiter
+        while not self._heads:
+            if self._inbox:
+                self._look()
+            elif self._error is not None:
+                raise self._error
+            elif self.transport is None:
+                raise UpstreamReset(reason="closed before the request was sent")
+            else:
+                self._waiter = self.loop.create_future()
+                await self._waiter
+        return self._heads.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _look(self) -> None:
+        """Understand what has come. As with an app's heads, that is done when all that has come is read."""
+        data, self._inbox = self._inbox, b""
+        self._feed_heads(data)
 
     def watch_silence(self) -> None:
         """The body is on its way: from now on the sweep looks for silence."""
@@ -117,8 +132,7 @@ class UpstreamConnection(Wire):
         self.dirty = True
         if self._error is None:
             self._error = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        self._wake()
         if self._body is not None:
             self._body.fail(error)
         self.abort()
@@ -139,7 +153,7 @@ class UpstreamConnection(Wire):
     @property
     def silent(self) -> bool:
         """Whether not a byte of a response has arrived for this exchange."""
-        return self._body is None and not self._part and not self._interim
+        return self._body is None and not self._part and not self._interim and not self._inbox
 
     @property
     def answered(self) -> bool:
@@ -175,14 +189,15 @@ class UpstreamConnection(Wire):
     # ---------------------------------------------------------------------------------------------------- protocol
 
     def data_received(self, data: bytes) -> None:
-        """Take a segment; wake the exchange when a head is complete."""
+        """Take a segment; the exchange is told of what may be a head."""
         self.active = True
         if self._raw is not None:
             self._raw(data)
         elif self._decoder is not None:
             self._feed_body(data)
         elif self._body is None and self.in_use:
-            self._feed_heads(data)
+            self._inbox = self._inbox + data if self._inbox else data
+            self._wake()
         elif self._switched:
             self.tail += data
         else:
@@ -217,11 +232,7 @@ class UpstreamConnection(Wire):
         else:
             self._body = body = self._open_body(head, rest)
             self.deadline = None
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result((head, body))
-        else:
-            self._heads.append((head, body))
+        self._heads.append((head, body))
 
     def _open_body(self, head: Outbound, rest: bytes) -> Body:
         if head.code == _SWITCHING:
@@ -281,6 +292,8 @@ class UpstreamConnection(Wire):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Settle what the exchange still waits for: a clean end may complete a body, a reset never does."""
         super().connection_lost(exc)
+        if self._inbox:
+            self._look()  # an answer that was sent before the end is an answer
         self.dirty = True
         if self._raw is not None:
             self._raw(b"")
@@ -293,8 +306,7 @@ class UpstreamConnection(Wire):
         if body is None:
             if self._error is None:
                 self._error = UpstreamReset(reason=type(exc).__name__ if exc else "closed before a response head")
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_exception(self._error)
+            self._wake()
         elif exc is not None or not self._said_goodbye:
             # Over TLS an end without close_notify is as good as a reset (RFC 9112 §9.8).
             how = type(exc).__name__ if exc is not None else "closed without notice"
@@ -314,6 +326,8 @@ class UpstreamConnection(Wire):
 
     def sweep(self, now: float) -> None:
         """Fail the exchange if one of its time-outs has passed."""
+        if self._inbox:
+            return  # it has answered; that is looked at in a moment
         if self.deadline is not None and now >= self.deadline:
             self.fail(UpstreamTimeout(reason="no response head in time"))
         elif self.total_deadline is not None and now >= self.total_deadline:

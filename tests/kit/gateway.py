@@ -47,7 +47,7 @@ class Running:
     @property
     def log(self) -> str:
         """Everything logged so far."""
-        self.gateway._access_log.close()
+        self.gateway._journal.close()
         return self._stream.getvalue()
 
     def metric(self, name: str, **labels: str) -> float:
