@@ -18,6 +18,7 @@ from gateway.addresses import AddressRefused, Networks, look_up, permitted
 from gateway.errors import ExchangeError, UpstreamBusy, UpstreamTimeout, UpstreamTLS, UpstreamUnreachable
 from gateway.proxy.queue import Queue
 from gateway.proxy.upstream import UpstreamConnection
+from gateway.proxy.wire import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,6 +98,7 @@ class Pool:
         self._closing: dict[UpstreamConnection, float] = {}
         """Connections that flush what was written to them, and when that has lasted long enough."""
         self._retired = False
+        self._outbox: Outbox | None = None
 
     @staticmethod
     def key_of(route: Route) -> object:
@@ -234,9 +236,10 @@ class Pool:
             interleave=1,
             loop=loop,
         )
+        outbox = self._outbox = self._outbox or Outbox(loop)
         try:
             _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(loop, self._lost),
+                lambda: UpstreamConnection(loop, outbox, self._lost),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=upstream.host if self._tls is not None else None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import TooManyConnections
 from gateway.proxy.server import ClientConnection
 from gateway.proxy.tls import server_context
+from gateway.proxy.wire import Outbox
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +64,7 @@ class DataServer:
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.limits = limits
         """May be replaced while connections are open; sizes of heads hold from the next connection on."""
         self.leaving = False

@@ -34,7 +34,7 @@ class ClientConnection(Wire):
     """One connection of an app."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: DataServer) -> None:
-        super().__init__(loop)
+        super().__init__(loop, server.outbox)
         limits = server.limits
         self._server = server
         self._task: asyncio.Task[None] | None = None
@@ -278,7 +278,7 @@ class ClientConnection(Wire):
             return
         self._linger_until = self.loop.time() + _LINGER
         self._pending = []
-        self.transport.write_eof()
+        self.write_eof()
         self._body.fail(BadRequest())
         self.resume_reading()
         self.release_reading()
@@ -331,7 +331,7 @@ class ClientConnection(Wire):
         """See the last answer off: as long as its bytes move they may take their time."""
         if self.transport is None:
             return
-        if self.transport.get_write_buffer_size():
+        if self._outgoing or self.transport.get_write_buffer_size():
             if self.silent_for(now) >= self._server.limits.body_timeout:
                 self.abort()
             elif self._linger_until is not None:

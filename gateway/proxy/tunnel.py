@@ -42,7 +42,7 @@ class Direction:
         target = self._target.transport
         gone = self._source.transport is None or target is None
         if not gone and target is not None and target.can_write_eof():
-            target.write_eof()
+            self._target.write_eof()
         else:
             self.finish()
 

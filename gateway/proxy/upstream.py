@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.model import Timeouts
     from gateway.proxy.framing import Decoder
     from gateway.proxy.headers import Outbound
+    from gateway.proxy.wire import Outbox
 
     Answer = tuple[Outbound, Body]
 
@@ -38,8 +39,10 @@ _BODYLESS = frozenset({_SWITCHING, 204, 304})
 class UpstreamConnection(Wire):
     """One connection of a pool."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[UpstreamConnection], None]) -> None:
-        super().__init__(loop)
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[[UpstreamConnection], None]
+    ) -> None:
+        super().__init__(loop, outbox)
         self._on_lost = on_lost
         self._heads: deque[Answer] = deque()
         self._inbox = b""
@@ -148,6 +151,7 @@ class UpstreamConnection(Wire):
             and self._body is not None
             and self._body.ended
             and not self.writing_paused
+            and not self._outgoing
         )
 
     @property
