@@ -3,7 +3,7 @@
 from gateway.access.access import Access
 from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
-from gateway.access.clients import OPEN, Clients
+from gateway.access.clients import OPEN, Clients, LastKey
 from gateway.access.counters import Counter, CounterStore, MemoryCounters, Usage
 from gateway.access.keys import hash_key, new_key, well_formed
 from gateway.access.wanted import KeysWanted
@@ -18,6 +18,7 @@ __all__ = [
     "Counter",
     "CounterStore",
     "KeysWanted",
+    "LastKey",
     "MemoryCounters",
     "Usage",
     "certificate_names",

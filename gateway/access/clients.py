@@ -46,6 +46,25 @@ class _Known:
         """Wall-clock instant from which the key is unknown; 0: never."""
 
 
+class LastKey:
+    """The key that a connection brought last, and whose it is: the next time it need not be hashed."""
+
+    __slots__ = ("_clients", "_key", "_known")
+
+    def __init__(self) -> None:
+        self._clients: Clients | None = None
+        self._key = b""
+        self._known: _Known | None = None
+
+    def whose(self, clients: Clients, key: bytes) -> _Known | None:
+        """Return whose key it is, None if it is another one than last time; in constant time, as it is a secret."""
+        return self._known if self._clients is clients and compare_digest(self._key, key) else None
+
+    def keep(self, clients: Clients, key: bytes, known: _Known) -> None:
+        """Remember a key for as long as the clients are these."""
+        self._clients, self._key, self._known = clients, key, known
+
+
 class Clients:
     """The clients of one configuration. Immutable; a reload makes a new one over the same counts.
 
@@ -73,7 +92,12 @@ class Clients:
         self._by_names = {name: self._by_name[client.name] for client in config.clients for name in client.certificates}
 
     def identify(
-        self, key: bytes | None, bearer: bytes | None, route: Route, certificate: frozenset[str] = frozenset()
+        self,
+        key: bytes | None,
+        bearer: bytes | None,
+        route: Route,
+        certificate: frozenset[str] = frozenset(),
+        last: LastKey | None = None,
     ) -> Allowance:
         """Return what the app may do on `route`. The hot path.
 
@@ -83,6 +107,7 @@ class Clients:
                 on a route that passes Authorization they are the end user's.
             route: where it wants to go.
             certificate: the names in its certificate.
+            last: what its connection remembers.
 
         Raises ClientUnknown, ClientForbidden, IdentityUnavailable, and KeysWanted for a token whose key must be
         fetched first.
@@ -92,10 +117,16 @@ class Clients:
         presented = key if key is not None else bearer if route.authorization == "inject" else None
         if presented is None or certificate:
             return self._with_certificate(presented, certificate, route)
-        digest = sha256(presented).digest()
-        known = self._by_digest.get(digest[:_FILED_UNDER])
-        if known is None or not compare_digest(known.digest, digest) or (known.ends and self._wall() >= known.ends):
-            return self._with_token(presented, digest, known, route)
+        known = last.whose(self, presented) if last is not None else None
+        if known is None:
+            digest = sha256(presented).digest()
+            known = self._by_digest.get(digest[:_FILED_UNDER])
+            if known is None or not compare_digest(known.digest, digest):
+                return self._with_token(presented, digest, known, route)
+            if last is not None:
+                last.keep(self, presented, known)
+        if known.ends and self._wall() >= known.ends:
+            return self._with_token(presented, known.digest, known, route)
         try:
             return known.allowances[route.name]
         except KeyError:

@@ -71,7 +71,7 @@ class Rules:
         plain = decoded(path)
         if deny is not None and deny.match(bare(plain)) is not None:
             raise self._denied(method, bare(plain))
-        if self._allow and (allow is None or not (allow.match(path) and allow.match(plain))):
+        if self._allow and (allow is None or not allow.match(path) or (plain is not path and not allow.match(plain))):
             raise ClientForbidden(
                 f"The client {self._client} may not do this: no rule of its `allow` fits",
                 reason=f"no rule of clients.{self._client}.allow fits the {_word(method)} and the path",

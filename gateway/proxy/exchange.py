@@ -89,4 +89,4 @@ class Exchange:
     def identify(self) -> None:
         """Take the app's request id if it is sane, else make one (128 random bits, hex)."""
         given = self.inbound.request_id if self.inbound is not None else None
-        self.request_id = given.decode("ascii") if given is not None else f"{getrandbits(128):032x}"
+        self.request_id = given.decode("ascii") if given is not None else "%032x" % getrandbits(128)

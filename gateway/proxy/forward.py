@@ -57,8 +57,7 @@ def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
     inbound = x.inbound
     lines = [x.request.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
-    for injector, token in zip(lane.injectors, x.tokens, strict=True):
-        lines.append(injector.line(token))
+    lines += lane.lines(x.tokens)
     lines.append(lane.trailing + x.request_id.encode("ascii"))
     if inbound.chunked:
         lines.append(b"Transfer-Encoding: chunked")

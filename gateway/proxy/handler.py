@@ -156,7 +156,9 @@ class Handler:
             given = x.request.values(b"x-forwarded-for")
             x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
         clients = snapshot.clients
-        x.allowance = allowance = clients.identify(inbound.key, inbound.bearer, route, x.client.certificate)
+        x.allowance = allowance = clients.identify(
+            inbound.key, inbound.bearer, route, x.client.certificate, x.client.last_key
+        )
         x.client_name = allowance.name
         if route.authorization == "pass":
             clients.keep_back(x.request.values(b"authorization"))

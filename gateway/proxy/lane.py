@@ -6,7 +6,7 @@ Built once per configuration snapshot, read by every exchange, changed by none. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
@@ -100,13 +100,17 @@ class Lane:
 
     def current_tokens(self) -> tuple[Token, ...] | None:
         """Return the tokens in memory, in the order of the injections, if every one is there and valid."""
-        tokens = []
-        for injector in self.injectors:
-            token = injector.tokens.current()
-            if token is None:
-                return None
-            tokens.append(token)
-        return tuple(tokens)
+        if len(self.injectors) == 1:  # as on nearly every route
+            token = self.injectors[0].tokens.current()
+            return (token,) if token is not None else None
+        tokens = tuple([injector.tokens.current() for injector in self.injectors])
+        return None if None in tokens else cast("tuple[Token, ...]", tokens)
+
+    def lines(self, tokens: tuple[Token, ...]) -> list[bytes]:
+        """Return the injected fields."""
+        if len(tokens) == 1:
+            return [self.injectors[0].line(tokens[0])]
+        return [injector.line(token) for injector, token in zip(self.injectors, tokens, strict=True)]
 
     async def get_tokens(self) -> tuple[Token, ...]:
         """Return the tokens, waiting for those that are being fetched. Raises TokenError."""
@@ -114,6 +118,9 @@ class Lane:
 
     def accepted(self, tokens: tuple[Token, ...]) -> None:
         """The vendor took these tokens."""
+        if len(tokens) == 1:
+            self.injectors[0].tokens.accepted(tokens[0])
+            return
         for injector, token in zip(self.injectors, tokens, strict=True):
             injector.tokens.accepted(token)
 

@@ -88,7 +88,8 @@ class PathRules:
         plain = decoded(path)
         if self._deny is not None and self._deny.match(bare(plain)) is not None:
             raise PathRefused("The route denies this path")
-        if self._allow is not None and not (self._allow.match(path) and self._allow.match(plain)):
+        allow = self._allow
+        if allow is not None and (not allow.match(path) or (plain is not path and not allow.match(plain))):
             raise PathRefused("The route does not allow this path")
 
 
@@ -98,9 +99,9 @@ class RouteTable(Generic[T]):
     __slots__ = ("_by_first",)
 
     def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
-        self._by_first: dict[str, list[tuple[str, T]]] = {}
+        self._by_first: dict[str, list[tuple[str, int, T]]] = {}
         for prefix, value in sorted(entries, key=lambda entry: -len(entry[0])):
-            self._by_first.setdefault(prefix.split("/", 2)[1], []).append((prefix, value))
+            self._by_first.setdefault(prefix.split("/", 2)[1], []).append((prefix, len(prefix), value))
 
     def match(self, path: str) -> tuple[T, str]:
         """Return the value of the longest matching prefix and the rest of the path.
@@ -108,7 +109,8 @@ class RouteTable(Generic[T]):
         The rest is empty or starts with a slash. Raises RouteNotFound.
         """
         cut = path.find("/", 1)
-        for prefix, value in self._by_first.get(path[1:] if cut < 0 else path[1:cut], ()):
-            if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
-                return value, path[len(prefix) :]
+        for prefix, size, value in self._by_first.get(path[1:] if cut < 0 else path[1:cut], ()):
+            rest = path[size:]
+            if (not rest or rest[0] == "/") and path.startswith(prefix):
+                return value, rest
         raise RouteNotFound

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gateway.access import NOBODY, certificate_names
+from gateway.access import NOBODY, LastKey, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
 from gateway.proxy.framing import Chunked, FramingError, Sized
 from gateway.proxy.headers import RequestHead, check_beginning, find_end
@@ -63,6 +63,7 @@ class ClientConnection(Wire):
         self.remote = ""
         self.certificate = NOBODY
         """Names in the app's certificate."""
+        self.last_key = LastKey()
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.remote} {'busy' if self.busy else 'idle'}>"
@@ -177,29 +178,34 @@ class ClientConnection(Wire):
             self._waiter.set_result(None)
 
     async def _serve(self) -> None:
-        while (head := await self._next_head()) is not None:
+        while not self._over:
+            if not self._pending:
+                self._waiter = self.loop.create_future()
+                await self._waiter
+                continue
+            head = self._next_head()
+            if head is None:
+                continue
             keep_alive = await self._server.handler.exchange(self, head)
-            if not keep_alive or self._broken or self.transport is None or self._server.leaving:
+            if not keep_alive or self._over or self._server.leaving:
                 self.finish()
                 return
             if self.writing_paused:  # answers to pipelined requests must not pile up
                 await self._flushed()
             self._after_exchange()
 
-    async def _next_head(self) -> RequestHead | None:
-        """Return the next request, waiting for it; None when there will be none."""
-        while self.transport is not None and self._linger_until is None and not self._broken:
-            if not self._pending:
-                self._waiter = self.loop.create_future()
-                await self._waiter
-                continue
-            pieces, self._pending, self._pending_size = self._pending, [], 0
-            head = self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            self.busy = head is not None
-            self.release_reading()
-            if head is not None:
-                return head
-        return None
+    @property
+    def _over(self) -> bool:
+        """Whether there will be no other exchange."""
+        return self._broken or self.transport is None or self._linger_until is not None
+
+    def _next_head(self) -> RequestHead | None:
+        """Return the request that has come, if its head is whole."""
+        pieces, self._pending, self._pending_size = self._pending, [], 0
+        head = self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self.busy = head is not None
+        self.release_reading()
+        return head
 
     async def _flushed(self) -> None:
         try:
@@ -271,7 +277,7 @@ class ClientConnection(Wire):
 
     def finish(self) -> None:
         """Close after the last answer has left, and go on reading for a while: the app may still be sending."""
-        if self.transport is None or self.transport.is_closing():
+        if self.transport is None or self.transport.is_closing() or self._linger_until is not None:
             return
         if not self.transport.can_write_eof():  # TLS reads on by itself until the app's close_notify
             self.close()

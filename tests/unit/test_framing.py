@@ -28,7 +28,7 @@ CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
 def new() -> Body:
-    return Body(Wire(None))  # type: ignore[arg-type]  # nobody waits here, so no loop is needed
+    return Body(Wire(None, None))  # type: ignore[arg-type]  # nobody waits here, so no loop is needed
 
 
 def feed(decoder: Decoder, body: Body, pieces: list[bytes]) -> tuple[bytes, bytes]:

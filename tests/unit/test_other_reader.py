@@ -152,7 +152,7 @@ class Ours(NamedTuple):
             for name, _, value in parts
             if name.lower() in {b"transfer-encoding", b"content-length"}
         )
-        body = Body(Wire(None))  # type: ignore[arg-type]  # nobody waits
+        body = Body(Wire(None, None))  # type: ignore[arg-type]  # nobody waits
         decoder: Decoder
         if found is not None and found.chunked:
             decoder = Chunked(body)
