@@ -51,14 +51,17 @@ def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound,
     whole = bodyless or body.ended
     if not whole:
         upstream.watch_silence()
-    data = b"" if bodyless else x.prefetched + body.take()
+    data = b"" if bodyless else body.take() if whole else body.take_some()
+    if x.prefetched and not bodyless:
+        data = x.prefetched + data
     if x.guard is not None:
         data = x.guard.feed(data, last=whole)
     x.head_sent = True
     x.bytes_out = len(data)
     if x.chunked:
-        data = (chunk(data) if data else b"") + (LAST_CHUNK if whole else b"")
-    x.client.write(b"\r\n".join(lines) + data)
+        x.client.write(b"\r\n".join(lines), *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
+    else:
+        x.client.write(b"\r\n".join(lines), data)
     return whole
 
 
@@ -92,6 +95,6 @@ async def stream(x: Exchange, body: Body) -> None:
                 break
             continue
         x.bytes_out += len(data)
-        client.write(chunk(data) if x.chunked else data)
+        client.write(*(chunk(data) if x.chunked else (data,)))
     if x.chunked:
         client.write(LAST_CHUNK)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HIGH = 128 * 1024
 """Bytes that wait before the connection stops reading."""
+_JOINED = 16 * 1024
+"""Bytes that are joined rather than handed on piece by piece."""
 _PIECE = 64
 """Bytes that a piece takes besides its own: a body may come in chunks of one byte."""
 
@@ -68,15 +70,29 @@ class Body:
         self._held = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def take_some(self) -> bytes:
+        """As `take`, but one piece alone where joining it with others would copy much."""
+        pieces = self._pieces
+        if self.error is not None or len(pieces) == 1 or self._held <= _JOINED:
+            return self.take()
+        some = pieces.pop(0)
+        before, self._held = self._held, self._held - len(some) - _PIECE
+        if before > HIGH >= self._held and self._wire is not None:
+            self._wire.resume_reading()
+        return some
+
     async def read(self) -> bytes:
-        """Return what has arrived, waiting for at least a byte; empty at the end. Raises what the body failed with."""
+        """Return what has arrived, or a part of it, waiting for at least a byte; empty at the end.
+
+        Raises what the body failed with.
+        """
         while not self._pieces and not self.ended and self.error is None and self._wire is not None:
             self._waiter = self._wire.loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self.take()
+        return self.take_some()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -183,17 +183,24 @@ class Wire(asyncio.Protocol):
         self.transport = None
         self._wake_writer()
 
-    def write(self, data: bytes) -> None:
-        """Queue bytes; silently nothing when the connection is gone, as its reader will say so."""
+    def write(self, data: bytes, *more: bytes) -> None:
+        """Queue bytes; silently nothing when the connection is gone, as its reader will say so.
+
+        Small ones leave together at the end of the round, large ones now, and are copied nowhere on their way.
+        """
         if self.transport is None:
             return
+        if sum(map(len, more), len(data)) > AT_ONCE:
+            before, self._outgoing = self._outgoing, b""
+            self.transport.writelines([piece for piece in (before, data, *more) if piece])
+            return
+        if more:
+            data = b"".join((data, *more))
         if self._outgoing:
-            data = self._outgoing + data
-        elif len(data) <= AT_ONCE:
+            self._outgoing += data
+        else:
+            self._outgoing = data
             self._outbox.add(self)
-        self._outgoing = data
-        if len(data) > AT_ONCE:
-            self.flush()
 
     def flush(self) -> None:
         """Hand what was written to the transport."""

@@ -74,7 +74,7 @@ def tune_allocator() -> None:
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, 2**20)
-    mallopt(_M_TRIM_THRESHOLD, 2**23)
+    mallopt(_M_TRIM_THRESHOLD, 2**25)
 
 
 class _Process:

@@ -16,7 +16,7 @@ class Recorder(Wire):
     """Writes down when its transport would be paused and resumed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        super().__init__(loop)  # type: ignore[arg-type]  # only who waits needs one
+        super().__init__(loop, None)  # type: ignore[arg-type]  # only who waits needs one
         self.calls: list[str] = []
 
     def _pause_transport(self) -> None:
