@@ -1,7 +1,7 @@
 """What being seen costs: CPU per request of metrics, log and trace, and how long a scrape of fifty routes takes.
 
-`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. Each part is called as the
-data plane calls it at the end of a request; the log goes to `/dev/null` through its real writer, whose thread counts.
+`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. A request is
+noted as the data plane notes it, and written up in the same batches; the log goes to `/dev/null` through its real writer, whose thread counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING
 
 from gateway.model import Logs, Upstream
-from gateway.observe import AccessLog, Metrics, Tracer, close_logging, configure_logging, read_traceparent
+from gateway.observe import Journal, Metrics, Tracer, close_logging, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,19 +34,19 @@ UPSTREAM = Upstream("https", "api.example", 443)
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def cost(call: Callable[[], object]) -> float:
+def cost(call: Callable[[], object], journal: Journal) -> float:
     """Return microseconds of CPU per call, all threads counted: the best of a few rounds.
 
     Lines are written out after as many as 50 ms bring at 10,000 requests a second, as the log's thread would.
     """
-    best, log = float("inf"), AccessLog()
+    best = float("inf")
     for _ in range(ROUNDS):
         gc.collect()
         started = time.process_time()
         for _ in range(REQUESTS // BATCH):
             for _ in range(BATCH):
                 call()
-            log.close()
+            journal.close()
         best = min(best, (time.process_time() - started) / REQUESTS)
     return best * MICRO
 
@@ -57,30 +57,19 @@ def nothing() -> None:
 
 def figures() -> dict[str, float]:
     """Return microseconds of CPU per request, by part."""
-    metrics, log = Metrics(), AccessLog()
-    route = metrics.route("idfy")
-    empty = cost(nothing)
-    headers: dict[str, str] = {}
-
-    def counted() -> None:
-        route.in_flight.inc()
-        route.in_flight.dec()
-        route.request("GET", 200, "", 0.012, 0.011, 0, 512, None)
+    metrics = Metrics()
+    journal = Journal(metrics, later=lambda _seconds, _call: None)
+    route, client = metrics.route("idfy"), metrics.client("web", "idfy")
+    empty = cost(nothing, journal)
 
     # As in life, no id comes twice: one that does would be found in every cache on the way.
     ids = cycle([f"{getrandbits(128):032x}" for _ in range(20_000)])
 
-    def line(status: int = 200, code: str = "", reason: str = "") -> None:
-        log.request(
-            request_id=next(ids), route="idfy", client="web", method="GET", status=status,
-            code=code, seconds=0.012, upstream_seconds=0.011, bytes_in=0, bytes_out=512, attempts=1,
-            fingerprint="3f1c0a2b", remote="10.0.0.7", reason=reason, trace_id=None, path=None,
-        )  # fmt: skip
-
-    def looked() -> None:
-        given = headers.get("traceparent")
-        if given is not None:
-            read_traceparent(given)
+    def ended(status: int = 200, code: str = "", reason: str = "", traceparent: bytes | None = None) -> None:
+        route.in_flight.inc()
+        route.in_flight.dec()
+        key = (route, client, "GET", None, status, status, code, 1, "3f1c0a2b", "10.0.0.7")
+        journal.add((key, reason, next(ids), False, traceparent, 1.0, 1.012, 0.011, 0, 512))
 
     def traced(tracer: Tracer, parents: list[str]) -> None:
         trace = tracer.begin(parents, time.monotonic())
@@ -97,18 +86,22 @@ def figures() -> dict[str, float]:
         taken.clear()
         taken.append(span)
 
-    found = {"metrics": cost(counted) - empty, "trace, off": cost(looked) - empty}
+    def of(call: Callable[[], object]) -> float:
+        return cost(call, journal) - empty
+
+    found = {"metrics": of(ended)}
     with open(os.devnull, "w", encoding="utf-8") as null:  # noqa: PTH123
         configure_logging(Logs(format="json", buffer=64 * 2**20), null)
-        found["log line"] = cost(line) - empty
-        found["log line of a failure"] = cost(lambda: line(503, "token_unavailable", "connection refused")) - empty
+        found["log line"] = of(ended) - found["metrics"]
+        found["the app's trace in it"] = of(lambda: ended(traceparent=TRACEPARENT.encode())) - sum(found.values())
+        failed = of(lambda: ended(503, "token_unavailable", "connection refused"))
+        found["log line of a failure"] = failed - found["metrics"]
         configure_logging(Logs(format="json", sample=0.01), null)
-        found["log line, 1 % sampled"] = cost(line) - empty
+        found["log line, 1 % sampled"] = of(ended) - found["metrics"]
         close_logging()
-        found["log off"] = cost(line) - empty
     never, always = Tracer(0.0, take), Tracer(1.0, take)
-    found["trace, not recorded"] = cost(lambda: traced(never, [])) - empty
-    found["trace, recorded (export not counted)"] = cost(lambda: traced(always, [TRACEPARENT])) - empty
+    found["trace, not recorded"] = of(lambda: traced(never, []))
+    found["trace, recorded (export not counted)"] = of(lambda: traced(always, [TRACEPARENT]))
     return found
 
 
@@ -167,7 +160,7 @@ def main() -> int:
     print("| part of a request | CPU µs |\n|---|---|")
     for name, micro in found.items():
         print(f"| {name} | {micro:.2f} |")
-    total = found["metrics"] + found["log line"] + found["trace, off"]
+    total = sum(list(found.values())[:3])
     print(f"| **all, tracing off** (limit {LIMIT:g}) | **{total:.2f}** |")
     whole, piece, quiet, busy = asyncio.run(page())
     print(f"\n/metrics with 50 routes: {whole:.1f} ms in all (limit {PAGE_LIMIT:g}), longest piece {piece:.2f} ms;")

@@ -15,7 +15,7 @@ from gateway.addresses import Networks
 from gateway.admin import AdminServer
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
-from gateway.observe import AccessLog, Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
+from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, build_lanes, listen
 from gateway.tokens import TokenSet
 
@@ -50,7 +50,7 @@ class Gateway:
         self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
         """Reads the configuration again, for the admin port: set by whoever knows where it comes from."""
         self._access = Access(config, clock=clock, metrics=self.metrics)
-        self._journal = Journal(self.metrics, AccessLog())
+        self._journal = Journal(self.metrics)
         self._tracing = Tracing()
         self._contexts = TlsContexts()
         self._pools: dict[object, Pool] = {}
@@ -197,6 +197,7 @@ class Gateway:
         before, self.config = self.config, config
         self._access.keep(config)
         self._contexts.keep(route.upstream for route in config.routes)
+        self._journal.forget()
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})

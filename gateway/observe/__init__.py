@@ -4,7 +4,6 @@ Knows the model only. The one package with global state: a process has one log a
 it.
 """
 
-from gateway.observe.access import AccessLog
 from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.counting import Level
 from gateway.observe.families import metrics_markdown
@@ -17,7 +16,6 @@ from gateway.observe.redaction import redact, redact_text, register, register_al
 from gateway.observe.spans import Trace, Tracer, read_traceparent
 
 __all__ = [
-    "AccessLog",
     "ClientMetrics",
     "CredentialMetrics",
     "Exporter",

@@ -42,7 +42,6 @@ class RouteMetrics:
         self.gone = False
         """The route is no longer configured: exchanges that still run on it are counted nowhere."""
         self._parents = parents
-        self._requests: dict[tuple[str, int, str], Level] = {}
         self._duration = parents.request_duration.labels(name)
         self._upstream_duration = parents.upstream_duration.labels(name)
         self._bytes_in = parents.request_bytes.labels(name)
@@ -51,7 +50,7 @@ class RouteMetrics:
         self._connect_duration = parents.connect_duration.labels(name)
         self._pool_wait = parents.pool_wait_duration.labels(name)
 
-    def request(  # noqa: PLR0917  called once a request: keywords would cost more than the counting
+    def request(  # noqa: PLR0917  as `count`
         self,
         method: str,
         status: int,
@@ -62,13 +61,22 @@ class RouteMetrics:
         bytes_out: int,
         trace_id: str | None = None,
     ) -> None:
-        """Count one finished request; `code` is empty for the vendor's own answer. The hot path.
+        """Count one finished request; `code` is empty for the vendor's own answer."""
+        self.count(self.child(method, status, code), seconds, upstream_seconds, bytes_in, bytes_out, trace_id)
+
+    def count(  # noqa: PLR0917  called once a request: keywords would cost more than the counting
+        self,
+        child: Level,
+        seconds: float,
+        upstream_seconds: float | None,
+        bytes_in: int,
+        bytes_out: int,
+        trace_id: str | None,
+    ) -> None:
+        """Count one finished request of a kind whose `child` is known. The hot path.
 
         `trace_id` becomes an exemplar of both durations: give it only for a trace that is recorded.
         """
-        child = self._requests.get((method, status, code))
-        if child is None:
-            child = self._bind(method, status, code)
         child.value += 1
         self._duration.observe(seconds, trace_id)
         if upstream_seconds is not None:
@@ -76,13 +84,10 @@ class RouteMetrics:
         self._bytes_in.value += bytes_in
         self._bytes_out.value += bytes_out
 
-    def _bind(self, method: str, status: int, code: str) -> Level:
-        """Bind the child; only what has labels of its own is remembered, so that traffic cannot fill the dictionary."""
+    def child(self, method: str, status: int, code: str) -> Level:
+        """Return where requests of a kind are counted. What an app may invent has no label of its own."""
         known = method in METHODS
-        child = self._level(self._parents.requests, method if known else "other", _status_label(status), code)
-        if known and status in STATUSES:
-            self._requests[method, status, code] = child
-        return child
+        return self._level(self._parents.requests, method if known else "other", _status_label(status), code)
 
     def _level(self, family: Levels, *labels: str) -> Level:
         return family.new() if self.gone else family.labels(self.name, *labels)
@@ -199,15 +204,14 @@ class ClientMetrics:
         """By how a request ends."""
         self._parents = parents
 
-    def ended(self, vendor_status: int, status: int, code: str) -> None:
-        """Count how a call of this client ended, let in or not."""
+    def outcome(self, vendor_status: int, status: int, code: str) -> Level:
+        """Return where calls of this client are counted that ended so, let in or not."""
         if code == "client_gone":
-            outcome = "gone"
-        elif not code:
-            outcome = "ok" if vendor_status < _BAD else "vendor_error"
-        else:
-            outcome = "refused" if status < 500 and code != "aborted" else "failed"  # noqa: PLR2004 - RFC 9110 §15.6
-        self.outcomes[outcome].value += 1
+            return self.outcomes["gone"]
+        if not code:
+            return self.outcomes["ok" if vendor_status < _BAD else "vendor_error"]
+        refused = status < 500 and code != "aborted"  # noqa: PLR2004 - RFC 9110 §15.6
+        return self.outcomes["refused" if refused else "failed"]
 
     def limited(self, limit: str) -> None:
         """Count a request that was refused because of a limit: `rate`, `in_flight` or `budget`."""

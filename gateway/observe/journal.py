@@ -12,34 +12,42 @@ import asyncio
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from gateway.observe.logs import before_closing
+from gateway.observe.access import AccessLog, Shape, printed_id, write
+from gateway.observe.bound import METHODS
+from gateway.observe.logs import before_closing, current_sink
 from gateway.observe.spans import read_traceparent
 
 if TYPE_CHECKING:
-    from gateway.observe.access import AccessLog
+    from collections.abc import Callable
+
     from gateway.observe.bound import ClientMetrics, RouteMetrics
     from gateway.observe.metrics import Metrics
 
-    Traced = bytes | tuple[str, bool] | None
-    Entry = tuple[
+    Key = tuple[
         RouteMetrics | None,
         ClientMetrics | None,
-        str,  # the request's id
-        Traced,
-        str,  # its method
-        str | None,  # the template that its path fits
+        str,  # the method
+        str | None,  # the template that the path fits
         int,  # the vendor's status
         int,  # the status that the app was told
         str,  # the gateway's error code
+        int,  # attempts
+        str | None,  # the token's fingerprint
+        str,  # the app's address
+    ]
+    Later = Callable[[float, Callable[[], None]], object]
+    Traced = bytes | tuple[str, bool] | None
+    Entry = tuple[
+        Key,
         str,  # the reason of a failure
+        str,  # the request's id
+        bool,  # whether the app has given it
+        Traced,
         float,  # monotonic instant of its beginning
         float,  # of its end
         float | None,  # seconds that the vendor took
         int,  # bytes of body in
         int,  # bytes of body out
-        int,  # attempts
-        str | None,  # the token's fingerprint
-        str,  # the app's address
     ]
 
 INTERVAL = 0.05
@@ -48,15 +56,43 @@ BATCH = 64
 """Entries that are written up at once: few enough that a request in between does not notice."""
 
 
+_MOST_ROWS = 1024
+"""Kinds of request whose row is kept."""
+
+
+def _on_the_loop(seconds: float, call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, call)
+
+
+class _Row:
+    """What requests of one kind have in common: where they are counted, and their line."""
+
+    __slots__ = ("child", "client", "outcome", "route", "shape")
+
+    def __init__(self, key: Key, reason: str) -> None:
+        route, client, method, path, vendor_status, status, code, attempts, fingerprint, remote = key
+        self.route = route
+        self.child = route.child(method, status, code) if route is not None else None
+        self.outcome = client.outcome(vendor_status, status, code) if client is not None else None
+        self.shape = Shape(
+            route.name if route is not None else None,
+            client.name if client is not None else None,
+            method, path, status, code, reason, attempts, fingerprint, remote,
+        )  # fmt: skip
+
+
 class Journal:
     """Counts and logs what has ended."""
 
-    __slots__ = ("__weakref__", "_entries", "_log", "_metrics")
+    __slots__ = ("__weakref__", "_entries", "_later", "_log", "_metrics", "_rows")
 
-    def __init__(self, metrics: Metrics, log: AccessLog) -> None:
+    def __init__(self, metrics: Metrics, later: Later = _on_the_loop) -> None:
+        """Begin empty; `later` calls something so many seconds from now."""
         self._metrics = metrics
-        self._log = log
+        self._later = later
+        self._log = AccessLog()
         self._entries: list[Entry] = []
+        self._rows: dict[Key, _Row] = {}
         metrics.settle = self.write_up
         before_closing(self)
 
@@ -68,7 +104,7 @@ class Journal:
         entries = self._entries
         entries.append(entry)
         if len(entries) == 1:
-            asyncio.get_running_loop().call_later(INTERVAL, self.write_up)
+            self._later(INTERVAL, self.write_up)
         elif len(entries) >= BATCH:
             self.write_up()
 
@@ -77,51 +113,51 @@ class Journal:
         entries, self._entries = self._entries, []
         if not entries:
             return
-        since = time() - monotonic()
-        lines: list[bytes] = []
-        for (
-            route, client, request_id, traced, method, path, vendor_status, status, code, reason,
-            started, ended, upstream_seconds, bytes_in, bytes_out, attempts, fingerprint, remote,
-        ) in entries:  # fmt: skip
+        sink, since, line = current_sink(), time() - monotonic(), self._log.line
+        rows, lines = self._rows, []
+        for key, reason, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out in entries:
+            row = rows.get(key) if not reason else None
+            if row is None:
+                row = self._row(key, reason)
             trace_id, recorded = None, False
             if traced is not None:
                 trace_id, recorded = traced if type(traced) is tuple else _of_the_app(traced)
             seconds = ended - started
-            if client is not None:
-                client.ended(vendor_status, status, code)
-            if route is None:
-                self._metrics.refused(code)
-            else:
+            if row.outcome is not None:
+                row.outcome.value += 1
+            if row.child is not None:
                 exemplar = trace_id if recorded else None
-                route.request(method, status, code, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
-            line = self._log.line(
-                since + ended,
-                request_id,
-                trace_id,
-                route.name if route is not None else None,
-                client.name if client is not None else None,
-                method,
-                path,
-                status,
-                code,
-                reason,
-                seconds,
-                upstream_seconds,
-                bytes_in,
-                bytes_out,
-                attempts,
-                fingerprint,
-                remote,
-            )
-            if line is not None:
-                lines.append(line)
-        if lines:
-            self._log.write(lines)
+                row.route.count(row.child, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
+            else:
+                self._metrics.refused(key[6])
+            if sink is not None and row.shape.wanted(sink):
+                shown = printed_id(request_id) if given else request_id
+                lines.append(
+                    line(row.shape, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out)
+                )
+        if sink is not None and lines:
+            write(sink, lines)
+
+    def _row(self, key: Key, reason: str) -> _Row:
+        """Make a row; kept unless a reason is in it, or a method that any app may invent."""
+        row = _Row(key, reason)
+        if not reason and key[2] in METHODS:
+            if len(self._rows) >= _MOST_ROWS:
+                self._rows.clear()
+            self._rows[key] = row
+        return row
+
+    def forget(self) -> None:
+        """Forget where requests were counted: a configuration has come in which that may have no place."""
+        self.write_up()
+        self._rows.clear()
 
     def close(self) -> None:
-        """Write up the rest, and write out what waits in the log, for a second at most."""
+        """Write up the rest, and write out what waits in the log, for a second at most. The log itself stays open."""
         self.write_up()
-        self._log.close()
+        sink = current_sink()
+        if sink is not None:
+            sink.writer.flush()
 
 
 def _of_the_app(traceparent: bytes) -> tuple[str | None, bool]:

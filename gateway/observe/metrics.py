@@ -140,7 +140,6 @@ class Metrics:
         A series that stays at its last value for ever would keep a panel red, and an alert firing, for a route that
         nobody has.
         """
-        self.settle()
         for cells in self._cells:
             cells.keep(label, names)
         bound: dict[str, dict[str, Any]] = {"route": self._routes, "credential": self._credentials}

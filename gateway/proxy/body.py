@@ -185,7 +185,7 @@ class Upload:
             self._client.write(CONTINUE)
         while data := await self._client.read_body(self._body):
             self._read(data)
-            upstream.write(*(chunk(data) if self._chunked else (data,)))
+            upstream.write_pieces(*(chunk(data) if self._chunked else (data,)))
             if upstream.writing_paused:
                 upstream.deadline = upstream.loop.time() + upstream.send_limit
             await upstream.drain()

@@ -32,6 +32,8 @@ class Exchange:
     body: Body = NO_BODY
     client_name: str | None = None
     request_id: str = ""
+    id_given: bool = False
+    """The app has named the request."""
     target: bytes = b""
     """Outbound path and query."""
     upload: Upload | NoUpload | None = None
@@ -89,4 +91,7 @@ class Exchange:
     def identify(self) -> None:
         """Take the app's request id if it is sane, else make one (128 random bits, hex)."""
         given = self.inbound.request_id if self.inbound is not None else None
-        self.request_id = given.decode("ascii") if given is not None else "%032x" % getrandbits(128)
+        if given is None:
+            self.request_id = "%032x" % getrandbits(128)
+        else:
+            self.request_id, self.id_given = given.decode("ascii"), True

@@ -48,7 +48,8 @@ def send(x: Exchange, lane: Lane, body: Upload | NoUpload, upstream: UpstreamCon
     if timeouts.total is not None:
         upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
     asks = x.inbound.expects_continue and not body.whole
-    upstream.write(_head(x, lane, asks=asks), *body.start(upstream, ask=asks))
+    head, start = _head(x, lane, asks=asks), body.start(upstream, ask=asks)
+    upstream.write_pieces(head, *start) if start else upstream.write(head)
     if body.sent:
         upstream.await_head()
 

@@ -311,27 +311,31 @@ class Handler:
         _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
 
     def _record(self, x: Exchange) -> None:
-        lane, allowance = x.lane, x.allowance
+        lane, allowance, upload, tokens = x.lane, x.allowance, x.upload, x.tokens
+        key = (
+            lane.metrics if lane is not None else None,
+            allowance.metrics if allowance is not None else None,
+            x.request.method,
+            x.path,
+            x.vendor_status,
+            x.status,
+            x.code,
+            x.attempts,
+            tokens[0].fingerprint if tokens else None,
+            x.forwarded_from or x.client.remote,
+        )
         self._journal.add(
             (
-                lane.metrics if lane is not None else None,
-                allowance.metrics if allowance is not None else None,
-                x.request_id,
-                tracing.end(x),
-                x.request.method,
-                x.path,
-                x.vendor_status,
-                x.status,
-                x.code,
+                key,
                 x.reason,
+                x.request_id,
+                x.id_given,
+                tracing.end(x),
                 x.started,
                 monotonic(),
                 x.upstream_seconds,
-                x.upload.size if x.upload is not None else 0,
+                upload.size if upload is not None else 0,
                 x.bytes_out,
-                x.attempts,
-                x.tokens[0].fingerprint if x.tokens else None,
-                x.forwarded_from or x.client.remote,
             )
         )
 

@@ -12,6 +12,7 @@ from gateway.errors import UpstreamMalformed
 from gateway.proxy.body import LAST_CHUNK, chunk
 from gateway.proxy.headers import VIA
 from gateway.proxy.problem import date_line
+from gateway.proxy.wire import AT_ONCE
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -59,9 +60,11 @@ def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound,
     x.head_sent = True
     x.bytes_out = len(data)
     if x.chunked:
-        x.client.write(b"\r\n".join(lines), *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
+        x.client.write_pieces(b"\r\n".join(lines), *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
+    elif len(data) > AT_ONCE:
+        x.client.write_pieces(b"\r\n".join(lines), data)
     else:
-        x.client.write(b"\r\n".join(lines), data)
+        x.client.write(b"\r\n".join(lines) + data)
     return whole
 
 
@@ -95,6 +98,6 @@ async def stream(x: Exchange, body: Body) -> None:
                 break
             continue
         x.bytes_out += len(data)
-        client.write(*(chunk(data) if x.chunked else (data,)))
+        client.write_pieces(*(chunk(data) if x.chunked else (data,)))
     if x.chunked:
         client.write(LAST_CHUNK)

@@ -178,26 +178,21 @@ class ClientConnection(Wire):
             self._waiter.set_result(None)
 
     async def _serve(self) -> None:
-        while not self._over:
+        while True:
             if not self._pending:
                 self._waiter = self.loop.create_future()
                 await self._waiter
-                continue
-            head = self._next_head()
-            if head is None:
-                continue
-            keep_alive = await self._server.handler.exchange(self, head)
-            if not keep_alive or self._over or self._server.leaving:
-                self.finish()
+            head = self._next_head() if self._pending else None
+            if head is not None:
+                keep_alive = await self._server.handler.exchange(self, head)
+                if not keep_alive or self._broken or self.transport is None or self._server.leaving:
+                    self.finish()
+                    return
+                if self.writing_paused:  # answers to pipelined requests must not pile up
+                    await self._flushed()
+                self._after_exchange()
+            elif self._broken or self.transport is None:
                 return
-            if self.writing_paused:  # answers to pipelined requests must not pile up
-                await self._flushed()
-            self._after_exchange()
-
-    @property
-    def _over(self) -> bool:
-        """Whether there will be no other exchange."""
-        return self._broken or self.transport is None or self._linger_until is not None
 
     def _next_head(self) -> RequestHead | None:
         """Return the request that has come, if its head is whole."""

@@ -26,7 +26,7 @@ HIGH_WATER = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
 
 
-AT_ONCE = 16 * 1024
+AT_ONCE = 48 * 1024
 """More bytes than these are not held back until the end of the round."""
 
 
@@ -37,20 +37,20 @@ class Outbox:
     two exchanges, whose code and data it drives out of the processor's caches.
     """
 
-    __slots__ = ("_loop", "_wires")
+    __slots__ = ("_loop", "wires")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._wires: list[Wire] = []
+        self.wires: list[Wire] = []
+        """Who has written in this round."""
 
-    def add(self, wire: Wire) -> None:
-        """Have `wire` flushed at the end of this round."""
-        self._wires.append(wire)
-        if len(self._wires) == 1:
-            self._loop.call_soon(self._send)
+    def open(self) -> list[Wire]:
+        """Begin to collect: return the list, which is emptied at the end of the round."""
+        self._loop.call_soon(self._send)
+        return self.wires
 
     def _send(self) -> None:
-        wires, self._wires = self._wires, []
+        wires, self.wires = self.wires, []
         for wire in wires:
             wire.flush()
 
@@ -183,24 +183,29 @@ class Wire(asyncio.Protocol):
         self.transport = None
         self._wake_writer()
 
-    def write(self, data: bytes, *more: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Queue bytes; silently nothing when the connection is gone, as its reader will say so.
 
-        Small ones leave together at the end of the round, large ones now, and are copied nowhere on their way.
+        They leave at the end of the round, unless they are many.
         """
         if self.transport is None:
             return
-        if sum(map(len, more), len(data)) > AT_ONCE:
-            before, self._outgoing = self._outgoing, b""
-            self.transport.writelines([piece for piece in (before, data, *more) if piece])
-            return
-        if more:
-            data = b"".join((data, *more))
         if self._outgoing:
             self._outgoing += data
         else:
             self._outgoing = data
-            self._outbox.add(self)
+            outbox = self._outbox
+            (outbox.wires or outbox.open()).append(self)
+        if len(data) > AT_ONCE:
+            self.flush()
+
+    def write_pieces(self, *pieces: bytes) -> None:
+        """As `write`; where they are many they are not copied together."""
+        if sum(map(len, pieces)) <= AT_ONCE:
+            self.write(b"".join(pieces))
+        elif self.transport is not None:
+            before, self._outgoing = self._outgoing, b""
+            self.transport.writelines([piece for piece in (before, *pieces) if piece])
 
     def flush(self) -> None:
         """Hand what was written to the transport."""

@@ -134,7 +134,6 @@ class Sender:
             duration = clock.monotonic() - sent_at
             return Answer(response.status, response.headers, body, sent_at, wall_sent, duration, round_trip)
 
-
     async def _system_trust(self) -> ssl.SSLContext:
         """Return the context with the system's authorities, read once and in a thread: it takes some 40 ms.
 

@@ -7,12 +7,14 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import time
 from datetime import UTC, datetime, timedelta
 from statistics import median
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,7 @@ import structlog
 
 from gateway.model import Logs, Secret
 from gateway.observe import (
-    AccessLog,
+    Journal,
     Metrics,
     adjust_logging,
     close_logging,
@@ -29,6 +31,7 @@ from gateway.observe import (
     get_logger,
     register,
 )
+from gateway.observe.journal import BATCH, INTERVAL
 from gateway.observe.writer import Writer, dropped_events
 
 if TYPE_CHECKING:
@@ -47,31 +50,45 @@ def out() -> Iterator[io.StringIO]:
     close_logging()
 
 
+def journal() -> Journal:
+    """A journal that writes up when it is told to, or full."""
+    return Journal(Metrics(), later=lambda _seconds, _call: None)
+
+
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    AccessLog().close()
+    journal().close()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def request(log: AccessLog, **over: Any) -> None:
+def entry(metrics: Metrics, **over: Any) -> tuple[Any, ...]:
     fields: dict[str, Any] = {
         "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
-        "route": "idfy",
-        "client": "onboarding-web",
+        "given": True,
         "method": "GET",
+        "path": None,
+        "vendor_status": 200,
         "status": 200,
         "code": "",
+        "reason": "",
         "seconds": 0.0123,
         "upstream_seconds": 0.011,
-        "bytes_in": 0,
-        "bytes_out": 512,
-        "attempts": 1,
+        "traced": None,
         "fingerprint": "3f1c0a2b",
-        "remote": "10.0.0.7",
-        "trace_id": None,
-        "path": None,
-        "reason": "",
     }
-    log.request(**(fields | over))
+    its = SimpleNamespace(**(fields | over))
+    route, client = metrics.route("idfy"), metrics.client("onboarding-web", "idfy")
+    key = (route, client, its.method, its.path, its.vendor_status, its.status, its.code, 1, its.fingerprint, "10.0.0.7")
+    now = time.monotonic()
+    return (
+        key, its.reason, its.request_id, its.given, its.traced, now - its.seconds, now, its.upstream_seconds, 0, 512,
+    )  # fmt: skip
+
+
+def request(its: Journal | None = None, **over: Any) -> None:
+    """Let a request end, and have it written up at once."""
+    its = its or journal()
+    its.add(entry(its._metrics, **over))
+    its.write_up()
 
 
 # ------------------------------------------------------------------------------------------------------ the shape
@@ -102,7 +119,7 @@ def test_a_logger_made_before_the_configuration_follows_it() -> None:
 def test_until_logging_is_configured_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     close_logging()
     get_logger("gatepass.tokens").error("token_refused")
-    request(AccessLog())
+    request()
     assert capfd.readouterr() == ("", "")
 
 
@@ -121,7 +138,7 @@ def test_on_a_terminal_lines_are_for_people() -> None:
     stream = Terminal()
     configure_logging(Logs(format="auto"), stream)
     get_logger("gatepass.tokens").warning("token_refused", token=CANARY)
-    request(AccessLog(), status=503, code="token_unavailable")
+    request(status=503, code="token_unavailable")
     close_logging()
     refused, served = stream.getvalue().splitlines()
     assert "token_refused" in refused
@@ -186,10 +203,10 @@ WAYS: dict[str, Callable[[], object]] = {
     "by stdlib, with arguments that do not fit": lambda: stdlib.info("%s %s", CANARY),
     "by stdlib, with an argument whose repr raises": lambda: stdlib.info("%d", Leaky()),
     "by the name of a logger": lambda: logging.getLogger(f"x.{CANARY}").info("x"),
-    "as request id": lambda: request(AccessLog(), request_id=CANARY),
-    "inside a request id": lambda: request(AccessLog(), request_id=f"{CANARY}-{'x' * 60}"),
-    "as method": lambda: request(AccessLog(), method=CANARY),
-    "as the reason of a failure": lambda: request(AccessLog(), status=502, code="upstream_tls", reason=f"x {CANARY}"),
+    "as request id": lambda: request(request_id=CANARY),
+    "inside a request id": lambda: request(request_id=f"{CANARY}-{'x' * 60}"),
+    "as method": lambda: request(method=CANARY),
+    "as the reason of a failure": lambda: request(status=502, code="upstream_tls", reason=f"x {CANARY}"),
 }
 
 
@@ -234,7 +251,7 @@ def test_what_json_has_no_word_for_is_still_an_event(out: io.StringIO) -> None:
 
 
 def test_a_request_is_one_event_with_stable_fields(out: io.StringIO) -> None:
-    request(AccessLog(), code="")
+    request(code="")
     [event] = lines(out)
     assert event.pop("timestamp").endswith("Z")
     assert event == {
@@ -263,7 +280,7 @@ def test_a_request_is_one_event_with_stable_fields(out: io.StringIO) -> None:
 def test_access_events_are_of_level_info() -> None:
     stream = io.StringIO()
     configure_logging(Logs(format="json", level="warning"), stream)
-    request(AccessLog())
+    request()
     close_logging()
     assert stream.getvalue() == ""
 
@@ -271,7 +288,7 @@ def test_access_events_are_of_level_info() -> None:
 def test_access_events_can_be_switched_off_alone() -> None:
     stream = io.StringIO()
     configure_logging(Logs(format="json", access=False), stream)
-    request(AccessLog())
+    request()
     structured.info("kept")
     close_logging()
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["kept"]
@@ -281,8 +298,8 @@ def said(stream: io.StringIO, **logs: Any) -> list[tuple[int, str]]:
     """Log one request of each kind, and return status and level of those that came out."""
     configure_logging(Logs(format="json", **logs), stream)
     for status, code in ((200, ""), (404, ""), (503, ""), (401, "client_unknown"), (499, "client_gone")):
-        request(AccessLog(), status=status, code=code)
-    request(AccessLog(), status=503, code="token_unavailable", reason="connection refused")
+        request(status=status, code=code)
+    request(status=503, code="token_unavailable", reason="connection refused")
     close_logging()
     return [(event["status"], event["level"]) for event in map(json.loads, stream.getvalue().splitlines())]
 
@@ -310,14 +327,14 @@ def test_about_the_share_of_the_good_requests_that_is_asked_for_comes_out() -> N
     stream = io.StringIO()
     configure_logging(Logs(format="json", sample=0.1), stream)
     for _ in range(4000):
-        request(AccessLog())
+        request()
     close_logging()
     assert 250 < len(stream.getvalue().splitlines()) < 600
 
 
 def test_a_failing_request_costs_a_line_as_cheap_as_a_good_one(out: io.StringIO) -> None:
     """The reason goes through redaction, and nothing else is added: a flood of failures is not what brings us down."""
-    log, each = AccessLog(), []
+    log, each = journal(), []
     for _ in range(5):
         started = time.thread_time()
         for _ in range(400):
@@ -348,10 +365,63 @@ def test_levels_and_sampling_change_at_run_time_without_losing_a_line() -> None:
     adjust_logging(Logs(level="info", sample=0.0))
     get_logger("gatepass.b").info("heard")
     logging.getLogger("gatepass.a").debug("unheard")
-    request(AccessLog())
+    request()
     assert current_logging() == Logs(level="info", sample=0.0)
     close_logging()
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["heard first", "heard"]
+
+
+def test_a_batch_is_written_up_when_it_is_full_and_else_a_moment_after_its_first_entry(out: io.StringIO) -> None:
+    metrics, later = Metrics(), []
+    it = Journal(metrics, later=lambda seconds, call: later.append((seconds, call)))
+    for _ in range(BATCH - 1):
+        it.add(entry(metrics))
+    assert lines(out) == []
+    it.add(entry(metrics))
+    assert len(lines(out)) == BATCH, "a full batch waits for nobody"
+    it.add(entry(metrics))
+    assert len(lines(out)) == BATCH
+    assert [seconds for seconds, _ in later] == [INTERVAL] * 2
+    later[-1][1]()
+    assert len(lines(out)) == BATCH + 1
+
+
+def test_whoever_looks_at_the_metrics_sees_every_request_that_has_ended() -> None:
+    metrics = Metrics()
+    it = Journal(metrics, later=lambda _seconds, _call: None)
+    for seen in (1, 2, 3):
+        it.add(entry(metrics))
+        labels = {"route": "idfy", "method": "GET", "status": "200", "code": ""}
+        looks = (
+            lambda labels=labels: metrics.registry.get_sample_value("gatepass_requests_total", labels),
+            lambda: metrics.requests.by("route")["idfy"][0][1].value,
+            lambda: float(
+                re.search(r"gatepass_client_requests_total{.*ok.*} (.*)", metrics.exposition()[0].decode())[1]
+            ),
+        )
+        assert looks[seen - 1]() == seen
+
+
+def test_closing_or_adjusting_the_log_loses_no_request_that_has_ended() -> None:
+    stream, metrics = io.StringIO(), Metrics()
+    it = Journal(metrics, later=lambda _seconds, _call: None)
+    configure_logging(Logs(format="json"), stream)
+    it.add(entry(metrics))
+    adjust_logging(Logs(sample=0.0))
+    it.add(entry(metrics, status=503, code="token_unavailable"))
+    close_logging()
+    assert [json.loads(line)["status"] for line in stream.getvalue().splitlines()] == [200, 503]
+
+
+def test_an_entry_is_dated_by_when_it_ended_and_not_by_when_it_is_written_up(out: io.StringIO) -> None:
+    metrics = Metrics()
+    it = Journal(metrics, later=lambda _seconds, _call: None)
+    ended = datetime.now(UTC)
+    it.add(entry(metrics))
+    time.sleep(0.05)
+    it.write_up()
+    [event] = lines(out)
+    assert abs(datetime.fromisoformat(event["timestamp"]) - ended) < timedelta(seconds=0.04)
 
 
 # ------------------------------------------------------------------------------------------------------ the way out
