@@ -1,7 +1,8 @@
 """What being seen costs: CPU per request of metrics, log and trace, and how long a scrape of fifty routes takes.
 
-`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. A request is
-noted as the data plane notes it, and written up in the same batches; the log goes to `/dev/null` through its real writer, whose thread counts.
+`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. A request is noted as the
+data plane notes it, and written up in the same batches; the log goes to `/dev/null` through its real writer, whose
+thread counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The access event: one line per request, at a cost of a few microseconds, also when every request fails.
 
 The hot path's own way to the log: no processors and no stack inspection, and a line put together from parts, of which
-those that come again and again (route, client, method, status) were rendered once (`journal.py` keeps them). It may skip redaction because it
-prints only names from the configuration, numbers, fingerprints and addresses; the values that an app or a vendor has a
-hand in (request id, method, the reason of a failure) are checked here. Neither path nor query is ever printed.
+those that come again and again (route, client, method, status) were rendered once; `journal.py` keeps them. It may skip
+redaction because it prints only names from the configuration, numbers, fingerprints and addresses; the values that an
+app or a vendor has a hand in (request id, method, the reason of a failure) are checked here. Neither path nor query is
+ever printed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
 
-    def line(
+    def line(  # noqa: PLR0917 - called once a request: keywords would cost more than the line
         self,
         shape: Shape,
         at: float,

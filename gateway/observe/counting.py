@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from itertools import accumulate
 from math import isfinite
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -47,15 +47,8 @@ class Level:
         self.value = value
 
 
-class Exemplar(NamedTuple):
-    """One observation that a trace explains (OpenMetrics 1.0, "Exemplars")."""
-
-    trace_id: str
-    value: float
-    timestamp: float
-
-    def __str__(self) -> str:
-        return f' # {{trace_id="{self.trace_id}"}} {self.value!r} {self.timestamp:.3f}'
+Exemplar = tuple[str, float, float]
+"""One observation that a trace explains: the trace's id, the value, and when (OpenMetrics 1.0, "Exemplars")."""
 
 
 class Spread:
@@ -76,7 +69,7 @@ class Spread:
         self.counts[at] += 1
         self.sum += value
         if trace_id is not None:
-            self.exemplars[at] = Exemplar(trace_id, value, time.time())
+            self.exemplars[at] = (trace_id, value, time.time())
 
 
 Cell = TypeVar("Cell", Level, Spread)
@@ -231,10 +224,12 @@ class Spreads(Cells[Spread]):
     def _write(self, lines: list[str], heads: tuple[str, ...], cell: Spread, openmetrics: bool) -> None:
         totals = list(accumulate(cell.counts))
         if openmetrics and cell.exemplars:
-            exemplars = cell.exemplars
+            shown = {
+                i: f' # {{trace_id="{trace_id}"}} {value!r} {at:.3f}'
+                for i, (trace_id, value, at) in cell.exemplars.items()
+            }
             lines += [
-                f"{head}{total}{exemplars.get(i, '')}"
-                for i, (head, total) in enumerate(zip(heads, totals, strict=False))
+                f"{head}{total}{shown.get(i, '')}" for i, (head, total) in enumerate(zip(heads, totals, strict=False))
             ]
         else:
             lines += [f"{head}{total}" for head, total in zip(heads, totals, strict=False)]

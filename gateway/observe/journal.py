@@ -9,6 +9,7 @@ metrics, or the log is closed. Called from the loop's thread alone.
 from __future__ import annotations
 
 import asyncio
+import re
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ BATCH = 64
 """Entries that are written up at once: few enough that a request in between does not notice."""
 
 
+_USUAL = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""A `traceparent` as nearly all are; the last bit says that somebody records the trace."""
 _MOST_ROWS = 1024
 """Kinds of request whose row is kept."""
 
@@ -121,11 +124,11 @@ class Journal:
                 row = self._row(key, reason)
             trace_id, recorded = None, False
             if traced is not None:
-                trace_id, recorded = traced if type(traced) is tuple else _of_the_app(traced)
+                trace_id, recorded = traced if isinstance(traced, tuple) else _of_the_app(traced)
             seconds = ended - started
             if row.outcome is not None:
                 row.outcome.value += 1
-            if row.child is not None:
+            if row.route is not None and row.child is not None:
                 exemplar = trace_id if recorded else None
                 row.route.count(row.child, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
             else:
@@ -161,5 +164,8 @@ class Journal:
 
 
 def _of_the_app(traceparent: bytes) -> tuple[str | None, bool]:
+    usual = _USUAL.fullmatch(traceparent)
+    if usual is not None:
+        return usual[1].decode(), traceparent[-1] in b"13579bdf"
     parent = read_traceparent(traceparent.decode("latin-1"))
     return (None, False) if parent is None else (parent.trace_id, parent.sampled)

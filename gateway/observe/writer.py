@@ -75,7 +75,7 @@ class Writer:
         self._thread.start()
 
     def write(self, text: bytes, lines: int = 1) -> None:
-        """Queue a line, or several, newlines included. Never blocks; drops and counts when the buffer is full or closed."""
+        """Queue lines, newlines included. Never blocks; drops and counts them when the buffer is full or closed."""
         with self._lock:
             if self._closed or self._size + len(text) > self._limit:
                 fits = False

@@ -92,6 +92,6 @@ class Exchange:
         """Take the app's request id if it is sane, else make one (128 random bits, hex)."""
         given = self.inbound.request_id if self.inbound is not None else None
         if given is None:
-            self.request_id = "%032x" % getrandbits(128)
+            self.request_id = f"{getrandbits(128):032x}"
         else:
             self.request_id, self.id_given = given.decode("ascii"), True
