@@ -183,16 +183,48 @@ class Upload:
             except TimeoutError:
                 pass  # a vendor that ignores Expect: the app is told to go on by us
             self._client.write(CONTINUE)
-        while data := await self._client.read_body(self._body):
-            self._read(data)
-            upstream.write_pieces(*(chunk(data) if self._chunked else (data,)))
-            if upstream.writing_paused:
-                upstream.deadline = upstream.loop.time() + upstream.send_limit
-            await upstream.drain()
-            upstream.deadline = None
+        await self._flow(upstream)
         if self._chunked:
             upstream.write(LAST_CHUNK)
         upstream.await_head()
+
+    async def _flow(self, upstream: UpstreamConnection) -> None:
+        """Pass on what comes, as it comes, until the body's end; the app is not read while the vendor takes no more."""
+        client, body = self._client, self._body
+        if client.transport is None:
+            raise ConnectionResetError
+
+        def push(data: bytes) -> None:
+            try:
+                self._read(data)
+            except ExchangeError as error:
+                body.fail(error)
+                return
+            upstream.write_pieces(*(chunk(data) if self._chunked else (data,)))
+            if upstream.writing_paused:
+                client.body_not_awaited()
+                client.pause_reading()
+                upstream.deadline = upstream.loop.time() + upstream.send_limit
+            else:
+                client.body_awaited()
+
+        def go_on() -> None:
+            upstream.deadline = None
+            client.body_awaited()
+            client.resume_reading()
+
+        upstream.on_writable = go_on
+        client.body_awaited()
+        try:
+            if data := body.take():
+                push(data)
+            body.sink = push
+            await body.end()
+            await upstream.drain()
+        finally:
+            body.sink = upstream.on_writable = upstream.deadline = None
+            client.body_not_awaited()
+            client.resume_reading()
 
     async def stop(self) -> None:
         """End the pump, wherever it is; what was read stays in hand."""

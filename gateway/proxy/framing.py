@@ -23,6 +23,10 @@ _NO_TRAILERS = frozenset({b"transfer-encoding", b"content-length", b"host"})
 """Fields that decide about framing and routing: among trailers they are an attack (RFC 9110 §6.5.1)."""
 
 
+_SMALL = 16 * 1024
+"""Bytes of a chunk that is handed on together with others."""
+
+
 class FramingError(ValueError):
     """The bytes are no body in this framing; says why, and nothing of them."""
 
@@ -88,6 +92,20 @@ class Chunked:
 
     def feed(self, data: bytes) -> bytes:
         """Hand on what belongs to the body, return what stands behind it. Raises FramingError."""
+        small: list[bytes] = []
+        try:
+            at = self._split(data, small)
+        except FramingError:
+            self._hand_on(small)
+            raise
+        if at is None:
+            self._hand_on(small)
+            return b""
+        self._body.feed(b"".join(small), last=True)
+        return data[at:]
+
+    def _split(self, data: bytes, small: list[bytes]) -> int | None:
+        """Take the framing off a segment; `small` gets what is still to be handed on. Return where the body ends."""
         at = 0
         while at < len(data):
             if self._left:
@@ -95,20 +113,27 @@ class Chunked:
                 at += len(piece)
                 self._left -= len(piece)
                 self._after = not self._left
-                self._body.feed(piece, last=False)
+                small.append(piece)
+                if len(piece) > _SMALL:
+                    self._hand_on(small)
                 continue
             end = data.find(b"\n", at) + 1
             line = self._line + data[at : end or len(data)]
             if not end:
                 self._keep(line)
-                return b""
+                break
             at, self._line = end, b""
             if not line.endswith(b"\r\n"):
                 raise FramingError("a bare line feed")
             if self._takes_last(line[:-2]):
-                self._body.feed(b"", last=True)
-                return data[at:]
-        return b""
+                return at
+        return None
+
+    def _hand_on(self, pieces: list[bytes]) -> None:
+        """Hand on what a segment holds: many small chunks together, so that none costs more than its bytes."""
+        if pieces:
+            self._body.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces), last=False)
+            pieces.clear()
 
     def _keep(self, line: bytes) -> None:
         if self._after and line != b"\r":

@@ -244,18 +244,20 @@ class ClientConnection(Wire):
 
     # ------------------------------------------------------------------------------------------------- for an exchange
 
-    async def read_body(self, body: Body) -> bytes:
-        """Return what has arrived of `body`, waiting for at least a byte; empty at its end.
+    def body_awaited(self) -> None:
+        """From now on, or again from now on, the app is waited for; bytes of its body have come just now, or none yet.
 
-        Raises RequestTimeout after `limits.body_timeout` of silence, or of waiting in all for a body that is slower
-        than `limits.body_rate`; BadRequest for malformed chunks.
+        The sweep fails the body with RequestTimeout after `limits.body_timeout` of silence, or of waiting in all for
+        one that is slower than `limits.body_rate`.
         """
-        if self.transport is None:
-            raise ConnectionResetError
-        self._body_since = self.loop.time()
-        try:
-            return await body.read()
-        finally:
+        now = self.loop.time()
+        if self._body_since is not None:
+            self._body_waited += now - self._body_since
+        self._body_since = now
+
+    def body_not_awaited(self) -> None:
+        """The app is not waited for: its body is there, or the vendor takes no more of it."""
+        if self._body_since is not None:
             self._body_waited += self.loop.time() - self._body_since
             self._body_since = None
 

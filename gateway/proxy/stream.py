@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from gateway.proxy.wire import Wire
 
@@ -23,7 +24,7 @@ _PIECE = 64
 class Body:
     """The bytes of one body, without their framing."""
 
-    __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "size")
+    __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "sink", "size")
 
     def __init__(self, wire: Wire | None, data: bytes = b"") -> None:
         """Begin a body that `wire` will feed; without one, `data` is all there is."""
@@ -37,16 +38,21 @@ class Body:
         """Why the rest will never arrive."""
         self.size = len(data)
         """Bytes that have arrived so far."""
+        self.sink: Callable[[bytes], None] | None = None
+        """Takes what arrives at once, so that nothing waits here; whoever sets it has taken what was there."""
 
     def feed(self, data: bytes, *, last: bool) -> None:
         """Take the next bytes, which may be none; `last` says that the body ends with them."""
         if data:
-            self._pieces.append(data)
             size = len(data)
             self.size += size
-            self._held += size + _PIECE
+            if self.sink is not None:
+                self.sink(data)
+            else:
+                self._pieces.append(data)
+                self._held += size + _PIECE
         self.ended = last
-        if self._waiter is not None:
+        if self._waiter is not None and (last or self.sink is None):
             self._wake()
         if self._held > HIGH and self._wire is not None:
             self._wire.resume_reading() if last else self._wire.pause_reading()
@@ -87,12 +93,22 @@ class Body:
         Raises what the body failed with.
         """
         while not self._pieces and not self.ended and self.error is None and self._wire is not None:
-            self._waiter = self._wire.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait(self._wire)
         return self.take_some()
+
+    async def end(self) -> None:
+        """Wait until all of it has arrived. Raises what the body failed with."""
+        while not self.ended and self.error is None and self._wire is not None:
+            await self._wait(self._wire)
+        if self.error is not None:
+            raise self.error
+
+    async def _wait(self, wire: Wire) -> None:
+        self._waiter = wire.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

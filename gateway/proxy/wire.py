@@ -61,8 +61,9 @@ class Wire(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.loop = loop
         self._outbox = outbox
-        self._outgoing = b""
+        self._outgoing: list[bytes] = []
         """What was written in this round."""
+        self._outgoing_size = 0
         self.transport: asyncio.Transport | None = None
         self.active = False
         """Set by every byte that moves, taken back by the sweep that looks for silence."""
@@ -179,7 +180,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget the transport and wake whoever waits for it."""
-        self._outgoing = b""
+        self._outgoing, self._outgoing_size = [], 0
         self.transport = None
         self._wake_writer()
 
@@ -190,13 +191,12 @@ class Wire(asyncio.Protocol):
         """
         if self.transport is None:
             return
-        if self._outgoing:
-            self._outgoing += data
-        else:
-            self._outgoing = data
+        if not self._outgoing:
             outbox = self._outbox
             (outbox.wires or outbox.open()).append(self)
-        if len(data) > AT_ONCE:
+        self._outgoing.append(data)
+        self._outgoing_size += len(data)
+        if self._outgoing_size > AT_ONCE:
             self.flush()
 
     def write_pieces(self, *pieces: bytes) -> None:
@@ -204,14 +204,15 @@ class Wire(asyncio.Protocol):
         if sum(map(len, pieces)) <= AT_ONCE:
             self.write(b"".join(pieces))
         elif self.transport is not None:
-            before, self._outgoing = self._outgoing, b""
-            self.transport.writelines([piece for piece in (before, *pieces) if piece])
+            before, self._outgoing, self._outgoing_size = self._outgoing, [], 0
+            self.transport.writelines([*before, *pieces])
 
     def flush(self) -> None:
         """Hand what was written to the transport."""
-        data, self._outgoing = self._outgoing, b""
-        if data and self.transport is not None:
-            self.transport.write(data)
+        pieces = self._outgoing
+        if pieces and self.transport is not None:
+            self._outgoing, self._outgoing_size = [], 0
+            self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def write_eof(self) -> None:
         """End our direction after what was written."""
@@ -227,7 +228,7 @@ class Wire(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once and with a reset, so that the peer cannot take what it has for all there was."""
-        self._outgoing = b""
+        self._outgoing, self._outgoing_size = [], 0
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
             if sock is not None and not self.transport.is_closing():
