@@ -24,8 +24,10 @@ from gateway.observe import Metrics, close_logging, configure_logging
 from gateway.tokens import TokenSet, fetch_once, probe_once
 from gateway.tokens.grant import MAX_ANSWER
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
+from tests.kit.process import serving
 from tests.kit.recipes import SECRET, config, credential
 from tests.kit.stall import unless_stalled
+from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     import ssl
@@ -251,6 +253,28 @@ async def test_a_private_authority_is_trusted_when_it_is_named(server_tls: ssl.S
     async with TokenEndpoint(tls=server_tls) as endpoint:
         token, _ = await once(credential(endpoint.url, request={"ca_file": ca_file}))
         assert token.value.reveal() == endpoint.issued[0]
+
+
+async def test_a_gateway_that_serves_trusts_the_systems_authorities(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """`serve` imports aiohttp without them, so that a start does not read them twice for nothing."""
+    async with (
+        vendor(answering(ok(b"hello"))) as upstream,
+        TokenEndpoint(tls=server_tls) as endpoint,
+    ):
+        grant = {
+            "request": {"url": endpoint.url, "form": {"grant_type": "client_credentials"}},
+            "response": {"token": "access_token", "expires": {"in": "expires_in"}},
+        }
+        acme = {
+            "credentials": {"acme": {"grant": grant}},
+            "routes": {"v": {"credential": "acme", "upstream": f"http://127.0.0.1:{upstream.port}"}},
+        }
+        for trusted, status in ((str(ca_file), 200), ("/dev/null", 503)):
+            async with serving(acme, SSL_CERT_FILE=trusted, SSL_CERT_DIR="/dev/null") as gateway:
+                app = await connect(gateway.address)
+                await app.send(get("/v/a"))
+                assert (await app.message()).status == status
+                app.close()
 
 
 async def test_mutual_tls_shows_the_client_certificate(

@@ -54,7 +54,7 @@ def raise_file_limit(wanted: int) -> bool:
 
 
 @asynccontextmanager
-async def serving(config: Mapping[str, object]) -> AsyncIterator[Process]:
+async def serving(config: Mapping[str, object], **environ: str) -> AsyncIterator[Process]:
     """Run `python -m gateway serve` on a free port until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
@@ -64,7 +64,7 @@ async def serving(config: Mapping[str, object]) -> AsyncIterator[Process]:
             sys.executable,
             *("-m", "gateway", "serve", "-c", str(path)),
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "CANARY": CANARY},
+            env={**os.environ, "CANARY": CANARY, **environ},
         )
         assert process.stdout is not None
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import Clients, hash_key, new_key, well_formed
+from gateway.access import Clients, LastKey, hash_key, new_key, well_formed
 from gateway.errors import ClientForbidden, ClientUnknown
 from gateway.model import Client, Route
 from tests.kit.clients import LEDGER, ORDERS, PASSING, clients_of
@@ -129,6 +131,46 @@ async def test_a_key_is_unknown_from_its_last_instant_on() -> None:
         who(known, WEB, None, ORDERS)
     assert refusal.value.reason == "an expired key of web"
     assert who(known, ROTATED, None, ORDERS) == "web"
+
+
+async def test_a_connection_remembers_whose_its_last_key_is_and_nothing_else() -> None:
+    """The same key is not hashed again; another key, another configuration or the key's end is judged as ever."""
+    clock, last = FakeClock(wall=1_800_000_000.0), LastKey()
+    known = clients_of(
+        Client("web", (hash_key(WEB),), frozenset({"orders"}), key_ends=((hash_key(WEB), 1_800_000_010.0),)),
+        Client("batch", (hash_key(BATCH),)),
+        clock=clock,
+    )
+
+    def again(key: str, clients: Clients = known, where: Route = ORDERS) -> str:
+        return clients.identify(key.encode(), None, where, last=last).name
+
+    assert [again(key) for key in (WEB, WEB, BATCH, WEB)] == ["web", "web", "batch", "web"]
+    with pytest.raises(ClientUnknown):
+        again("gp_CANARY-nobody")
+    with pytest.raises(ClientForbidden):
+        again(WEB, where=LEDGER)
+    with pytest.raises(ClientUnknown):
+        again(WEB, clients_of(Client("batch", (hash_key(BATCH),))))
+    assert again(WEB) == "web"
+    await clock.advance(10)
+    with pytest.raises(ClientUnknown) as refusal:
+        again(WEB)
+    assert refusal.value.reason == "an expired key of web"
+    assert "CANARY" not in repr(last)
+
+
+def test_a_key_that_comes_again_on_its_connection_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    last, hashed = LastKey(), []
+
+    def counting(data: bytes) -> Any:
+        hashed.append(data)
+        return hashlib.sha256(data)
+
+    monkeypatch.setattr("gateway.access.clients.sha256", counting)
+    for key in (WEB, WEB, WEB, BATCH, BATCH, WEB):
+        KNOWN.identify(key.encode(), None, ORDERS, last=last)
+    assert hashed == [WEB.encode(), BATCH.encode(), WEB.encode()]
 
 
 # ------------------------------------------------------------------------------------------------------- certificates

@@ -277,6 +277,18 @@ def outcome(pieces: list[bytes]) -> tuple[bytes, object]:
     return b"", rest if body.ended else None
 
 
+@pytest.mark.parametrize(("size", "together"), [(1, 1), (1000, 1), (20_000, 12)], ids=["tiny", "small", "large"])
+def test_small_chunks_of_one_segment_are_handed_on_together_and_large_ones_are_not_copied(
+    size: int, together: int
+) -> None:
+    """A piece that is kept for a replay takes memory besides its bytes: chunks of one byte must not multiply it."""
+    body, handed = new(), []
+    body.sink = handed.append
+    Chunked(body).feed((b"%x\r\n" % size + b"x" * size + b"\r\n") * 12)
+    assert len(handed) == together
+    assert b"".join(handed) == b"x" * 12 * size
+
+
 # -------------------------------------------------------------------------------------------------------------- bounds
 
 

@@ -214,15 +214,21 @@ def test_a_pause_with_another_reason_outlasts_the_body() -> None:
     assert wire.calls == ["pause", "resume"]
 
 
-@given(st.lists(st.one_of(st.none(), st.integers(0, HIGH)), max_size=30), st.booleans())
-def test_whatever_is_fed_is_taken_and_nothing_stays_paused(steps: list[int | None], ends: bool) -> None:
-    """`None` takes, a number feeds that many bytes."""
+@given(st.lists(st.one_of(st.sampled_from(["all", "some"]), st.integers(0, HIGH)), max_size=30), st.booleans())
+def test_whatever_is_fed_is_taken_and_nothing_stays_paused(steps: list[str | int], ends: bool) -> None:
+    """A word takes, a number feeds that many bytes."""
     wire = Recorder()
     body = Body(wire)
     fed, taken = 0, 0
     for step in steps:
-        if step is None:
+        if step == "some":
+            some = len(body.take_some())
+            assert some or fed == taken
+            taken += some
+            assert wire._reading_paused or fed - taken <= HIGH
+        elif isinstance(step, str):
             taken += len(body.take())
+            assert fed == taken
             assert not wire._reading_paused
         else:
             body.feed(b"x" * step, last=False)
@@ -234,6 +240,48 @@ def test_whatever_is_fed_is_taken_and_nothing_stays_paused(steps: list[int | Non
     assert taken + len(body.take()) == fed == body.size
     assert not wire._reading_paused
     assert wire.calls == ["pause", "resume"] * (len(wire.calls) // 2)
+
+
+# ------------------------------------------------------------------------------------------------ large pieces, a sink
+
+
+async def test_large_pieces_are_read_one_by_one_and_small_ones_together() -> None:
+    body = Body(Recorder(asyncio.get_running_loop()))
+    large = [bytes([number]) * 50_000 for number in range(2)]
+    for piece in large:
+        body.feed(piece, last=False)
+    assert await body.read() is large[0], "not copied"
+    assert await body.read() is large[1]
+    for piece in (b"a", b"b", b"c"):
+        body.feed(piece, last=True)
+    assert await body.read() == b"abc"
+
+
+async def test_a_sink_gets_what_comes_at_once_and_nothing_waits_or_pauses() -> None:
+    wire = Recorder(asyncio.get_running_loop())
+    body, got = Body(wire), list[bytes]()
+    body.sink = got.append
+    ended = asyncio.get_running_loop().create_task(body.end())
+    for _ in range(3):
+        body.feed(b"x" * HIGH, last=False)
+        await asyncio.sleep(0)
+        assert not ended.done()
+    body.feed(b"y", last=True)
+    await ended
+    assert [len(piece) for piece in got] == [HIGH, HIGH, HIGH, 1]
+    assert body.size == 3 * HIGH + 1
+    assert wire.calls == []
+
+
+async def test_waiting_for_the_end_raises_what_the_body_failed_with() -> None:
+    body = Body(Recorder(asyncio.get_running_loop()))
+    ended = asyncio.get_running_loop().create_task(body.end())
+    await asyncio.sleep(0)
+    body.fail(Broken())
+    with pytest.raises(Broken):
+        await ended
+    with pytest.raises(Broken):
+        await body.end()
 
 
 # -------------------------------------------------------------------------------------------------------------- no body
