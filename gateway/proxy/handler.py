@@ -90,14 +90,15 @@ class Handler:
                 self._admit(x, *found)
             except (ClientUnknown, KeysWanted) as error:
                 await self._admit_later(x, found, error)
-            lane.metrics.in_flight.inc()
+            in_flight = lane.metrics.in_flight
+            in_flight.value += 1
             try:
                 x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
                 x.upload = upload = forward.upload(x, lane, self._budget)
                 while not await self._attempt(x, lane, upload):
                     await upload.stop()
             finally:
-                lane.metrics.in_flight.dec()
+                in_flight.value -= 1
         except ExchangeError as error:
             self._fail(x, error)
         except asyncio.CancelledError:
@@ -218,7 +219,8 @@ class Handler:
             if not upload.sent:
                 upstream.dirty = True
             lane.pool.release(upstream)
-            tracing.answered(x, lane)
+            if x.trace is not None:
+                tracing.answered(x, lane)
 
     @staticmethod
     async def _after_interim(

@@ -136,7 +136,7 @@ class Pool:
         while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.reuse_ok:
-                self._metrics.pool_idle.set(len(self._idle))
+                self._metrics.pool_idle.value = len(self._idle)
                 self._queue.hold(connection, owner)
                 return connection
             connection.abort()
@@ -262,7 +262,7 @@ class Pool:
             connection.end()
             connection.idle_from = connection.loop.time()
             self._idle.append(connection)
-            self._metrics.pool_idle.set(len(self._idle))
+            self._metrics.pool_idle.value = len(self._idle)
         else:
             if not connection.answered:
                 connection.abort()
