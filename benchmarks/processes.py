@@ -104,12 +104,14 @@ def running(
     """Run a command on one core until the block ends; yields when it is on its way, not when it is ready."""
     with output.open("wb") as said, output.with_suffix(".err").open("wb") as complained:
         began = time.perf_counter()
+        # What is installed has its bytecode beside it: where it may not be written, each start would compile anew.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
             cwd=ROOT,
             stdout=said,
             stderr=complained,
-            env={**os.environ, **(environ or {})},
+            env={**inherited, **(environ or {})},
         )
         try:
             yield Subject(name, child.pid, url, began)
