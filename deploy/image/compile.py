@@ -33,7 +33,16 @@ def main() -> None:
         path = Path(getattr(loaded, "__file__", None) or "/")
         if path.suffix == ".py" and path.is_relative_to(library):
             py_compile.compile(str(path), doraise=True, invalidation_mode=UNCHECKED)
-    compileall.compile_dir(sysconfig.get_path("purelib"), quiet=1, invalidation_mode=UNCHECKED)
+    compile_folder(sysconfig.get_path("purelib"))
+
+
+def compile_folder(folder: str) -> None:
+    """Compile every module below a folder, those too that have bytecode: what an import has written is checked again.
+
+    Such bytecode is for a source of a certain age, and a layer of an image may give its files another one.
+    """
+    if not compileall.compile_dir(folder, quiet=1, force=True, invalidation_mode=UNCHECKED):
+        sys.exit(f"{folder} cannot be compiled")
 
 
 if __name__ == "__main__":

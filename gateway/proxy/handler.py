@@ -219,8 +219,7 @@ class Handler:
             if not upload.sent:
                 upstream.dirty = True
             lane.pool.release(upstream)
-            if x.trace is not None:
-                tracing.answered(x, lane)
+            tracing.answered(x, lane)
 
     @staticmethod
     async def _after_interim(

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -260,6 +261,32 @@ assert module.MultiDict(a=1)["a"] == 1
 
 def test_the_dockerfile_follows_the_rules_of_its_linter() -> None:
     run(tool("hadolint"), str(ROOT / "Dockerfile"))
+
+
+def test_the_images_bytecode_holds_whatever_age_a_layer_gives_its_sources(tmp_path: Path) -> None:
+    """Also that of modules that were imported before: if theirs went stale, each start would compile them."""
+    (tmp_path / "pinned.py").write_text("ANSWER = 42\n")
+    script = f"""
+        import os, runpy, sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        sys.dont_write_bytecode = False
+        import pinned
+        runpy.run_path({str(DEPLOY / "image" / "compile.py")!r})["compile_folder"]({str(tmp_path)!r})
+        os.utime({str(tmp_path / "pinned.py")!r}, (1, 1))
+    """
+    run(sys.executable, "-X", f"pycache_prefix={tmp_path / 'cache'}", "-c", textwrap.dedent(script))
+    [compiled] = (tmp_path / "cache").rglob("pinned.*.pyc")
+    assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01, "PEP 552: by hash, not checked"
+    again = run(
+        sys.executable,
+        "-v",
+        "-X",
+        f"pycache_prefix={tmp_path / 'cache'}",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pinned",
+    )
+    assert "stale" not in again
+    assert f"matches {tmp_path / 'pinned.py'}" in again
 
 
 def test_the_image_gets_everything_that_its_dockerfile_copies() -> None:
