@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ import orjson
 from benchmarks import scenarios
 from benchmarks.processes import wait_for
 from gateway.cli import main as command
+from gateway.observe.journal import INTERVAL
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 REQUESTS, BATCHES = 20, 5
 """The best of so many batches counts: what a timer does in between is not the request's."""
 WARM_UP = 50
+SETTLE = 4 * INTERVAL
+"""Seconds after which all that was asked is counted and logged."""
 COUNTED = ("small", "post")
 """The scenarios whose requests are counted."""
 
@@ -83,6 +87,7 @@ class Counter:
         """Return the bytecodes of a request, as one batch shows them."""
         self.seen, self.on = 0, True
         client.send(REQUESTS)
+        time.sleep(SETTLE)
         self.on = False
         return self.seen / REQUESTS
 
@@ -98,9 +103,11 @@ class Counter:
 def kept(client: Client) -> float:
     """Return how many blocks of Python's memory a request leaves behind."""
     client.send(WARM_UP)
+    time.sleep(SETTLE)
     gc.collect()
     before = sys.getallocatedblocks()
     client.send(REQUESTS)
+    time.sleep(SETTLE)
     gc.collect()
     return max(0.0, (sys.getallocatedblocks() - before) / REQUESTS)
 
