@@ -232,6 +232,7 @@ class ClientConnection(Wire):
         super().connection_lost(exc)
         if self._raw is not None:
             self._raw(b"")
+        self._pending = []  # nobody waits for an answer: what was asked is not begun
         self._cancel()
         self._task = None  # it holds us: without this only the collector would free the two
         self._server.closed(self)

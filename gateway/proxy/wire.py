@@ -203,14 +203,14 @@ class Wire(asyncio.Protocol):
         """As `write`; where they are many they are not copied together."""
         if sum(map(len, pieces)) <= AT_ONCE:
             self.write(b"".join(pieces))
-        elif self.transport is not None:
+        elif self.transport is not None and not self.transport.is_closing():
             before, self._outgoing, self._outgoing_size = self._outgoing, [], 0
             self.transport.writelines([*before, *pieces])
 
     def flush(self) -> None:
-        """Hand what was written to the transport."""
+        """Hand what was written to the transport, unless that is closed."""
         pieces = self._outgoing
-        if pieces and self.transport is not None:
+        if pieces and self.transport is not None and not self.transport.is_closing():
             self._outgoing, self._outgoing_size = [], 0
             self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
