@@ -17,7 +17,7 @@ COPY gateway gateway
 COPY deploy/image/ image/
 # Bytecode is compiled here and never checked against the source again: the file system is read-only at run time.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
- && /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --no-deps /wheel/*.whl \
+ && PYTHONDONTWRITEBYTECODE=1 /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --no-deps /wheel/*.whl \
  && python image/strip.py /opt/gatepass/lib \
  && PYTHONPYCACHEPREFIX=/opt/gatepass/pycache /opt/gatepass/bin/python image/compile.py
 
