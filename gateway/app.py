@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateway.access import Access
 from gateway.addresses import Networks
-from gateway.admin import AdminServer
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.access import Clients
+    from gateway.admin import AdminServer
     from gateway.model import Clock, Config
 
 _log = get_logger("gatepass")
@@ -124,7 +125,9 @@ class Gateway:
         if config.admin is None:
             return
         self._admin_sockets = list(sockets) or await listen(config.admin)
-        self._admin = AdminServer(
+        # Apps are served already, and the first tokens on their way: `aiohttp.web` is a sixth of a start.
+        admin = await asyncio.to_thread(import_module, "gateway.admin")
+        self._admin = admin.AdminServer(
             config.admin,
             metrics=self.metrics,
             status=self.tokens.status,

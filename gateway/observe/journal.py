@@ -2,8 +2,8 @@
 
 What is done for one request after another is done with code and data that are still in the processor's caches; spread
 among the requests themselves the same work takes several times as long. So an exchange leaves one entry here when it
-ends, and a batch is written up when it is full, or `INTERVAL` after its first entry; sooner when somebody looks at the
-metrics, or the log is closed. Called from the loop's thread alone.
+ends, and a batch is written up when it is full, or within `INTERVAL` of its first entry; sooner when somebody looks at
+the metrics, or the log is closed. Called from the loop's thread alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     ]
 
 INTERVAL = 0.05
-"""Seconds between the first entry of a batch and its writing."""
+"""Seconds within which an entry is written up."""
 BATCH = 64
 """Entries that are written up at once: few enough that a request in between does not notice."""
 
@@ -87,7 +87,7 @@ class _Row:
 class Journal:
     """Counts and logs what has ended."""
 
-    __slots__ = ("__weakref__", "_entries", "_later", "_log", "_metrics", "_rows")
+    __slots__ = ("__weakref__", "_due", "_entries", "_later", "_log", "_metrics", "_rows")
 
     def __init__(self, metrics: Metrics, later: Later = _on_the_loop) -> None:
         """Begin empty; `later` calls something so many seconds from now."""
@@ -95,6 +95,8 @@ class Journal:
         self._later = later
         self._log = AccessLog()
         self._entries: list[Entry] = []
+        self._due = False
+        """A look at what is left over is planned."""
         self._rows: dict[Key, _Row] = {}
         metrics.settle = self.write_up
         before_closing(self)
@@ -106,10 +108,15 @@ class Journal:
         """
         entries = self._entries
         entries.append(entry)
-        if len(entries) == 1:
-            self._later(INTERVAL, self.write_up)
-        elif len(entries) >= BATCH:
+        if len(entries) >= BATCH:
             self.write_up()
+        elif not self._due:
+            self._due = True
+            self._later(INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._due = False
+        self.write_up()
 
     def write_up(self) -> None:
         """Count and log what has been noted so far."""
