@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from gateway.observe.access import AccessLog, Shape, printed_id, write
 from gateway.observe.bound import METHODS
-from gateway.observe.logs import before_closing, current_sink
+from gateway.observe.logs import before_closing, current_sink, get_logger
 from gateway.observe.spans import read_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.observe.bound import ClientMetrics, RouteMetrics
+    from gateway.observe.logs import Sink
     from gateway.observe.metrics import Metrics
 
     Key = tuple[
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         int,  # bytes of body out
     ]
 
+_own = get_logger("gatepass")
 INTERVAL = 0.05
 """Seconds within which an entry is written up."""
 BATCH = 64
@@ -123,30 +125,39 @@ class Journal:
         entries, self._entries = self._entries, []
         if not entries:
             return
-        sink, since, line = current_sink(), time() - monotonic(), self._log.line
-        rows, lines = self._rows, []
-        for key, reason, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out in entries:
-            row = rows.get(key) if not reason else None
-            if row is None:
-                row = self._row(key, reason)
-            trace_id, recorded = None, False
-            if traced is not None:
-                trace_id, recorded = traced if isinstance(traced, tuple) else _of_the_app(traced)
-            seconds = ended - started
-            if row.outcome is not None:
-                row.outcome.value += 1
-            if row.route is not None and row.child is not None:
-                exemplar = trace_id if recorded else None
-                row.route.count(row.child, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
+        sink, since, lines = current_sink(), time() - monotonic(), []
+        for entry in entries:
+            try:
+                line = self._written(entry, since, sink)
+            except Exception as error:  # noqa: BLE001 - one entry is lost, not those of others
+                _own.exception("request_not_logged", error=type(error).__name__)
             else:
-                self._metrics.refused(key[6])
-            if sink is not None and row.shape.wanted(sink):
-                shown = printed_id(request_id) if given else request_id
-                lines.append(
-                    line(row.shape, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out)
-                )
+                if line is not None:
+                    lines.append(line)
         if sink is not None and lines:
             write(sink, lines)
+
+    def _written(self, entry: Entry, since: float, sink: Sink | None) -> bytes | None:
+        """Count an entry; return its line if one is wanted. `since` is the wall clock at the monotonic zero."""
+        key, reason, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out = entry
+        row = self._rows.get(key) if not reason else None
+        if row is None:
+            row = self._row(key, reason)
+        trace_id, recorded = None, False
+        if traced is not None:
+            trace_id, recorded = traced if isinstance(traced, tuple) else _of_the_app(traced)
+        seconds = ended - started
+        if row.outcome is not None:
+            row.outcome.value += 1
+        if row.route is not None and row.child is not None:
+            exemplar = trace_id if recorded else None
+            row.route.count(row.child, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
+        else:
+            self._metrics.refused(key[6])
+        if sink is None or not row.shape.wanted(sink):
+            return None
+        shown = printed_id(request_id) if given else request_id
+        return self._log.line(row.shape, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out)
 
     def _row(self, key: Key, reason: str) -> _Row:
         """Make a row; kept unless a reason is in it, or a method that any app may invent."""

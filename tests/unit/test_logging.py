@@ -415,6 +415,18 @@ def test_closing_or_adjusting_the_log_loses_no_request_that_has_ended() -> None:
     assert [json.loads(line)["status"] for line in stream.getvalue().splitlines()] == [200, 503]
 
 
+def test_an_entry_that_cannot_be_written_up_costs_no_other_its_line(out: io.StringIO) -> None:
+    """It is told of, without what was in it."""
+    metrics = Metrics()
+    it = Journal(metrics, later=lambda _seconds, _call: None)
+    for seconds in (0.1, float("nan"), 0.1):
+        it.add(entry(metrics, upstream_seconds=seconds, request_id=CANARY))
+    it.write_up()
+    events = lines(out)
+    assert [event["event"] for event in events] == ["request_not_logged", "request", "request"]
+    assert HALF not in json.dumps(events)
+
+
 def test_an_entry_is_dated_by_when_it_ended_and_not_by_when_it_is_written_up(out: io.StringIO) -> None:
     metrics = Metrics()
     it = Journal(metrics, later=lambda _seconds, _call: None)
