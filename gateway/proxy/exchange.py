@@ -9,6 +9,7 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gateway.proxy.headers import VIA
 from gateway.proxy.stream import NO_BODY
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from gateway.proxy.stream import Body
 
 
+_VIA_AND_ID = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
+
+
 class Exchange:
     """Filled in from top to bottom of `handler.Handler.exchange`."""
 
@@ -34,6 +38,11 @@ class Exchange:
     request_id: str = ""
     id_given: bool = False
     """The app has named the request."""
+    our_fields: bytes = b""
+    """What is added in both directions, behind the fields that are there: `Via` and `X-Request-Id`.
+
+    A gateway adds itself to the end of `Via` (RFC 9110 §7.6.3).
+    """
     target: bytes = b""
     """Outbound path and query."""
     upload: Upload | NoUpload | None = None
@@ -91,7 +100,7 @@ class Exchange:
     def identify(self) -> None:
         """Take the app's request id if it is sane, else make one (128 random bits, hex)."""
         given = self.inbound.request_id if self.inbound is not None else None
-        if given is None:
-            self.request_id = f"{getrandbits(128):032x}"
-        else:
-            self.request_id, self.id_given = given.decode("ascii"), True
+        self.id_given = given is not None
+        name = given if given is not None else b"%032x" % getrandbits(128)
+        self.request_id = name.decode("ascii")
+        self.our_fields = _VIA_AND_ID + name

@@ -59,7 +59,7 @@ def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
     inbound = x.inbound
     lines = [x.request.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
     lines += lane.lines(x.tokens)
-    lines.append(lane.trailing + x.request_id.encode("ascii"))
+    lines.append(x.our_fields)
     if inbound.chunked:
         lines.append(b"Transfer-Encoding: chunked")
     elif inbound.length is not None:

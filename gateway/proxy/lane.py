@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
-from gateway.proxy.headers import VIA, Verdicts, verdicts_up
+from gateway.proxy.headers import Verdicts, verdicts_up
 from gateway.proxy.routing import PathRules, RouteTable
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class Lane:
         "rules",
         "signs",
         "templates",
-        "trailing",
         "verdicts",
     )
 
@@ -87,8 +86,6 @@ class Lane:
         own += "\r\nAccept-Encoding: identity" if route.echo_guard else ""
         self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
         """From after the target to the first of the app's own fields."""
-        self.trailing = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
-        """Behind the app's own fields: a gateway adds itself to the end of `Via` (RFC 9110 §7.6.3)."""
         self.private = bool(route.injections)
         """A cache in front of us sees no Authorization, so answers are marked private (RFC 9111 §3.5)."""
         explicit = route.authorization == "pass"

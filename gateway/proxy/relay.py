@@ -37,7 +37,7 @@ def switching(x: Exchange, head: Outbound) -> None:
 
 def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound, body: Body) -> bool:
     """Write the head and what is there of the body; return whether that was all. `stream` writes the rest."""
-    lines = [head.status_line, *head.lines, _VIA, b"X-Request-Id: " + x.request_id.encode("ascii")]
+    lines = [head.status_line, *head.lines, x.our_fields]
     if not head.date:
         lines.append(date_line())
     if lane.private and not head.cache_control:
