@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import subprocess
 import sys
 import textwrap
+import weakref
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +17,8 @@ import pytest
 from gateway.config.profile import names
 from gateway.config.tree import Problems
 from gateway.config.yamltree import read_shipped, read_text
+from gateway.serving import process
+from tests.kit.rest import until
 
 
 def said(script: str) -> Any:
@@ -70,3 +75,20 @@ def test_garbage_that_grew_old_before_it_died_is_collected_too() -> None:
         print(Connection.most)
     """)
     assert most < 1_000_000
+
+
+async def test_garbage_is_looked_for_every_minute_however_little_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    monkeypatch.setattr(process, "COLLECT_EVERY", 0.01)
+    gc.disable()
+    old = weakref.ref(Cycle())
+    assert old() is not None
+    looking = asyncio.create_task(process._collect_garbage())
+    try:
+        await until(lambda: old() is None)
+    finally:
+        looking.cancel()
+        gc.enable()
