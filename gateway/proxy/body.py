@@ -192,7 +192,7 @@ class Upload:
         """Pass on what comes, as it comes, until the body's end; the app is not read while the vendor takes no more."""
         client, body = self._client, self._body
         if client.transport is None:
-            raise ConnectionResetError  # the app has gone: `_run` leaves the rest to its exchange
+            raise ConnectionResetError
 
         def push(data: bytes) -> None:
             try:
