@@ -1,8 +1,8 @@
 """The hot path: match → admit → token → forward → relay, top to bottom.
 
 With a token in memory and a connection in the pool, the only awaits are the wire's own. Whatever happens, an exchange
-ends in `_record`: one entry in the journal, which counts and logs it. Before the response head has gone out a failure becomes a
-problem document; after it, the app's connection is aborted, so that truncation is visible.
+ends in `_record`: one entry in the journal, which counts and logs it. Before the response head has gone out a failure
+becomes a problem document; after it, the app's connection is aborted, so that truncation is visible.
 """
 
 from __future__ import annotations
