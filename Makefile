@@ -8,15 +8,16 @@ TESTS  ?= tests
 AUDIT  ?= pypi
 
 BIN := .venv/bin
+COMPILED := build/compiled
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long fuzz lint fmt bench bench-guard bench-parts pictures soak lock wheel image release \
-        clean
+.PHONY: help venv demo test test-long fuzz lint fmt bench bench-guard bench-parts pictures soak \
+        compiled test-compiled lock wheel image release clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Two stamps, so that the demo does not wait for the tests' and linters' packages.
 .venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
@@ -40,6 +41,20 @@ demo: .venv/run.stamp  ## Emulated vendors, the gateway, and an app that uses it
 test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
 
+# The same sources with their hot path in C (setup.py), in a folder of its own: what is edited is never shadowed by it.
+$(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
+	@echo "compiling the hot path: a minute or two"
+	@rm -rf $(COMPILED) && mkdir -p build
+	@GATEPASS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED) >$(COMPILED).log 2>&1 \
+	    || (cat $(COMPILED).log; exit 1)
+	@touch $@
+
+compiled: $(COMPILED).stamp  ## The gateway with its hot path compiled, in build/compiled; wants a C compiler and Python's headers
+
+test-compiled: $(COMPILED).stamp  ## The tests that come near the hot path, against the compiled gateway
+	@PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
+
 test-long: .venv/dev.stamp  ## The tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
@@ -62,6 +77,7 @@ fmt: .venv/dev.stamp  ## Let ruff format and fix
 	@touch $@
 
 bench: .venv/peers.stamp  ## The gateway beside its peers; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
+	@if command -v cc >/dev/null; then $(MAKE) --no-print-directory compiled; else echo "no C compiler: measured as it is"; fi
 	@$(BIN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(SCENARIO),--scenarios $(SCENARIO)) \
 	    $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -87,6 +103,7 @@ lock:  ## Renew requirements/*.txt (with the oldest supported Python)
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/run.txt pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/build.txt requirements/build.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/compile.txt requirements/compile.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmarks import idle, load, page, peers, scenarios
-from benchmarks.processes import cores, wait_for
+from benchmarks.processes import c_compiler, cores, is_compiled, wait_for
 from benchmarks.report import DIRECT, MINE, Report, Result, Results, Round
 from benchmarks.witness import Witness, demand
 
@@ -170,7 +170,8 @@ def present(names: list[str]) -> list[Peer]:
 def about(options: argparse.Namespace, chosen: list[Peer]) -> dict[str, object]:
     """Return what a reader must know of a run."""
     gone = [peers.BY_NAME[name].title for name in options.peers if peers.BY_NAME[name] not in chosen]
-    parts = (f"{name} {version(name)}" for name in ("aiohttp", "uvloop"))
+    parts = [f"{name} {version(name)}" for name in ("aiohttp", "uvloop")]
+    parts.append(f"hot path compiled by mypyc {version('mypy')}, {c_compiler()}" if is_compiled() else "not compiled")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",

@@ -3,9 +3,10 @@
     python -m benchmarks.guard [--update]
 
 Bytecodes are counted everywhere (`counting`), and depend on Python's minor version. Instructions and allocations are
-counted where valgrind is, with every allocation of Python an allocation of the C library; they depend on the very build
-of Python. Counted is the main thread, in which the data plane runs, less what it does when nobody asks: what a timer or
-the log's thread does depends on how fast the machine is. A figure that the baseline lacks is shown, and fails nothing.
+counted where valgrind is, with every allocation of Python an allocation of the C library, of the compiled gateway too
+where there is one; they depend on the very build of Python. Counted is the main thread, in which the data plane runs,
+less what it does when nobody asks: what a timer or the log's thread does depends on how fast the machine is. A figure
+that the baseline lacks is shown, and fails nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.counting import COUNTED, WARM_UP, Client
 from benchmarks.peers import find
-from benchmarks.processes import ROOT, free_port, render, running, vendor, wait_for
+from benchmarks.processes import COMPILED, ROOT, c_compiler, free_port, is_compiled, render, running, vendor, wait_for
 from benchmarks.scenarios import SMALL
 
 if TYPE_CHECKING:
@@ -62,8 +64,8 @@ def bytecodes(folder: Path, upstream: int) -> Figures:
     return found
 
 
-def instructions(folder: Path, upstream: int, core: int) -> Figures:
-    """Return machine instructions and allocations per request."""
+def instructions(folder: Path, upstream: int, core: int, home: Path) -> Figures:
+    """Return machine instructions and allocations per request, of the gateway in `home`."""
     config, url = configured(folder, upstream)
     command = [
         *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes"),
@@ -72,7 +74,7 @@ def instructions(folder: Path, upstream: int, core: int) -> Figures:
     ]
     environ = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}
     figures: Figures = {}
-    with running("counted", url, core, *command, output=folder / "counted.log", environ=environ) as subject:
+    with running("counted", url, core, *command, output=folder / "counted.log", environ=environ, home=home) as subject:
         wait_for(f"{url}/bench{SMALL}", seconds=60)
         control(subject.pid, "--instr=on")
         for name in COUNTED:
@@ -124,9 +126,9 @@ def worse(seen: float, held: float) -> bool:
     return seen > held * (1 + TOLERANCE) + (SLACK if held < 1 else 0)
 
 
-def shown(figures: Figures, held: Figures) -> Table:
+def shown(key: str, figures: Figures, held: Figures) -> Table:
     """Return the comparison."""
-    table = Table("a request", "seen", "baseline", "", title="What a request costs")
+    table = Table("a request", "seen", "baseline", "", title=f"What a request costs: {key}")
     for name, seen in figures.items():
         base = held.get(name)
         if base is None:
@@ -147,10 +149,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="guard-") as name, vendor(Path(name), core) as upstream:
         seen = {minor: rounded(bytecodes(Path(name), upstream))}
         if find("valgrind"):
-            seen[build] = rounded(instructions(Path(name), upstream, core))
+            seen[build] = rounded(instructions(Path(name), upstream, core, ROOT))
+            if is_compiled():
+                key = f"{build}, compiled by mypyc {version('mypy')}, {c_compiler()}"
+                seen[key] = rounded(instructions(Path(name), upstream, core, COMPILED))
     held: dict[str, Figures] = orjson.loads(BASELINE.read_bytes()) if BASELINE.exists() else {}
     for key, figures in seen.items():
-        Console(width=100).print(shown(figures, held.get(key, {})))
+        Console(width=100).print(shown(key, figures, held.get(key, {})))
     if update:
         BASELINE.write_bytes(orjson.dumps(held | seen, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
         return

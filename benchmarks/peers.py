@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import trustme
 
-from benchmarks.processes import Subject, free_port, render, running, wait_for_port
+from benchmarks.processes import COMPILED, ROOT, Subject, free_port, gateway_home, render, running, wait_for_port
 from benchmarks.report import DIRECT
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Peer:
     """The word that makes it tell its version."""
     lines: bool = True
     """Whether it writes access lines."""
+    home: Path = ROOT
+    """The folder that it runs in."""
 
     def missing(self) -> str:
         """Return what is not installed, or nothing."""
@@ -58,18 +60,12 @@ class Peer:
 
 
 WHEEL, DEBIAN = "make bench-peers", "benchmarks/debian.sh"
+SERVE = (PYTHON, "-m", "gateway", "serve", "-c", "{config}")
 NGINX = ("nginx", "-p", "{folder}", "-c", "{config}")
 PEERS = (
-    Peer(
-        "gatepass", "Gatepass, every feature on", (PYTHON, "-m", "gateway", "serve", "-c", "{config}"), "gatepass.yaml"
-    ),
-    Peer(
-        "bare",
-        "Gatepass, data plane alone",
-        (PYTHON, "-m", "gateway", "serve", "-c", "{config}"),
-        "gatepass-bare.yaml",
-        lines=False,
-    ),
+    Peer("gatepass", "Gatepass, every feature on", SERVE, "gatepass.yaml", home=gateway_home()),
+    Peer("interpreted", "Gatepass, not compiled", SERVE, "gatepass.yaml", package="make compiled", needs=(COMPILED,)),
+    Peer("bare", "Gatepass, data plane alone", SERVE, "gatepass-bare.yaml", lines=False, home=gateway_home()),
     Peer(
         "envoy",
         "Envoy, credential_injector",
@@ -178,6 +174,7 @@ def started(peer: Peer, here: Place) -> Iterator[tuple[Subject, int]]:
         *command,
         output=here.folder / f"{peer.name}.out",
         environ={"GOMAXPROCS": "1"},
+        home=peer.home,
     ) as subject:
         yield subject, admin
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
+COMPILED = ROOT / "build" / "compiled"
+"""What `make compiled` makes: the gateway with its hot path in C, as the image has it."""
 KEY, PROBE = "gp_bench-key-of-no-value", "gp_probe-key-of-no-value"
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 CONFIGS = Environment(
@@ -99,16 +102,25 @@ def memory(pid: int, field: str) -> float:
 
 @contextlib.contextmanager
 def running(
-    name: str, url: str, core: int, *command: str, output: Path, environ: Mapping[str, str] | None = None
+    name: str,
+    url: str,
+    core: int,
+    *command: str,
+    output: Path,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
 ) -> Iterator[Subject]:
-    """Run a command on one core until the block ends; yields when it is on its way, not when it is ready."""
+    """Run a command on one core until the block ends; yields when it is on its way, not when it is ready.
+
+    `home` is the folder that it runs in, and for Python the one that modules come from first; else the project's.
+    """
     with output.open("wb") as said, output.with_suffix(".err").open("wb") as complained:
         began = time.perf_counter()
         # What is installed has its bytecode beside it: where it may not be written, each start would compile anew.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
-            cwd=ROOT,
+            cwd=home or ROOT,
             stdout=said,
             stderr=complained,
             env={**inherited, **(environ or {})},
@@ -172,6 +184,23 @@ def vendor(folder: Path, core: int) -> Iterator[int]:
         yield port
 
 
+def is_compiled() -> bool:
+    """Return whether there is a gateway whose hot path is in C, for this very Python."""
+    return any(COMPILED.glob(f"*__mypyc{sysconfig.get_config_var('EXT_SUFFIX')}"))
+
+
+def c_compiler() -> str:
+    """Return the name and version of the compiler that extension modules are made with."""
+    command = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    told = subprocess.run([command, "-dumpfullversion"], capture_output=True, text=True, check=False)
+    return f"{Path(command).name} {told.stdout.strip()}"
+
+
+def gateway_home() -> Path:
+    """Return the folder whose gateway is measured: the compiled one, where there is one."""
+    return COMPILED if is_compiled() else ROOT
+
+
 @contextlib.contextmanager
 def gatepass(folder: Path, core: int, upstream: int) -> Iterator[Subject]:
     """Run `gatepass serve` in front of that upstream, with everything on that a real deployment has."""
@@ -179,5 +208,6 @@ def gatepass(folder: Path, core: int, upstream: int) -> Iterator[Subject]:
     ports: dict[str, Any] = {"port": port, "admin": free_port(), "upstream": upstream, "token_port": upstream}
     config = render("gatepass.yaml", folder, tls=False, **ports)
     command = (sys.executable, "-m", "gateway", "serve", "-c", str(config))
-    with running("gatepass", f"http://127.0.0.1:{port}", core, *command, output=folder / "gatepass.log") as subject:
+    url, log = f"http://127.0.0.1:{port}", folder / "gatepass.log"
+    with running("gatepass", url, core, *command, output=log, home=gateway_home()) as subject:
         yield subject

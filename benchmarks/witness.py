@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import PROBE, ask
+from benchmarks.processes import PROBE, ask, is_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +64,8 @@ class Witness:
             demand(seen == status, f"{what} was answered with {seen}")
         self.admin = f"http://127.0.0.1:{admin}/metrics"
         self.sent = self.cut_off = 0
+        with urllib.request.urlopen(self.admin) as page:
+            demand((b'compiled="yes"' in page.read()) == is_compiled(), "its hot path is not the one that was compiled")
         self.before = self.at_rest()
 
     def at_rest(self) -> dict[str, float]:

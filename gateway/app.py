@@ -113,9 +113,9 @@ class Gateway:
 
     async def _open_data(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         pools = await asyncio.to_thread(self._prepare, config)
-        self._handler = Handler(
-            self._snapshot(config, pools, self._access.clients(config)), self.metrics, self._journal
-        )
+        clients = self._access.clients(config)
+        self._access.keep(config, clients)
+        self._handler = Handler(self._snapshot(config, pools, clients), self.metrics, self._journal)
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
         self._data = DataServer(self._handler, config.limits)
@@ -166,7 +166,7 @@ class Gateway:
         for route in config.routes:
             pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
         trusted = Networks(config.trusted_proxies)
-        return Snapshot.of(lanes, clients, config.limits, config.replay_budget, trusted)
+        return Snapshot(lanes, clients, config.limits, config.replay_budget, trusted)
 
     async def reload(self, config: Config) -> None:
         """Swap to another configuration; exchanges that run end on the old one.
@@ -194,11 +194,11 @@ class Gateway:
             self._handler.use(self._snapshot(config, pools, clients), retired)
             self._data.limits = config.limits
             self._pools = pools
+            self._access.keep(config, clients)
             self._reloaded(config)
 
     def _reloaded(self, config: Config) -> None:
         before, self.config = self.config, config
-        self._access.keep(config)
         self._contexts.keep(route.upstream for route in config.routes)
         self._journal.forget()
         self.metrics.keep("route", {route.name for route in config.routes})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from gateway.access.budgets import period_of
 from gateway.access.clients import Clients
@@ -35,8 +34,7 @@ class Access:
             self._store = FileCounters(config.state_file, clock=clock, metrics=metrics)
         self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
         self._retired: set[asyncio.Task[None]] = set()
-        self._made: WeakSet[Clients] = WeakSet()
-        """Those that requests may still be admitted by."""
+        self._in_force: Clients | None = None
         self._midnight: Timer | None = None
 
     def start(self, config: Config) -> None:
@@ -49,15 +47,14 @@ class Access:
     def clients(self, config: Config) -> Clients:
         """Return the clients of a configuration, over the counts and keys that are there.
 
-        Nothing of the configuration in force ends by it: call `keep` with the one that is, when that is decided.
+        Nothing of the configuration in force ends by it: call `keep` when it is decided which one is.
         """
         judge = self._judge(config)
-        found = Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, judge=judge)
-        self._made.add(found)
-        return found
+        return Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, judge=judge)
 
-    def keep(self, config: Config) -> None:
-        """This configuration is in force: end what runs for the issuers of others."""
+    def keep(self, config: Config, clients: Clients | None = None) -> None:
+        """This configuration is in force, with these clients, or those of before: end what runs for other issuers."""
+        self._in_force = clients or self._in_force
         allowed = Networks(config.allow_addresses)
         wanted = {(issuer, allowed) for issuer in config.issuers}
         for gone in self._keysets.keys() - wanted:
@@ -71,8 +68,8 @@ class Access:
         self._midnight = self._clock.call_later(max(1.0, min(LOOK, ends - wall)), self._turn)
 
     def _turn(self) -> None:
-        for clients in self._made:
-            clients.turn()
+        if self._in_force is not None:
+            self._in_force.turn()
         self._plan_midnight()
 
     def _judge(self, config: Config) -> JwtJudge | None:

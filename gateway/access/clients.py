@@ -71,7 +71,7 @@ class Clients:
     Raises ValueError when two clients share a key: the second would act under the first one's name.
     """
 
-    __slots__ = ("__weakref__", "_by_digest", "_by_name", "_by_names", "_judge", "_open", "_wall")
+    __slots__ = ("_by_digest", "_by_name", "_by_names", "_judge", "_open", "_wall")
 
     def __init__(
         self, config: Config, *, store: CounterStore, metrics: Metrics, clock: Clock, judge: JwtJudge | None = None

@@ -228,7 +228,11 @@ SECRET_IN_USE = Family(
 
 # -------------------------------------------------------------------------------------------------------- process
 
-BUILD = Family("build_info", "info", "Version of Gatepass, of Python and of aiohttp; always 1.")
+BUILD = Family(
+    "build_info",
+    "info",
+    "Version of Gatepass, of Python and of aiohttp, and whether the hot path is compiled; always 1.",
+)
 CONFIG = Family("config_info", "info", "Digest of the configuration in force; always 1.")
 CONFIG_LOADS = Family(
     "config_loads_total",

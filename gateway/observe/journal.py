@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.observe.access import AccessLog, Shape, printed_id, write
 from gateway.observe.bound import METHODS
-from gateway.observe.logs import before_closing, current_sink, get_logger
+from gateway.observe.logs import before_closing, current_sink, get_logger, nothing_more
 from gateway.observe.spans import read_traceparent
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Row:
 class Journal:
     """Counts and logs what has ended."""
 
-    __slots__ = ("__weakref__", "_due", "_entries", "_later", "_log", "_metrics", "_rows")
+    __slots__ = ("_due", "_entries", "_later", "_log", "_metrics", "_rows")
 
     def __init__(self, metrics: Metrics, later: Later = _on_the_loop) -> None:
         """Begin empty; `later` calls something so many seconds from now."""
@@ -176,6 +176,7 @@ class Journal:
     def close(self) -> None:
         """Write up the rest, and write out what waits in the log, for a second at most. The log itself stays open."""
         self.write_up()
+        nothing_more(self)
         sink = current_sink()
         if sink is not None:
             sink.writer.flush()

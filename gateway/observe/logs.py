@@ -11,7 +11,6 @@ import atexit
 import logging
 import sys
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, cast
-from weakref import WeakSet
 
 import orjson
 import structlog
@@ -55,7 +54,7 @@ ACCESS = "gatepass.access"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _sink: Sink | None = None
-_closing: WeakSet[Unwritten] = WeakSet()
+_closing: set[Unwritten] = set()
 _logs: Logs | None = None
 _levels: dict[str, int] = {}
 _least = logging.INFO
@@ -69,8 +68,13 @@ def current_sink() -> Sink | None:
 
 
 def before_closing(holder: Unwritten) -> None:
-    """Have `holder` write up what it holds before the log is closed or adjusted. It is not kept alive by this."""
+    """Have `holder` write up what it holds before the log is closed or adjusted, until it has `nothing_more`."""
     _closing.add(holder)
+
+
+def nothing_more(holder: Unwritten) -> None:
+    """Forget `holder`."""
+    _closing.discard(holder)
 
 
 def _write_up() -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from gateway import __version__
-from gateway.observe import families
+from gateway.observe import bound, families
 from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.counting import Levels, Spreads
 from gateway.observe.spans import dropped_spans
@@ -102,7 +102,9 @@ class Metrics:
     def _declare_process(self) -> None:
         self._library = CollectorRegistry(auto_describe=True)
         self.build = self._info(families.BUILD)
-        self.build.info({"version": __version__, "python": platform.python_version(), "aiohttp": aiohttp.__version__})
+        compiled = "no" if bound.__file__.endswith(".py") else "yes"
+        libraries = {"python": platform.python_version(), "aiohttp": aiohttp.__version__}
+        self.build.info({"version": __version__, **libraries, "compiled": compiled})
         self.config = self._info(families.CONFIG)
         self.config_loads = self._levels(families.CONFIG_LOADS)
         self.config_loaded_at = self._levels(families.CONFIG_LOADED)

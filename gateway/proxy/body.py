@@ -56,7 +56,9 @@ class NoUpload:
     """A request without a body: nothing to read, send or keep."""
 
     __slots__ = ()
-    replayable = whole = sent = True
+    replayable = True
+    whole = True
+    sent = True
     size = 0
 
     def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[bytes, ...]:  # noqa: ARG002

@@ -9,6 +9,7 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gateway.proxy.body import NO_UPLOAD
 from gateway.proxy.headers import VIA
 from gateway.proxy.stream import NO_BODY
 
@@ -45,7 +46,7 @@ class Exchange:
     """
     target: bytes = b""
     """Outbound path and query."""
-    upload: Upload | NoUpload | None = None
+    upload: Upload | NoUpload = NO_UPLOAD
     tokens: tuple[Token, ...] = ()
     """The tokens that were sent last, in the order of the route's injections."""
     attempts: int = 0

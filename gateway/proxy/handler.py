@@ -111,11 +111,10 @@ class Handler:
             self._fail(x, InternalError(reason=type(error).__name__))
         finally:
             self._running -= 1
-            if x.upload is not None:
-                x.upload.close()
+            x.upload.close()
             if x.admission is not None:
                 gone = x.code == "client_gone" and x.attempts > 0
-                x.admission.release(x.vendor_status, left=gone and x.upload is not None and x.upload.sent)
+                x.admission.release(x.vendor_status, left=gone and x.upload.sent)
             self._record(x)
         return x.keep_alive
 
@@ -262,9 +261,9 @@ class Handler:
         if lane.route.echo_guard:
             echo.guard(x, lane, head)
         x.status = head.code
-        whole = x.upload is None or x.upload.whole
+        whole = x.upload.whole
         x.keep_alive = whole and x.inbound.keep_alive and not self.draining
-        if x.upload is not None and not whole:
+        if not whole:
             x.upload.hold_back()
         if head.code != _SWITCHING:
             if not relay.begin(x, lane, upstream, head, body):
@@ -312,7 +311,7 @@ class Handler:
         _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
 
     def _record(self, x: Exchange) -> None:
-        lane, allowance, upload, tokens = x.lane, x.allowance, x.upload, x.tokens
+        lane, allowance, tokens = x.lane, x.allowance, x.tokens
         key = (
             lane.metrics if lane is not None else None,
             allowance.metrics if allowance is not None else None,
@@ -335,7 +334,7 @@ class Handler:
                 x.started,
                 monotonic(),
                 x.upstream_seconds,
-                upload.size if upload is not None else 0,
+                x.upload.size,
                 x.bytes_out,
             )
         )

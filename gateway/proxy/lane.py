@@ -5,7 +5,6 @@ Built once per configuration snapshot, read by every exchange, changed by none. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from gateway.patterns import Templates
@@ -125,31 +124,26 @@ class Lane:
         return f"<Lane {self.route.prefix} -> {self.route.upstream.authority} {self.pool!r}>"
 
 
-@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One configuration as the data plane sees it, read once at the start of an exchange."""
+    """One configuration as the data plane sees it, read once at the start of an exchange. Nothing in it changes."""
 
-    table: RouteTable[Lane]
-    lanes: tuple[Lane, ...]
-    clients: Clients
-    limits: Limits
-    replay_budget: int
-    trusted: Networks | None = None
-    """Proxies whose `X-Forwarded-For` is believed; None where there are none."""
+    __slots__ = ("clients", "lanes", "limits", "replay_budget", "table", "trusted")
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         lanes: Iterable[Lane],
         clients: Clients,
         limits: Limits,
         replay_budget: int,
         trusted: Networks | None = None,
-    ) -> Snapshot:
-        """Build a snapshot from its lanes."""
-        lanes = tuple(lanes)
-        table = RouteTable((lane.route.prefix, lane) for lane in lanes)
-        return cls(table, lanes, clients, limits, replay_budget, trusted or None)
+    ) -> None:
+        self.lanes = tuple(lanes)
+        self.table = RouteTable((lane.route.prefix, lane) for lane in self.lanes)
+        self.clients = clients
+        self.limits = limits
+        self.replay_budget = replay_budget
+        self.trusted = trusted or None
+        """Proxies whose `X-Forwarded-For` is believed; None where there are none."""
 
 
 def build_lanes(

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import aiohappyeyeballs
 
@@ -136,7 +136,7 @@ class Pool:
         while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.reuse_ok:
-                self._metrics.pool_idle.value = len(self._idle)
+                self._metrics.pool_idle.value = float(len(self._idle))
                 self._queue.hold(connection, owner)
                 return connection
             connection.abort()
@@ -236,10 +236,11 @@ class Pool:
             interleave=1,
             loop=loop,
         )
-        outbox = self._outbox = self._outbox or Outbox(loop)
+        self._outbox = self._outbox or Outbox(loop)
+        connection = UpstreamConnection(loop, self._outbox, self._lost)
         try:
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(loop, outbox, self._lost),
+            await loop.create_connection(
+                lambda: cast("asyncio.Protocol", connection),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=upstream.host if self._tls is not None else None,
@@ -262,7 +263,7 @@ class Pool:
             connection.end()
             connection.idle_from = connection.loop.time()
             self._idle.append(connection)
-            self._metrics.pool_idle.value = len(self._idle)
+            self._metrics.pool_idle.value = float(len(self._idle))
         else:
             if not connection.answered:
                 connection.abort()

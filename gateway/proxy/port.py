@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gateway.errors import TooManyConnections
 from gateway.proxy.server import ClientConnection
@@ -95,8 +95,8 @@ class DataServer:
         """The listening sockets, for a successor."""
         return tuple(self._sockets)
 
-    def _connection(self) -> ClientConnection:
-        return ClientConnection(asyncio.get_running_loop(), self)
+    def _connection(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", ClientConnection(asyncio.get_running_loop(), self))
 
     async def _serve(self) -> list[asyncio.Server]:
         loop = asyncio.get_running_loop()

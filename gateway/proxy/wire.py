@@ -6,7 +6,6 @@ a segment that was read is always parsed whole and memory stays bounded by one s
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import select
@@ -17,6 +16,7 @@ import termios
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 _RESET = struct.pack("ii", 1, 0)
@@ -55,8 +55,11 @@ class Outbox:
             wire.flush()
 
 
-class Wire(asyncio.Protocol):
-    """A connection: reading pauses by reason, writers wait in `drain`."""
+class Wire:
+    """A connection: reading pauses by reason, writers wait in `drain`.
+
+    An `asyncio.Protocol` by its methods; not by its bases, as those of a compiled class are compiled, too.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.loop = loop

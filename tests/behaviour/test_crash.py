@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 async def test_an_exception_in_one_exchange_ends_that_exchange_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours, in the middle of a request, with a secret in its message."""
     async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
-        lane = it.lanes[0]
-        healthy = type(lane.pool).take
+        tokens = type(it.lanes[0].injectors[0].tokens)
+        healthy = tokens.current
 
-        def take(*_: object, **__: object) -> None:
+        def current(*_: object) -> None:
             raise KeyError(f"defect near Bearer {CANARY}")
 
         other = await connect(it.address)
         await other.send(get("/v/x"))
         assert (await other.message()).status == 200
-        monkeypatch.setattr(type(lane.pool), "take", take)
+        monkeypatch.setattr(tokens, "current", current)
         app = await connect(it.address)
         await app.send(get("/v/x", "X-Request-Id: the-broken-one"))
         answer = await app.message()
         assert answer.status == 500
         problem = json.loads(answer.body)
         assert (problem["code"], problem["request_id"]) == ("internal", "the-broken-one")
-        monkeypatch.setattr(type(lane.pool), "take", healthy)
+        monkeypatch.setattr(tokens, "current", healthy)
         for peer in (app, other):
             await peer.send(get("/v/x"))
             assert (await peer.message()).status == 200

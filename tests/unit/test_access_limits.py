@@ -291,6 +291,7 @@ async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody
     access = Access(config, clock=clock, metrics=metrics)
     access.start(config)
     clients = access.clients(config)
+    access.keep(config, clients)
     it = allowance(clients)
     late = admit(it)
     admit(it).release(200)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.framing import TRAILER_LIMIT, Chunked, FramingError, Sized, UntilClose
 from gateway.proxy.stream import Body
-from gateway.proxy.wire import Wire
+from gateway.proxy.wire import Outbox, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
 def new() -> Body:
-    return Body(Wire(None, None))  # type: ignore[arg-type]  # nobody waits here, so no loop is needed
+    return Body(Wire(None, Outbox(None)))  # type: ignore[arg-type]  # nobody waits here, so no loop is needed
 
 
 def feed(decoder: Decoder, body: Body, pieces: list[bytes]) -> tuple[bytes, bytes]:

@@ -25,7 +25,7 @@ from gateway.proxy.headers import _METHODS, RequestHead, read_request, read_resp
 from gateway.proxy.lane import NOT_SERVED
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.stream import Body
-from gateway.proxy.wire import Wire
+from gateway.proxy.wire import Outbox, Wire
 from tests.kit.mutation import mutated
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Ours(NamedTuple):
             for name, _, value in parts
             if name.lower() in {b"transfer-encoding", b"content-length"}
         )
-        body = Body(Wire(None, None))  # type: ignore[arg-type]  # nobody waits
+        body = Body(Wire(None, Outbox(None)))  # type: ignore[arg-type]  # nobody waits
         decoder: Decoder
         if found is not None and found.chunked:
             decoder = Chunked(body)

@@ -1,0 +1,41 @@
+"""What pyproject.toml cannot say: the hot path may be compiled to C, where GATEPASS_COMPILE=1 asks for it.
+
+The same sources either way: mypyc makes extension modules of the annotated Python, which stand beside the modules that
+they are made from and are imported in their place (docs/decisions/0009). It wants a C compiler, Python's headers, and
+what requirements/compile.txt names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+COMPILED = (
+    *(str(path) for path in sorted(Path("gateway/proxy").glob("*.py")) if path.name not in {"__init__.py", "tls.py"}),
+    "gateway/access/allowance.py",
+    "gateway/access/budgets.py",
+    "gateway/access/clients.py",
+    "gateway/observe/access.py",
+    "gateway/observe/bound.py",
+    "gateway/observe/journal.py",
+)
+"""What runs for every request."""
+
+
+def extensions() -> list[Extension]:
+    """Return the modules to compile: none, unless that is asked for."""
+    if os.environ.get("GATEPASS_COMPILE") != "1":
+        return []
+    try:
+        from mypyc.build import mypycify  # noqa: PLC0415 - not there where nothing is compiled
+    except ImportError:
+        raise SystemExit(
+            "GATEPASS_COMPILE=1 wants mypyc: pip install -r requirements/build.txt -r requirements/compile.txt,"
+            " and build with --no-build-isolation"
+        ) from None
+    return mypycify(["--config-file=", "--ignore-missing-imports", *COMPILED], opt_level="3", group_name="gatepass")
+
+
+setup(ext_modules=extensions())
