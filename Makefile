@@ -39,7 +39,7 @@ demo: .venv/run.stamp  ## Emulated vendors, the gateway, and an app that uses it
 	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
 
 test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long" $(TESTS)
 
 # The same sources with their hot path in C (setup.py), in a folder of its own: what is edited is never shadowed by it.
 $(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
@@ -52,7 +52,7 @@ $(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -n
 compiled: $(COMPILED).stamp  ## The gateway with its hot path compiled, in build/compiled; wants a C compiler and Python's headers
 
 test-compiled: $(COMPILED).stamp  ## The tests that come near the hot path, against the compiled gateway
-	@PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	@PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
 
 test-long: .venv/dev.stamp  ## The tests that take minutes
