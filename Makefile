@@ -42,17 +42,21 @@ test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long" $(TESTS)
 
 # The same sources with their hot path in C (setup.py), in a folder of its own: what is edited is never shadowed by it.
+FROM_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)
+IF_COMPILED := $(wildcard $(COMPILED).stamp)
+CC_HERE := $(shell command -v cc)
+AS_SHIPPED = @$(if $(CC_HERE),$(MAKE) --no-print-directory compiled,echo "no C compiler: the gateway is measured as plain Python")
 $(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
 	@echo "compiling the hot path: a minute or two"
 	@rm -rf $(COMPILED) && mkdir -p build
 	@GATEPASS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED) >$(COMPILED).log 2>&1 \
-	    || (cat $(COMPILED).log; exit 1)
+	    || (cat $(COMPILED).log; echo "it wants a C compiler and Python's headers: gcc, libc6-dev, python3-dev"; exit 1)
 	@touch $@
 
 compiled: $(COMPILED).stamp  ## The gateway with its hot path compiled, in build/compiled; wants a C compiler and Python's headers
 
 test-compiled: $(COMPILED).stamp  ## The tests that come near the hot path, against the compiled gateway
-	@PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
+	@$(FROM_COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
 
 test-long: .venv/dev.stamp  ## The tests that take minutes
@@ -77,14 +81,14 @@ fmt: .venv/dev.stamp  ## Let ruff format and fix
 	@touch $@
 
 bench: .venv/peers.stamp  ## The gateway beside its peers; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
-	@if command -v cc >/dev/null; then $(MAKE) --no-print-directory compiled; else echo "no C compiler: measured as it is"; fi
+	$(AS_SHIPPED)
 	@$(BIN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(SCENARIO),--scenarios $(SCENARIO)) \
 	    $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench-guard: .venv/dev.stamp  ## Instructions and allocations per request against the baseline; UPDATE=1 renews it
+bench-guard: .venv/dev.stamp $(IF_COMPILED)  ## Instructions and allocations per request against the baseline; UPDATE=1 renews it
 	@$(BIN)/python -m benchmarks.guard $(if $(UPDATE),--update)
 
-bench-parts: .venv/dev.stamp  ## What access control, logs and metrics cost; memory while large bodies pass
+bench-parts: .venv/dev.stamp $(IF_COMPILED)  ## What access control, logs and metrics cost; memory while large bodies pass
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
@@ -93,7 +97,8 @@ pictures: .venv/dev.stamp  ## Draw docs/pictures anew, from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150
 
 soak: .venv/dev.stamp  ## Mixed load with faults for SECONDS=600; everything must be at rest at the end
-	@$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
+	$(AS_SHIPPED)
+	@$(if $(CC_HERE),$(FROM_COMPILED):$(CURDIR)) $(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
 
 # Compile with the oldest Python that is supported: what it needs beside the newer ones is then in the list.
 lock:  ## Renew requirements/*.txt (with the oldest supported Python)
