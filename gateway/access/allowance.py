@@ -6,7 +6,7 @@ is refused for one reason uses up nothing of the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access.budgets import rate_limit_fields
 from gateway.access.counters import Usage
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from gateway.model import ClientLimit
     from gateway.observe import ClientMetrics
 
-_BUSY_RETRY = 1.0
+_BUSY_RETRY: Final = 1.0
 """Seconds after which to try again when too many requests are in flight: nobody knows when one ends."""
 _OK, _BAD = 200, 400
-_ROUNDING = 0.01
+_ROUNDING: Final = 0.01
 """Share of an interval that a call may come too early, lest rounding of large instants refuse one that is due."""
 
 

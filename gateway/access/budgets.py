@@ -7,7 +7,7 @@ gives it back. So calls under way can never carry a client past its limit togeth
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import RateLimited
 from gateway.observe import get_logger
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.observe import ClientMetrics
 
 _log = get_logger("gatepass.access")
-NEVER = 2**62
+NEVER: Final = 2**62
 """More calls than there will be."""
 
 

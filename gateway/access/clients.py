@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access.allowance import Allowance
 from gateway.access.budgets import Budget
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from gateway.model import Client, Clock, Config, Route
     from gateway.observe import Metrics
 
-OPEN = "-"
+OPEN: Final = "-"
 """The client's name in logs and metrics where access is open."""
-_FILED_UNDER = 8
+_FILED_UNDER: Final = 8
 """Bytes of a hash that a key is looked up by."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from random import random
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from gateway.observe.logs import Sink
 
-EVENT = "request"
+EVENT: Final = "request"
 
 _people = get_logger(ACCESS)
-_OURS_TO_BLAME = 500
+_OURS_TO_BLAME: Final = 500
 """Our own answers from here on are warnings: an operator can do something about them."""
-AUDITED = frozenset({"client_unknown", "client_forbidden", "rate_limited"})
+AUDITED: Final = frozenset({"client_unknown", "client_forbidden", "rate_limited"})
 """Refusals of who calls, what, or how much: warnings too, and written whatever else is not."""
 
 

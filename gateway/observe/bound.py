@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gateway.observe.counting import Level, Levels
     from gateway.observe.metrics import Metrics
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are a label value of their own; any other is counted as `other`."""
-STATUSES = frozenset({int(status) for status in HTTPStatus} | {499})
+STATUSES: Final = frozenset({int(status) for status in HTTPStatus} | {499})
 """Statuses that are a label value of their own; any other is counted as its class (`5xx`), or as `other`."""
-GOOD_FETCHES = frozenset({"ok", "unchanged"})
-_BAD = 400
+GOOD_FETCHES: Final = frozenset({"ok", "unchanged"})
+_BAD: Final = 400
 """From this status on, a vendor's answer is an error (RFC 9110 §15)."""
-OUTCOMES = ("ok", "vendor_error", "refused", "failed", "gone")
+OUTCOMES: Final = ("ok", "vendor_error", "refused", "failed", "gone")
 """How a client's request ends: the vendor's 1xx to 3xx, its 4xx and 5xx, our 4xx, our 5xx, nobody left to answer."""
 
 

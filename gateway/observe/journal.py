@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.observe.access import AccessLog, Shape, printed_id, write
 from gateway.observe.bound import METHODS
@@ -53,15 +53,15 @@ if TYPE_CHECKING:
     ]
 
 _own = get_logger("gatepass")
-INTERVAL = 0.05
+INTERVAL: Final = 0.05
 """Seconds within which an entry is written up."""
-BATCH = 64
+BATCH: Final = 64
 """Entries that are written up at once: few enough that a request in between does not notice."""
 
 
-_USUAL = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_USUAL: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """A `traceparent` as nearly all are; the last bit says that somebody records the trace."""
-_MOST_ROWS = 1024
+_MOST_ROWS: Final = 1024
 """Kinds of request whose row is kept."""
 
 

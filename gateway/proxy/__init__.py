@@ -1,7 +1,7 @@
 """The data plane: an app's request in, the vendor's answer out, with the pass on it.
 
-`handler.py` is the hot path and reads top to bottom; `routing.py` and `headers.py` are its pure rules; `server.py` and
-`upstream.py` are the sockets on either side. Sees tokens only through `model.Tokens`.
+`handler.py` is the hot path and reads top to bottom; `routing.py`, `fields.py`, `request.py` and `response.py` are its
+pure rules; `server.py` and `upstream.py` are the sockets on either side. Sees tokens only through `model.Tokens`.
 """
 
 from gateway.proxy.handler import Handler

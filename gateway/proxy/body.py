@@ -7,7 +7,7 @@ response head is awaited; else a vendor that answers early would wait for us whi
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BodyTooLarge, ExchangeError, InternalError
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
-LAST_CHUNK = b"0\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CONTINUE_WAIT = 1.0
+LAST_CHUNK: Final = b"0\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_WAIT: Final = 1.0
 """Seconds a vendor may think about `Expect: 100-continue` before we ask the app to go on (RFC 9110 §10.1.1)."""
 
 
@@ -78,7 +78,7 @@ class NoUpload:
         """Nothing is held."""
 
 
-NO_UPLOAD = NoUpload()
+NO_UPLOAD: Final = NoUpload()
 
 
 class Upload:

@@ -8,7 +8,7 @@ base64 at any alignment. Compressed bodies cannot be read, so routes with the gu
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.observe import forms
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from gateway.model import Token
     from gateway.observe import RouteMetrics
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.headers import Outbound
     from gateway.proxy.lane import Lane
+    from gateway.proxy.response import Outbound
 
-GUARDED = 64 * 1024
+GUARDED: Final = 64 * 1024
 """Bytes of a body that are looked at."""
-_TEXT = re.compile(
+_TEXT: Final = re.compile(
     r"text/|application/(?:[a-z0-9.+-]*(?:json|xml|yaml|javascript|html)|x-www-form-urlencoded|graphql)", re.IGNORECASE
 )
 

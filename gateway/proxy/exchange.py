@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from random import getrandbits
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.body import NO_UPLOAD
-from gateway.proxy.headers import VIA
+from gateway.proxy.fields import VIA
 from gateway.proxy.stream import NO_BODY
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from gateway.observe import Trace
     from gateway.proxy.body import NoUpload, Upload
     from gateway.proxy.echo import BodyGuard
-    from gateway.proxy.headers import Inbound, RequestHead
     from gateway.proxy.lane import Lane, Snapshot
+    from gateway.proxy.request import Inbound, RequestHead
     from gateway.proxy.server import ClientConnection
     from gateway.proxy.stream import Body
 
 
-_VIA_AND_ID = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
+_VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
 
 
 class Exchange:

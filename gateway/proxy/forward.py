@@ -1,7 +1,7 @@
 """The way up: an app's request to the vendor, with the pass on it. Decides, too, when a request may go twice.
 
 The counterpart of `relay.py`. Framing is written anew from what was understood, never copied (RFC 9112 §6); the
-injected fields stand behind the app's own, from which everything that could be taken for them is gone (`headers.py`).
+injected fields stand behind the app's own, from which everything that could be taken for them is gone (`fields.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
-from gateway.proxy.headers import forwarded_line
 from gateway.proxy.lane import IDEMPOTENT
 from gateway.proxy.stream import NO_BODY
 
@@ -86,3 +85,11 @@ def may_resend(x: Exchange, upstream: UpstreamConnection, body: Upload | NoUploa
     """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
     stale = upstream.exchanges > 1 and upstream.silent
     return stale and body.replayable and not x.resent and x.request.method in IDEMPOTENT
+
+
+def forwarded_line(kind: str, remote: str, host: str) -> bytes:
+    """Return the field that tells the vendor who called (RFC 7239 §4, or the older X-Forwarded-For)."""
+    if kind == "rfc7239":
+        node = f'"[{remote}]"' if ":" in remote else remote
+        return f'Forwarded: for={node};host="{host}"'.encode("latin-1")
+    return f"X-Forwarded-For: {remote}".encode("latin-1")

@@ -8,22 +8,22 @@ no space behind a chunk's size unless it is a vendor's.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from gateway.proxy.stream import Body
 
-TRAILER_LIMIT = 16 * 1024
+TRAILER_LIMIT: Final = 16 * 1024
 """Bytes of a trailer section, which is read and dropped."""
-_SIZE_LINE_LIMIT = 4 * 1024
+_SIZE_LINE_LIMIT: Final = 4 * 1024
 """Bytes of a chunk-size line with its extensions, which are dropped."""
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
-_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*\Z")
-_NO_TRAILERS = frozenset({b"transfer-encoding", b"content-length", b"host"})
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*\Z")
+_NO_TRAILERS: Final = frozenset({b"transfer-encoding", b"content-length", b"host"})
 """Fields that decide about framing and routing: among trailers they are an attack (RFC 9110 §6.5.1)."""
 
 
-_SMALL = 16 * 1024
+_SMALL: Final = 16 * 1024
 """Bytes of a chunk that is handed on together with others."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from random import getrandbits
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access import KeysWanted
 from gateway.addresses import forwarded_client
@@ -30,10 +30,11 @@ from gateway.observe import get_logger
 from gateway.proxy import echo, forward, relay, tracing
 from gateway.proxy.body import ReplayBudget
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import read_request, verdicts_nowhere
+from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
 from gateway.proxy.problem import problem
 from gateway.proxy.refusal import is_refusal
+from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import relay_tunnel
 
@@ -42,20 +43,22 @@ if TYPE_CHECKING:
 
     from gateway.observe import Journal, Metrics, Tracer
     from gateway.proxy.body import NoUpload, Upload
-    from gateway.proxy.headers import Outbound, RequestHead, Verdicts
+    from gateway.proxy.fields import Verdicts
     from gateway.proxy.pool import Pool
+    from gateway.proxy.request import RequestHead
+    from gateway.proxy.response import Outbound
     from gateway.proxy.server import ClientConnection
     from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
 _log = get_logger("gatepass.proxy")
-_NO_ROUTE = verdicts_nowhere()
-_SERVER_ERROR = 500
+_NO_ROUTE: Final = verdicts_nowhere()
+_SERVER_ERROR: Final = 500
 """From here on, an answer may come from something in front of the vendor that never looked at the token."""
-_SWITCHING = 101
-_CONTINUE = 100
-_FINAL = 200
-UNKNOWN_AFTER = 0.01
+_SWITCHING: Final = 101
+_CONTINUE: Final = 100
+_FINAL: Final = 200
+UNKNOWN_AFTER: Final = 0.01
 """Seconds after which an app hears that it is not known: longer than any judgement takes."""
 
 

@@ -5,11 +5,11 @@ Built once per configuration snapshot, read by every exchange, changed by none. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
-from gateway.proxy.headers import Verdicts, verdicts_up
+from gateway.proxy.fields import Verdicts, verdicts_up
 from gateway.proxy.routing import PathRules, RouteTable
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from gateway.observe import Metrics, RouteMetrics
     from gateway.proxy.pool import Pool
 
-NOT_SERVED = frozenset({"CONNECT", "TRACE", "PRI"})
+NOT_SERVED: Final = frozenset({"CONNECT", "TRACE", "PRI"})
 """Methods that no route takes (RFC 9110 §9.3.6, §9.3.8; PRI is the HTTP/2 preface)."""
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"})
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"})
 """RFC 9110 §9.2.2: these may be sent again by themselves when a connection fails before an answer."""
 
 

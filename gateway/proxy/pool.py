@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohappyeyeballs
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from gateway.model import Route, Timeouts, Upstream
     from gateway.observe import RouteMetrics
 
-IDLE_KEEP = 30.0
+IDLE_KEEP: Final = 30.0
 """Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
-_HAPPY_EYEBALLS_DELAY = 0.25
-_RETRY_AFTER = 1.0
-_FLUSH = 10.0
+_HAPPY_EYEBALLS_DELAY: Final = 0.25
+_RETRY_AFTER: Final = 1.0
+_FLUSH: Final = 10.0
 """Seconds that a connection which is closed may take to hand over what was written to it."""
 
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import TooManyConnections
 from gateway.proxy.server import ClientConnection
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from gateway.model import Address, Limits, ServerTLS
     from gateway.proxy.handler import Handler
 
-_BACKLOG = 4096
-_REFUSING = 256
+_BACKLOG: Final = 4096
+_REFUSING: Final = 256
 """Connections over the bound that are told so at a time; any more are cut without a word."""
-_LAST_CALL = 1.0
+_LAST_CALL: Final = 1.0
 """Seconds for the first request of a connection that was accepted just before the port closed."""
-_SETTLE = 0.02
+_SETTLE: Final = 0.02
 """Seconds in which the loop reads what apps had already sent when the port closed."""
 
 

@@ -7,14 +7,14 @@ for its own requests to end, whatever is free: the rest is there for the others 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
 
     from gateway.proxy.upstream import UpstreamConnection
 
-SHARE = 3 / 4
+SHARE: Final = 3 / 4
 """Of a pool's connections, what one client may use where several share the pool."""
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 if TYPE_CHECKING:
     from gateway.model import RefusalSign
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.headers import Outbound
+    from gateway.proxy.response import Outbound
     from gateway.proxy.stream import Body
 
-_MOST_BODY = 64 * 1024
+_MOST_BODY: Final = 64 * 1024
 
 
 async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound, body: Body) -> bool:

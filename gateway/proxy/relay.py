@@ -6,24 +6,24 @@ Nothing is decompressed and no redirect is followed. Added are `Via`, the reques
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import UpstreamMalformed
 from gateway.proxy.body import LAST_CHUNK, chunk
-from gateway.proxy.headers import VIA
+from gateway.proxy.fields import VIA
 from gateway.proxy.problem import date_line
 from gateway.proxy.wire import AT_ONCE
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.headers import Outbound
     from gateway.proxy.lane import Lane
+    from gateway.proxy.response import Outbound
     from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
-_NO_BODY = frozenset({204, 304})
-_VIA = b"Via: 1.1 " + VIA
-_PRIVATE = b"Cache-Control: private, no-store"
+_NO_BODY: Final = frozenset({204, 304})
+_VIA: Final = b"Via: 1.1 " + VIA
+_PRIVATE: Final = b"Cache-Control: private, no-store"
 
 
 def switching(x: Exchange, head: Outbound) -> None:

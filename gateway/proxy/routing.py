@@ -8,7 +8,7 @@ everything else passes byte for byte. An absolute-form target never chooses the 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from gateway.errors import PathRefused, RouteNotFound
 from gateway.patterns import ALLOWING, DENYING, bare, compiled, decoded
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A path that needs no second look: no percent, semicolon or backslash, no empty and no dot segment.
-_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?\Z")
-_AUTHORITY = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_PLAIN: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?\Z")
+_AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 # Each row is a reason and what it looks for in the raw path; the first that is found is named to the app.
-_REFUSED = tuple(
+_REFUSED: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (
         (r"[^\x21-\x7e]", "a byte that is not visible ASCII"),

@@ -8,12 +8,13 @@ opens the body (`open_body`). Silence is noticed by one coarse sweep, not by a t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access import NOBODY, LastKey, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
+from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized
-from gateway.proxy.headers import RequestHead, check_beginning, find_end
+from gateway.proxy.request import RequestHead, check_beginning
 from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.proxy.framing import Decoder
-    from gateway.proxy.headers import Inbound
     from gateway.proxy.port import DataServer
+    from gateway.proxy.request import Inbound
 
-_PENDING_LIMIT = 64 * 1024
-_LINGER = 2.0
+_PENDING_LIMIT: Final = 64 * 1024
+_LINGER: Final = 2.0
 """Seconds that we go on reading (and discarding) behind a last answer, lest a reset destroy it (RFC 9112 §9.6)."""
 
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from gateway.proxy.wire import Wire
 
-HIGH = 128 * 1024
+HIGH: Final = 128 * 1024
 """Bytes that wait before the connection stops reading."""
-_JOINED = 16 * 1024
+_JOINED: Final = 16 * 1024
 """Bytes that are joined rather than handed on piece by piece."""
-_PIECE = 64
+_PIECE: Final = 64
 """Bytes that a piece takes besides its own: a body may come in chunks of one byte."""
 
 

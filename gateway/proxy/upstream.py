@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
+from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.headers import check_answer_beginning, find_end, read_response
+from gateway.proxy.response import check_answer_beginning, read_response
 from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
 
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
 
     from gateway.model import Timeouts
     from gateway.proxy.framing import Decoder
-    from gateway.proxy.headers import Outbound
+    from gateway.proxy.response import Outbound
     from gateway.proxy.wire import Outbox
 
     Answer = tuple[Outbound, Body]
 
-HEAD_LIMIT = 64 * 1024
-_MOST_INTERIM = 32
+HEAD_LIMIT: Final = 64 * 1024
+_MOST_INTERIM: Final = 32
 """1xx responses (RFC 9110 §15.2) taken before one final response."""
-_SWITCHING = 101
-_FINAL = 200
-_BODYLESS = frozenset({_SWITCHING, 204, 304})
+_SWITCHING: Final = 101
+_FINAL: Final = 200
+_BODYLESS: Final = frozenset({_SWITCHING, 204, 304})
 
 
 class UpstreamConnection(Wire):

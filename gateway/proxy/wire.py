@@ -13,20 +13,20 @@ import socket
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-_RESET = struct.pack("ii", 1, 0)
-_BROKEN = select.POLLHUP | select.POLLERR
-_HANGUP = _BROKEN | getattr(select, "POLLRDHUP", 0)
-HIGH_WATER = 256 * 1024
+_RESET: Final = struct.pack("ii", 1, 0)
+_BROKEN: Final = select.POLLHUP | select.POLLERR
+_HANGUP: Final = _BROKEN | getattr(select, "POLLRDHUP", 0)
+HIGH_WATER: Final = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
 
 
-AT_ONCE = 48 * 1024
+AT_ONCE: Final = 48 * 1024
 """More bytes than these are not held back until the end of the round."""
 
 

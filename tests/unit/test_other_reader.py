@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import ExchangeError
 from gateway.model import Limits
+from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.headers import _METHODS, RequestHead, read_request, read_response, verdicts_nowhere
 from gateway.proxy.lane import NOT_SERVED
+from gateway.proxy.request import _METHODS, RequestHead, read_request
+from gateway.proxy.response import read_response
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.stream import Body
 from gateway.proxy.wire import Outbox, Wire
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gateway.proxy.framing import Decoder
-    from gateway.proxy.headers import Inbound, Outbound
+    from gateway.proxy.request import Inbound
+    from gateway.proxy.response import Outbound
 
 _TRAILER_NAME = re.compile(rb"\n([^:\r\n]+):")
 ROOMY = {"auto_decompress": False, "max_line_size": 2**17, "max_field_size": 2**17, "max_headers": 1000}

@@ -11,26 +11,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, UpstreamMalformed
 from gateway.model import Injection, Limits, Route, Upstream
-from gateway.proxy import headers
-from gateway.proxy.headers import (
-    DATE,
-    DROP,
-    HOST,
-    PASS,
-    TARGET_LIMIT,
-    Inbound,
-    Outbound,
-    RequestHead,
-    Verdicts,
-    check_answer_beginning,
-    check_beginning,
-    forwarded_line,
-    read_request,
-    read_response,
-    values,
-    verdicts_nowhere,
-    verdicts_up,
-)
+from gateway.proxy import response as answers
+from gateway.proxy.fields import DATE, DROP, HOST, MEANING_DOWN, PASS, Verdicts, values, verdicts_nowhere, verdicts_up
+from gateway.proxy.forward import forwarded_line
+from gateway.proxy.request import TARGET_LIMIT, Inbound, RequestHead, check_beginning, read_request
+from gateway.proxy.response import Outbound, check_answer_beginning, read_response
 from gateway.proxy.routing import check_path, split_target
 
 if TYPE_CHECKING:
@@ -45,7 +30,7 @@ CONTROLS = [byte for byte in (*range(0x20), 0x7F) if byte != 0x09]
 @pytest.fixture(autouse=True)
 def _down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a table of its own for what vendors send: the gateway has one for all of them."""
-    monkeypatch.setattr(headers, "_DOWN", Verdicts(headers._MEANING_DOWN))
+    monkeypatch.setattr(answers, "_DOWN", Verdicts(MEANING_DOWN))
 
 
 def route(**fields: object) -> Route:
@@ -413,7 +398,7 @@ def test_a_vendors_steady_line_is_understood_as_it_was_the_first_time(
 ) -> None:
     lines = (line.decode(), "X-Other: 1", *also)
     first = response(*lines, start=f"{version} 200 OK")
-    assert headers._DOWN.steady[line] == verdict
+    assert answers._DOWN.steady[line] == verdict
     assert facts(response(*lines, start=f"{version} 200 OK")) == facts(first)
     assert (line in first.lines) is (verdict == DATE or (verdict == PASS and not also))
     assert first.date is (verdict == DATE)
@@ -446,7 +431,7 @@ def test_nothing_of_a_field_that_may_hold_a_secret_is_remembered(name: str, pass
     for _ in range(2):
         request("Host: x", f"{name}: {SECRET}", verdicts=verdicts)
         response(f"{name}: {SECRET}")
-    remembered = [*verdicts, *verdicts.steady, *headers._DOWN, *headers._DOWN.steady]
+    remembered = [*verdicts, *verdicts.steady, *answers._DOWN, *answers._DOWN.steady]
     assert not any(SECRET.encode() in each for each in remembered)
 
 
@@ -461,7 +446,7 @@ def test_nothing_of_a_line_that_is_refused_is_remembered(line: str) -> None:
             request("Host: x", line, verdicts=verdicts)
         with pytest.raises(UpstreamMalformed):
             response(line)
-    remembered = [*verdicts, *verdicts.steady, *headers._DOWN, *headers._DOWN.steady]
+    remembered = [*verdicts, *verdicts.steady, *answers._DOWN, *answers._DOWN.steady]
     assert not any(SECRET.encode() in each for each in remembered)
 
 
@@ -480,7 +465,7 @@ def test_steady_lines_take_so_much_memory_and_no_more() -> None:
         lines = (f"User-Agent: {index}", f"Accept: {'x' * 300}{index}")
         assert request("Host: x", *lines, verdicts=verdicts).lines == [line.encode() for line in lines]
         assert response(f"Server: {index}", f"Vary: {'x' * 300}{index}").lines[0] == b"Server: %d" % index
-    for table in (verdicts, headers._DOWN):
+    for table in (verdicts, answers._DOWN):
         assert len(table.steady) <= 512
         assert max(map(len, table.steady)) <= 200
 
