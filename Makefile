@@ -51,6 +51,7 @@ $(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -n
 	@rm -rf $(COMPILED) && mkdir -p build
 	@GATEPASS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED) >$(COMPILED).log 2>&1 \
 	    || (cat $(COMPILED).log; echo "it wants a C compiler and Python's headers: gcc, libc6-dev, python3-dev"; exit 1)
+	@! grep 'gateway/.*: warning' $(COMPILED).log  # mypyc warns where what it makes may differ from Python
 	@touch $@
 
 compiled: $(COMPILED).stamp  ## The gateway with its hot path compiled, in build/compiled; wants a C compiler and Python's headers

@@ -121,7 +121,8 @@ def goals(report: Report) -> list[Cells]:
             continue
         bound = f"≤ {goal.at_most:g}" if goal.at_most is not None else f"≥ {goal.at_least:g}"
         against = f"÷ {peers.BY_NAME[goal.peer].title}" if goal.peer else ""
-        what = f"{scenarios.BY_NAME[goal.scenario].title}: {FIGURES[goal.figure]} {against}".strip()
+        where = scenarios.BY_NAME[goal.scenario].title if goal.scenario else "All scenarios"
+        what = f"{where}: {FIGURES[goal.figure]} {against}".strip()
         rows.append((what, bound, f"{seen:.2f}", "yes" if goal.met(seen) else "**no**"))
     return rows
 

@@ -143,7 +143,7 @@ def verdicts_nowhere() -> Verdicts:
 
 def values(fields: Sequence[bytes], name: bytes) -> list[str]:
     """Return the values of the fields of this name, which is in lower case, among `name: value` lines."""
-    parts = (line.partition(b":") for line in fields if line[: len(name)].lower() == name)
+    parts = [line.partition(b":") for line in fields if line[: len(name)].lower() == name]
     return [
         value.strip(b" \t").decode("utf-8", "surrogateescape") for found, _, value in parts if len(found) == len(name)
     ]

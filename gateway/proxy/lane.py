@@ -138,7 +138,7 @@ class Snapshot:
         trusted: Networks | None = None,
     ) -> None:
         self.lanes = tuple(lanes)
-        self.table = RouteTable((lane.route.prefix, lane) for lane in self.lanes)
+        self.table = RouteTable([(lane.route.prefix, lane) for lane in self.lanes])
         self.clients = clients
         self.limits = limits
         self.replay_budget = replay_budget

@@ -95,6 +95,13 @@ def test_a_goal_that_was_not_measured_is_neither_met_nor_missed() -> None:
     assert Goal("small", "envoy", "cpu_us", at_most=0.8).seen({"small": [result("gatepass", 1)]}) is None
 
 
+def test_a_goal_without_a_scenario_is_a_median_over_all_of_them() -> None:
+    """A start is measured once in each; the first one alone is that of a cold disk."""
+    found = {name: [result("gatepass", 1, ready_s=ready)] for name, ready in (("small", 0.9), ("tls", 0.5), ("x", 0.6))}
+    assert Goal("", "", "ready_s", at_most=0.7).seen({**found, "y": [result("envoy", 1, ready_s=9)]}) == 0.6
+    assert Goal("", "", "ready_s", at_most=0.7).seen({"y": [result("gatepass", 1)]}) is None
+
+
 def test_a_report_survives_its_file() -> None:
     report = Report({"rounds": 3}, {"small": [result("gatepass", 10.0, 20.0, ready_s=0.5)]})
     assert Report.read(orjson.loads(orjson.dumps(report.stored()))) == report
