@@ -6,8 +6,6 @@ SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the configurat
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import os
 import signal
 import sys
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gateway.app import Gateway
 from gateway.errors import GatepassError
 from gateway.observe import close_logging, configure_logging, get_logger
+from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
 from gateway.serving.protection import protect_memory
 from gateway.serving.sockets import inherited
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from gateway.model import Config
 
 _log = get_logger("gatepass")
-COLLECT_EVERY = 60.0
-"""Seconds between two looks for all garbage."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
@@ -51,42 +47,6 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
             os._exit(status)
     finally:
         close_logging()
-
-
-def tune_collector() -> None:
-    """Have garbage collected as a gateway makes it, once all that lives for ever is there.
-
-    That is never walked again. A request makes dozens of objects and no cycles, and the default threshold would cost it
-    5 to 8 % of its CPU. Connections and cancelled exchanges are cycles, though, and those that lived for long are
-    garbage of the oldest generation: it is collected after a quarter of a million new objects, some 50 MiB at most.
-    """
-    gc.freeze()
-    gc.set_threshold(10_000, 5, 5)
-    gc.enable()
-
-
-async def _collect_garbage() -> None:
-    """Free what has grown old before it died, however little is made: 11 ms with 10,000 connections open.
-
-    Where only now and then an exchange is cancelled, the thresholds alone would leave it in memory for half an hour.
-    """
-    while True:
-        await asyncio.sleep(COLLECT_EVERY)
-        gc.collect()
-
-
-def tune_allocator() -> None:
-    """Keep some free memory for the next large pieces of a body (mallopt(3), glibc only; nothing happens elsewhere).
-
-    Left alone, glibc gives the end of its heap back whenever half a megabyte of it is free: every piece of a body
-    would be mapped, zeroed and unmapped by the kernel, which costs a download a third of its CPU.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 2**20)
-    mallopt(_M_TRIM_THRESHOLD, 2**25)
 
 
 class _Process:
@@ -119,7 +79,7 @@ class _Process:
         self._notifier.ready()
         tune_collector()
         tune_allocator()
-        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(_collect_garbage())]
+        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(tidy())]
         await self._over.wait()
         for task in tasks:
             task.cancel()
