@@ -49,10 +49,10 @@ def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound,
     if not x.keep_alive:
         lines.append(b"Connection: close")
     lines.append(b"\r\n")
-    whole = bodyless or body.ended
+    data = b"" if bodyless else body.take_some()
+    whole = bodyless or body.drained
     if not whole:
         upstream.watch_silence()
-    data = b"" if bodyless else body.take() if whole else body.take_some()
     if x.prefetched and not bodyless:
         data = x.prefetched + data
     if x.guard is not None:

@@ -87,6 +87,11 @@ class Body:
             self._wire.resume_reading()
         return some
 
+    @property
+    def drained(self) -> bool:
+        """Whether all of it has arrived and was taken."""
+        return self.ended and not self._pieces
+
     async def read(self) -> bytes:
         """Return what has arrived, or a part of it, waiting for at least a byte; empty at the end.
 

@@ -16,7 +16,7 @@ from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
 from gateway.proxy.response import check_answer_beginning, read_response
 from gateway.proxy.stream import NO_BODY, Body
-from gateway.proxy.wire import Wire
+from gateway.proxy.wire import AT_ONCE, Wire
 
 if TYPE_CHECKING:
     import asyncio
@@ -122,7 +122,7 @@ class UpstreamConnection(Wire):
             self._waiter.set_result(None)
 
     def _look(self) -> None:
-        """Understand what has come. As with an app's heads, that is done when all that has come is read."""
+        """Understand what has come; as with an app's heads, when all that has come is read, unless that is much."""
         data, self._inbox = self._inbox, b""
         self._feed_heads(data)
 
@@ -202,6 +202,8 @@ class UpstreamConnection(Wire):
             self._feed_body(data)
         elif self._body is None and self.in_use:
             self._inbox = self._inbox + data if self._inbox else data
+            if len(self._inbox) > AT_ONCE:
+                self._look()  # what follows is the body's, in pieces and with back-pressure
             self._wake()
         elif self._switched:
             self.tail += data

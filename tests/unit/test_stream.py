@@ -10,25 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.stream import HIGH, NO_BODY, Body
 from gateway.proxy.wire import Outbox, Wire
-
-
-class Transport:
-    """Writes down when it is paused and resumed."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None:
-        self.calls.append("pause")
-
-    def resume_reading(self) -> None:
-        self.calls.append("resume")
+from tests.kit.transport import Transport
 
 
 def recorded(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Wire, list[str]]:
