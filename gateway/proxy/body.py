@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.proxy.server import ClientConnection
     from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
+    from gateway.proxy.wire import Piece
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -22,7 +23,7 @@ CONTINUE_WAIT: Final = 1.0
 """Seconds a vendor may think about `Expect: 100-continue` before we ask the app to go on (RFC 9110 §10.1.1)."""
 
 
-def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+def chunk(data: Piece) -> tuple[bytes, Piece, bytes]:
     """Frame `data`, not empty, as one chunk (RFC 9112 §7.1); in pieces, so that it is not copied."""
     return b"%x\r\n" % len(data), data, b"\r\n"
 
@@ -101,7 +102,7 @@ class Upload:
         self._chunked = chunked
         self._limit = limit
         self._keep_up_to = keep_up_to
-        self._kept: list[bytes] | None = []
+        self._kept: list[Piece] | None = []
         self._budget = budget
         self._task: asyncio.Task[None] | None = None
         self._go: asyncio.Event | None = None
@@ -123,7 +124,7 @@ class Upload:
         """Whether all of it has been handed to the vendor's transport."""
         return self._task is None or (self._task.done() and not self._task.cancelled())
 
-    def _read(self, data: bytes) -> bytes:
+    def _read(self, data: Piece) -> None:
         self.size += len(data)
         if self._limit is not None and self.size > self._limit:
             raise BodyTooLarge(f"The route takes bodies of at most {self._limit} bytes")
@@ -132,21 +133,22 @@ class Upload:
                 self._kept.append(data)
             else:
                 self._drop()
-        return data
 
     def _drop(self) -> None:
         if self._kept:
             self._budget.give(sum(map(len, self._kept)))
         self._kept = None
 
-    def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[bytes, ...]:
+    def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[Piece, ...]:
         """Return the framed bytes that leave with the head; start the pump if there will be more.
 
         `ask` waits for the vendor's 100 (Continue) before the first byte is taken from the app.
         """
         kept = b"".join(self._kept or ())
         if self._body.ended:
-            data = kept + self._read(self._body.take())
+            rest = self._body.take()
+            self._read(rest)
+            data = kept + rest
             if not self._chunked:
                 return (data,)
             return (*chunk(data), LAST_CHUNK) if data else (LAST_CHUNK,)
@@ -196,7 +198,7 @@ class Upload:
         if client.transport is None:
             raise ConnectionResetError
 
-        def push(data: bytes) -> None:
+        def push(data: Piece) -> None:
             try:
                 self._read(data)
             except ExchangeError as error:
@@ -217,6 +219,7 @@ class Upload:
 
         upstream.on_writable = go_on
         client.body_awaited()
+        client.take_in(self)
         try:
             if data := body.take():
                 push(data)
@@ -224,6 +227,7 @@ class Upload:
             await body.end()
             await upstream.drain()
         finally:
+            client.end_intake()
             body.sink = upstream.on_writable = upstream.deadline = None
             client.body_not_awaited()
             client.resume_reading()

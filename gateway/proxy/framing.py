@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from gateway.proxy.stream import Body
+    from gateway.proxy.wire import Piece
 
 TRAILER_LIMIT: Final = 16 * 1024
 """Bytes of a trailer section, which is read and dropped."""
@@ -41,21 +42,27 @@ class Decoder(Protocol):
 class Sized:
     """A body of `length` bytes, at least one (RFC 9112 §6.2)."""
 
-    __slots__ = ("_body", "_left")
+    __slots__ = ("_body", "left")
 
     def __init__(self, body: Body, length: int) -> None:
         self._body = body
-        self._left = length
+        self.left = length
+        """Bytes that are still to come."""
 
     def feed(self, data: bytes) -> bytes:
         """Hand on what belongs to the body, return what stands behind it."""
-        left = self._left - len(data)
-        self._left = max(left, 0)
+        left = self.left - len(data)
         if left >= 0:
-            self._body.feed(data, last=not left)
+            self.feed_within(data)
             return b""
+        self.left = 0
         self._body.feed(data[:left], last=True)
         return data[left:]
+
+    def feed_within(self, data: Piece) -> None:
+        """Hand on bytes that are no more than what is still to come."""
+        self.left -= len(data)
+        self._body.feed(data, last=not self.left)
 
 
 class UntilClose:

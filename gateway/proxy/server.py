@@ -8,12 +8,13 @@ opens the body (`open_body`). Silence is noticed by one coarse sweep, not by a t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.access import NOBODY, LastKey, certificate_names
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
 from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized
+from gateway.proxy.intake import LARGE, Intake
 from gateway.proxy.request import RequestHead, check_beginning
 from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import Wire
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from gateway.proxy.body import Upload
     from gateway.proxy.framing import Decoder
     from gateway.proxy.port import DataServer
     from gateway.proxy.request import Inbound
@@ -56,6 +58,8 @@ class ClientConnection(Wire):
         """Seconds that were waited for bytes of the body so far."""
         self._idle_limit = limits.header_timeout
         self._linger_until: float | None = None
+        self._intake = False
+        """A large body is read in a way of its own."""
         self._raw: Callable[[bytes], None] | None = None
         self._sweep_tunnel: Callable[[float], None] | None = None
         self._broken = False
@@ -262,6 +266,31 @@ class ClientConnection(Wire):
         if self._body_since is not None:
             self._body_waited += self.loop.time() - self._body_since
             self._body_since = None
+
+    def take_in(self, upload: Upload) -> None:
+        """Read the rest of a large body of known length in large pieces; not over TLS, where they are decrypted first.
+
+        To be ended by `end_intake`.
+        """
+        transport, decoder = self.transport, self._decoder
+        if isinstance(decoder, Sized) and decoder.left > LARGE and transport is not None and transport.can_write_eof():
+            transport.set_protocol(cast("asyncio.Protocol", Intake(self, transport, decoder, upload)))
+            self._intake = True
+
+    def end_intake(self) -> None:
+        """Read in the usual way again."""
+        if self._intake and self.transport is not None:
+            self.transport.set_protocol(cast("asyncio.Protocol", self))
+        self._intake = False
+
+    def body_received(self, piece: memoryview) -> None:
+        """Take a piece of the body that is coming in, and of nothing else."""
+        decoder = self._decoder
+        if isinstance(decoder, Sized) and self._linger_until is None and not self._broken:
+            self.active = True
+            decoder.feed_within(piece)
+            if self._body.ended:
+                self._decoder = None
 
     def early_bytes(self) -> bytes:
         """Return what the app sent behind its upgrade request: the first bytes of the new protocol."""

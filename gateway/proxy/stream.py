@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from gateway.proxy.wire import Wire
+    from gateway.proxy.wire import Piece, Wire
 
 HIGH: Final = 128 * 1024
 """Bytes that wait before the connection stops reading."""
@@ -38,10 +38,10 @@ class Body:
         """Why the rest will never arrive."""
         self.size = len(data)
         """Bytes that have arrived so far."""
-        self.sink: Callable[[bytes], None] | None = None
+        self.sink: Callable[[Piece], None] | None = None
         """Takes what arrives at once, so that nothing waits here; whoever sets it has taken what was there."""
 
-    def feed(self, data: bytes, *, last: bool) -> None:
+    def feed(self, data: Piece, *, last: bool) -> None:
         """Take the next bytes, which may be none; `last` says that the body ends with them."""
         if data:
             size = len(data)
@@ -49,7 +49,7 @@ class Body:
             if self.sink is not None:
                 self.sink(data)
             else:
-                self._pieces.append(data)
+                self._pieces.append(data if isinstance(data, bytes) else bytes(data))
                 self._held += size + _PIECE
         self.ended = last
         if self._waiter is not None and (last or self.sink is None):

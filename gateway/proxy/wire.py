@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    Piece = bytes | memoryview
+
 _RESET: Final = struct.pack("ii", 1, 0)
 _BROKEN: Final = select.POLLHUP | select.POLLERR
 _HANGUP: Final = _BROKEN | getattr(select, "POLLRDHUP", 0)
@@ -202,7 +204,7 @@ class Wire:
         if self._outgoing_size > AT_ONCE:
             self.flush()
 
-    def write_pieces(self, *pieces: bytes) -> None:
+    def write_pieces(self, *pieces: Piece) -> None:
         """As `write`; where they are many they are not copied together."""
         if sum(map(len, pieces)) <= AT_ONCE:
             self.write(b"".join(pieces))
