@@ -17,9 +17,14 @@ COMPILED = (
     "gateway/access/allowance.py",
     "gateway/access/budgets.py",
     "gateway/access/clients.py",
+    "gateway/access/counters.py",
+    "gateway/access/rules.py",
     "gateway/observe/access.py",
     "gateway/observe/bound.py",
+    "gateway/observe/cells.py",
     "gateway/observe/journal.py",
+    "gateway/patterns.py",
+    "gateway/tokens/cache.py",
 )
 """What runs for every request."""
 

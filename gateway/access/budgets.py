@@ -108,7 +108,7 @@ class Budget:
         if made:
             counter.used = used = counter.used + 1
             if counter is self._counter:
-                self._shown.value = used
+                self._shown.value = float(used)
             if used >= self._soft and not counter.warned:
                 counter.warned = True
                 self._warn(counter)

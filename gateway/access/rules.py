@@ -78,7 +78,7 @@ class Rules:
             )
 
     def _denied(self, method: str, plain: str) -> ClientForbidden:
-        name = next(name for name, rule in self._named("deny", self._deny) if _fits(rule, method, plain, DENYING))
+        [name, *_] = [name for name, rule in self._named("deny", self._deny) if _fits(rule, method, plain, DENYING)]
         return ClientForbidden(
             f"The client {self._client} may not do this: its rule {name} forbids it",
             reason=f"clients.{self._client}.{name}",
@@ -86,8 +86,8 @@ class Rules:
 
     def allowing(self, method: str, path: str) -> str:
         """Name the rule that lets a permitted call pass, for people."""
-        found = (name for name, rule in self._named("allow", self._allow) if _fits(rule, method, path, ALLOWING))
-        return next(found, "no `allow`: everything on its routes")
+        found = [name for name, rule in self._named("allow", self._allow) if _fits(rule, method, path, ALLOWING)]
+        return found[0] if found else "no `allow`: everything on its routes"
 
     @staticmethod
     def _named(which: str, rules: Sequence[Rule]) -> list[tuple[str, Rule]]:

@@ -5,7 +5,7 @@ it.
 """
 
 from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
-from gateway.observe.counting import Level
+from gateway.observe.cells import Level
 from gateway.observe.families import metrics_markdown
 from gateway.observe.journal import Journal
 from gateway.observe.logs import adjust_logging, close_logging, configure_logging, current_logging, get_logger

@@ -1,7 +1,7 @@
 """What is counted for one route, one credential, one client on one route: children bound once, used for every request.
 
 Knows nothing of who counts. On the hot path a request costs a dictionary look-up and a few additions to cells that
-exist already (`counting.py`); nothing here formats a label or takes a name from traffic unchecked.
+exist already (`cells.py`); nothing here formats a label or takes a name from traffic unchecked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.observe.counting import Level, Levels
+    from gateway.observe.cells import Level
+    from gateway.observe.counting import Levels
     from gateway.observe.metrics import Metrics
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,15 +1,11 @@
-"""Counters, levels and spreads that a request may touch: plain numbers, shown to Prometheus only when it asks.
+"""What was counted, by label values, shown to Prometheus when it asks.
 
-`prometheus_client` guards every increment with a lock and every observation with a walk over the buckets, which
-together cost more than matching and admitting a request. What the data plane counts is counted from one thread, the
-loop's, so that an addition is enough; `Cells` hands the sums to a registry like any other collector, and writes them
-as text itself: a scrape of fifty routes must not hold up the requests beside it.
+`Cells` hands the sums of its cells (`cells.py`) to a registry like any other collector, and writes them as text itself:
+a scrape of fifty routes must not hold up the requests beside it.
 """
 
 from __future__ import annotations
 
-import time
-from bisect import bisect_left
 from itertools import accumulate
 from math import isfinite
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,6 +13,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from gateway.observe.cells import Level, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -26,53 +24,9 @@ if TYPE_CHECKING:
     from gateway.observe.families import Family
 
 
-class Level:
-    """A number that goes up, and, as a gauge, down."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: float = 0
-
-    def inc(self, amount: float = 1) -> None:
-        """Add `amount`."""
-        self.value += amount
-
-    def dec(self, amount: float = 1) -> None:
-        """Take `amount` away; only gauges go down."""
-        self.value -= amount
-
-    def set(self, value: float) -> None:
-        """Replace the value; only gauges are set."""
-        self.value = value
-
-
-Exemplar = tuple[str, float, float]
-"""One observation that a trace explains: the trace's id, the value, and when (OpenMetrics 1.0, "Exemplars")."""
-
-
-class Spread:
-    """A histogram: how many observations fell into each bucket, their sum, and the last one with a trace in each."""
-
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-        self.exemplars: dict[int, Exemplar] = {}
-        """By the bucket's index; only OpenMetrics shows them."""
-
-    def observe(self, value: float, trace_id: str | None = None) -> None:
-        """Count one observation; a bucket's bound belongs to it."""
-        at = bisect_left(self.bounds, value)
-        self.counts[at] += 1
-        self.sum += value
-        if trace_id is not None:
-            self.exemplars[at] = (trace_id, value, time.time())
-
-
 Cell = TypeVar("Cell", Level, Spread)
+_EXACT = 2**53
+"""From here on a float is not every whole number."""
 
 
 class Cells(Collector, Generic[Cell]):
@@ -174,7 +128,7 @@ def _escaped(text: str, *, openmetrics: bool) -> str:
 
 
 def _number(value: float) -> str:
-    if isinstance(value, int):
+    if value.is_integer() and abs(value) < _EXACT:
         return str(int(value))
     return repr(value) if isfinite(value) else floatToGoString(value)  # type: ignore[no-untyped-call]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -38,13 +37,15 @@ _PAUSES = (0.25, 0.5, 1.0)
 on. `min_interval` is kept here, too."""
 
 
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """What a cache fetches by: a credential's settings, and one source and one key for each of its grants."""
 
-    credential: Credential
-    sources: Sequence[Source]
-    keys: Sequence[str]
+    __slots__ = ("credential", "keys", "sources")
+
+    def __init__(self, credential: Credential, sources: Sequence[Source], keys: Sequence[str]) -> None:
+        self.credential = credential
+        self.sources = sources
+        self.keys = keys
 
 
 class TokenCache:
@@ -231,7 +232,7 @@ class TokenCache:
         self.token_timeout = token_timeout
         if credential == self.recipe.credential:
             return
-        self.recipe = replace(self.recipe, credential=credential)
+        self.recipe = Recipe(credential, self.recipe.sources, self.recipe.keys)
         self._pace.tune(credential.timeout, single_active=credential.single_active_token)
         if self._failure is None and self._fetch is None:
             self._unplan()
