@@ -60,7 +60,7 @@ class MemoryCounters:
     """Counts that end with the process."""
 
     def __init__(self) -> None:
-        self._counters: dict[CounterKey, Counter] = {}
+        self.counters: dict[CounterKey, Counter] = {}
         self._usages: dict[tuple[str, str], Usage] = {}
 
     def start(self) -> None:
@@ -68,18 +68,18 @@ class MemoryCounters:
 
     def counter(self, key: CounterKey) -> Counter:
         """Return the counter; forget the same budget's periods before the last one."""
-        found = self._counters.get(key)
+        found = self.counters.get(key)
         if found is None:
-            found = self._counters[key] = Counter(key)
+            found = self.counters[key] = Counter(key)
             self._forget(key)
         return found
 
     def _forget(self, key: CounterKey) -> None:
         client, route, period = key
-        mine = sorted(k for k in self._counters if k[:2] == (client, route) and len(k[2]) == len(period))
+        mine = sorted(k for k in self.counters if k[:2] == (client, route) and len(k[2]) == len(period))
         for old in mine[:-2]:
-            if old != key and not self._counters[old].reserved:
-                del self._counters[old]
+            if old != key and not self.counters[old].reserved:
+                del self.counters[old]
 
     def usage(self, client: str, route: str) -> Usage:
         """Return how a client stands on a route."""

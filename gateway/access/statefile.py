@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from gateway.access.counters import Counter, CounterKey, MemoryCounters
+from gateway.access.counters import Counter, CounterKey, MemoryCounters, Usage
 from gateway.errors import StateError
 from gateway.observe import get_logger
 
@@ -47,11 +47,11 @@ class Row(NamedTuple):
 Rows = dict[CounterKey, Row]
 
 
-class FileCounters(MemoryCounters):
+class FileCounters:
     """Counts that survive a restart."""
 
     def __init__(self, path: Path, *, clock: Clock, metrics: Metrics) -> None:
-        super().__init__()
+        self._memory = MemoryCounters()
         self._path = path
         self._clock = clock
         self._metrics = metrics
@@ -71,12 +71,20 @@ class FileCounters(MemoryCounters):
             raise StateError(f"the state file {self._path} cannot be used: {_words(error)}") from None
         self._stopped = False
 
+    def counter(self, key: CounterKey) -> Counter:
+        """Return the counter; forget the same budget's periods before the last one."""
+        return self._memory.counter(key)
+
+    def usage(self, client: str, route: str) -> Usage:
+        """Return how a client stands on a route."""
+        return self._memory.usage(client, route)
+
     def _learn(self, rows: Rows, made: Mapping[CounterKey, Row]) -> None:
         """Take over what others have added since; `made` is what we have just added."""
         for key, row in rows.items():
-            counter = self._counters.get(key)
+            counter = self._memory.counters.get(key)
             if counter is None:
-                counter = self._counters[key] = Counter(key)
+                counter = self._memory.counters[key] = Counter(key)
             mine = made[key].calls if key in made else 0
             counter.used += row.calls - self._known.get(key, 0) - mine
             counter.warned = counter.warned or row.warned
@@ -88,7 +96,7 @@ class FileCounters(MemoryCounters):
         """Return what has changed here since the file was last written."""
         return {
             key: Row(counter.used + counter.reserved - self._known.get(key, 0), counter.warned)
-            for key, counter in self._counters.items()
+            for key, counter in self._memory.counters.items()
         }
 
     def changed(self) -> None:
