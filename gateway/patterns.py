@@ -7,15 +7,15 @@ lenient server would read it, what is allowed must fit as it stands *and* decode
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PARAMETERS = re.compile(r";[^/]*")
-_PIECES = re.compile(r"(\*\*?)")
-_NAMES = re.compile(r"(\{[^{}/]*\})")
+_PARAMETERS: Final = re.compile(r";[^/]*")
+_PIECES: Final = re.compile(r"(\*\*?)")
+_NAMES: Final = re.compile(r"(\{[^{}/]*\})")
 ALLOWING, DENYING = 0, re.IGNORECASE
 """Flags for `compiled`: a server may take no notice of case, so what is denied is denied in any."""
 

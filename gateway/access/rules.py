@@ -8,7 +8,7 @@ every method; methods are case-sensitive (RFC 9110 §9.1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ClientForbidden
 from gateway.patterns import ALLOWING, DENYING, bare, compiled, decoded
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-ANY = "*"
+ANY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ class Upload:
 
         upstream.on_writable = go_on
         client.body_awaited()
-        client.take_in(self)
+        client.begin_intake(self)
         try:
             if data := body.take():
                 push(data)

@@ -7,10 +7,10 @@ more than is needed, and after every piece the processor has neither our data no
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import sys
 import termios
 from typing import TYPE_CHECKING, Any, Final
+
+from gateway.proxy.wire import queued
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +38,8 @@ _common: Final = memoryview(bytearray(_SMALL))
 class Intake:
     """Reads an app's connection while a body of known length comes: an `asyncio.BufferedProtocol` by its methods.
 
-    Never reads beyond the body into memory that stays, and hands on no byte that the kernel has not written.
+    Never reads beyond the body into memory that stays, and hands on no byte that the kernel has not written. Loops that
+    know such protocols only by their bases use `data_received`, and read as ever.
     """
 
     def __init__(self, client: ClientConnection, transport: asyncio.Transport, decoder: Sized, upload: Upload) -> None:
@@ -55,8 +56,8 @@ class Intake:
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return room for what waits in the kernel; its bytes are whatever the memory held before."""
-        waiting = int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)), sys.byteorder)
-        size = min(waiting, self._decoder.left, _KEPT_PIECE if self._upload.replayable else _PIECE)
+        most = _KEPT_PIECE if self._upload.replayable else _PIECE
+        size = min(queued(self._socket, termios.FIONREAD), self._decoder.left, most)
         self._room = _common if size < _SMALL else memoryview(_new_bytearray(None, size))
         return self._room
 

@@ -267,7 +267,7 @@ class ClientConnection(Wire):
             self._body_waited += self.loop.time() - self._body_since
             self._body_since = None
 
-    def take_in(self, upload: Upload) -> None:
+    def begin_intake(self, upload: Upload) -> None:
         """Read the rest of a large body of known length in large pieces; not over TLS, where they are decrypted first.
 
         To be ended by `end_intake`.

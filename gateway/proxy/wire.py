@@ -32,6 +32,11 @@ AT_ONCE: Final = 48 * 1024
 """More bytes than these are not held back until the end of the round."""
 
 
+def queued(file: int, which: int) -> int:
+    """Return how many bytes of a socket wait in the kernel: to be read (FIONREAD) or to be acknowledged (TIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(file, which, bytes(4)), sys.byteorder)
+
+
 class Outbox:
     """What connections write in one round of the loop leaves at its end, one connection after the other.
 
@@ -248,8 +253,7 @@ class Wire:
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
         if unsent and self.transport is not None:
             with contextlib.suppress(OSError):
-                queue = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-                unsent += int.from_bytes(queue, sys.byteorder)
+                unsent += queued(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ)
         return unsent
 
     def silent_for(self, now: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.model import CredentialStatus
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 
-_PAUSES = (0.25, 0.5, 1.0)
+_PAUSES: Final = (0.25, 0.5, 1.0)
 """Seconds before each further attempt when an endpoint still hands out a token whose end has come; those who wait, wait
 on. `min_interval` is kept here, too."""
 
