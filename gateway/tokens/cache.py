@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 
-_PAUSES: Final = (0.25, 0.5, 1.0)
-"""Seconds before each further attempt when an endpoint still hands out a token whose end has come; those who wait, wait
-on. `min_interval` is kept here, too."""
+_PAUSES: Final[tuple[float | None, ...]] = (0.25, 0.5, 1.0, None)
+"""Seconds before each further attempt when an endpoint still hands out a token whose end has come, and None for no
+more; those who wait, wait on. `min_interval` is kept here, too."""
 
 
 class Recipe:
@@ -399,7 +399,7 @@ class TokenCache:
 
     async def _from_endpoint(self) -> Token:
         """Return a token that lives, asking again shortly when the endpoint still hands out the one that just ended."""
-        for pause in (*_PAUSES, None):
+        for pause in _PAUSES:
             within = self._pace.timeout(self._left())
             refused = isinstance(self._failure, CredentialRefused)
             token = await self._secrets.fetch(within, both_refused=refused)
