@@ -147,13 +147,13 @@ def wait_for(url: str, *, seconds: float = 20) -> float:
     raise TimeoutError(f"{url} was not 200 within {seconds:g} s")
 
 
-def ask(url: str, key: str | None) -> int:
-    """Send one GET and return its status."""
+def ask(url: str, key: str | None, method: str = "GET") -> int:
+    """Send one request and return its status."""
     scheme, _, rest = url.partition("://")
     address, _, path = rest.partition("/")
     headers = {"X-Gatepass-Key": key} if key else {}
     with contextlib.closing(connect(address, secure=scheme == "https")) as client:
-        client.request("GET", f"/{path}", headers=headers)
+        client.request(method, f"/{path}", headers=headers)
         return client.getresponse().status
 
 

@@ -1,7 +1,8 @@
 """What the gateway itself says of a run: its lines and its counters must be the requests that were sent.
 
-A bench of a gateway that skipped something is no bench. So each feature is seen at work: keys (one request without), a
-limit (a client that may send one request), budgets, counters, lines. Anything that is not as it must be ends the run.
+A bench of a gateway that skipped something is no bench. So each feature is seen at work: keys (one request without),
+rules (one with a method that none of them names), a limit (a client that may send one request), budgets, counters,
+lines. Anything that is not as it must be ends the run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import PROBE, ask, is_compiled
+from benchmarks.processes import KEY, PROBE, ask, is_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
     from benchmarks.processes import Subject
 
-REFUSALS = ((None, 401, "a request without a key"), (PROBE, 200, "a first request"), (PROBE, 429, "one over a limit"))
+REFUSALS = (
+    (None, "GET", 401, "a request without a key"),
+    (KEY, "DELETE", 403, "one that no rule allows"),
+    (PROBE, "GET", 200, "a first request"),
+    (PROBE, "GET", 429, "one over a limit"),
+)
 COUNTED = ("gatepass_requests_total", "gatepass_client_requests_total", "gatepass_client_budget_used bench")
 """Each of them must grow by the requests that were sent."""
 
@@ -59,8 +65,8 @@ class Witness:
     """The account of one gateway, from before the load to its end."""
 
     def __init__(self, subject: Subject, admin: int, path: str) -> None:
-        for key, status, what in REFUSALS:
-            seen = ask(subject.url + subject.prefix + path, key)
+        for key, method, status, what in REFUSALS:
+            seen = ask(subject.url + subject.prefix + path, key, method)
             demand(seen == status, f"{what} was answered with {seen}")
         self.admin = f"http://127.0.0.1:{admin}/metrics"
         self.sent = self.cut_off = 0
