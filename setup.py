@@ -13,15 +13,15 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 COMPILED = (
-    *(str(path) for path in sorted(Path("gateway/proxy").glob("*.py")) if path.name not in {"__init__.py", "tls.py"}),
+    *(str(path) for path in sorted(Path("gateway/proxy").glob("*.py")) if path.name != "__init__.py"),
     "gateway/access/allowance.py",
     "gateway/access/budgets.py",
     "gateway/access/clients.py",
     "gateway/access/counters.py",
     "gateway/access/rules.py",
-    "gateway/observe/access.py",
-    "gateway/observe/bound.py",
-    "gateway/observe/cells.py",
+    "gateway/observe/log/access.py",
+    "gateway/observe/metrics/children.py",
+    "gateway/observe/metrics/values.py",
     "gateway/observe/journal.py",
     "gateway/patterns.py",
     "gateway/tokens/cache.py",

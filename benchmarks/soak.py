@@ -223,7 +223,7 @@ class _Failed(Exception):
 # --------------------------------------------------------------------------------------------------------- the trouble
 
 
-async def trouble(vendors: list[Vendor], books: Books, reload: Callable[[], None], over: asyncio.Event) -> None:
+async def failing(vendors: list[Vendor], books: Books, reload: Callable[[], None], over: asyncio.Event) -> None:
     """Let one vendor after another go wrong for a while; reload in between."""
     dice = random.Random(7)
     while not over.is_set():
@@ -336,7 +336,7 @@ async def _loaded(
             asyncio.create_task(App(session, f"http://{gateway.listen}", names, books, seed).run(over))
             for seed in range(apps)
         ]
-        tasks.append(asyncio.create_task(trouble(list(sandbox.vendors.values()), books, write, over)))
+        tasks.append(asyncio.create_task(failing(list(sandbox.vendors.values()), books, write, over)))
         while time.monotonic() - began < seconds:
             gateway.check()
             books.memory.append((time.monotonic() - began, watched.memory()))

@@ -16,7 +16,7 @@ from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, build_lanes, listen
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, listen, prepare_routes
 from gateway.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -161,12 +161,14 @@ class Gateway:
         return pools
 
     def _snapshot(self, config: Config, pools: dict[object, Pool], clients: Clients) -> Snapshot:
-        lanes = build_lanes(config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics)
+        routes = prepare_routes(
+            config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics
+        )
         allowed = Networks(config.allow_addresses)
         for route in config.routes:
             pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
         trusted = Networks(config.trusted_proxies)
-        return Snapshot(lanes, clients, config.limits, config.replay_budget, trusted)
+        return Snapshot(routes, clients, config.limits, config.replay_budget, trusted)
 
     async def reload(self, config: Config) -> None:
         """Swap to another configuration; exchanges that run end on the old one.

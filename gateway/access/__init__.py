@@ -1,12 +1,12 @@
 """Who may call, what they may call, and how much. Knows the model, the errors and what is observed; no vendor."""
 
-from gateway.access.access import Access
 from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
 from gateway.access.clients import OPEN, Clients, LastKey
 from gateway.access.counters import Counter, CounterStore, MemoryCounters, Usage
 from gateway.access.keys import hash_key, new_key, well_formed
-from gateway.access.wanted import KeysWanted
+from gateway.access.pending import SigningKeysNeeded
+from gateway.access.state import Access
 
 __all__ = [
     "NOBODY",
@@ -17,9 +17,9 @@ __all__ = [
     "Clients",
     "Counter",
     "CounterStore",
-    "KeysWanted",
     "LastKey",
     "MemoryCounters",
+    "SigningKeysNeeded",
     "Usage",
     "certificate_names",
     "hash_key",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway.access.counters import CounterStore
-    from gateway.access.tokens import JwtJudge
+    from gateway.access.jwt import JwtJudge
     from gateway.model import Client, Clock, Config, Route
     from gateway.observe import Metrics
 
@@ -109,7 +109,7 @@ class Clients:
             certificate: the names in its certificate.
             last: what its connection remembers.
 
-        Raises ClientUnknown, ClientForbidden, IdentityUnavailable, and KeysWanted for a token whose key must be
+        Raises ClientUnknown, ClientForbidden, IdentityUnavailable, and SigningKeysNeeded for a token whose key must be
         fetched first.
         """
         if self._open is not None:

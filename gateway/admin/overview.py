@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.admin import pages
+from gateway.admin.history import HOPS, STEP, STEPS, History
 from gateway.observe import redact_text
-from gateway.observe.history import HOPS, STEP, STEPS, History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.admin.history import RouteSummary
     from gateway.model import Config, CredentialStatus
     from gateway.observe import Metrics
-    from gateway.observe.history import RouteSummary
 
 RUNBOOK = "docs/runbook.md"
 ADVICE = {
@@ -110,31 +110,31 @@ class Overview:
         limited = self._metrics.client_limited.by("client")
         used = self._metrics.budget_used.by("client")
         granted = {
-            (labels["client"], labels["route"], labels["per"]): cell.value
-            for cells in self._metrics.budget_limit.by("client").values()
-            for labels, cell in cells
+            (labels["client"], labels["route"], labels["per"]): child.value
+            for children in self._metrics.budget_limit.by("client").values()
+            for labels, child in children
             if labels["level"] == "hard"
         }
         found = []
         for client in self._config.clients if self._config is not None else ():
             outcomes: dict[str, int] = {}
-            for labels, cell in requests.get(client.name, ()):
-                outcomes[labels["outcome"]] = outcomes.get(labels["outcome"], 0) + int(cell.value)
+            for labels, child in requests.get(client.name, ()):
+                outcomes[labels["outcome"]] = outcomes.get(labels["outcome"], 0) + int(child.value)
             budgets = [
                 {
                     "route": labels["route"],
                     "per": labels["per"],
-                    "used": int(cell.value),
+                    "used": int(child.value),
                     "hard": _whole(granted.get((client.name, labels["route"], labels["per"]))),
                 }
-                for labels, cell in used.get(client.name, ())
+                for labels, child in used.get(client.name, ())
             ]
             found.append(
                 {
                     "name": client.name,
                     "routes": sorted(client.routes) if client.routes is not None else None,
                     "requests": outcomes,
-                    "limited": sum(int(cell.value) for _, cell in limited.get(client.name, ())),
+                    "limited": sum(int(child.value) for _, child in limited.get(client.name, ())),
                     "budgets": budgets,
                 }
             )

@@ -16,9 +16,9 @@ from aiohttp import web
 from gateway.admin import html, pages
 from gateway.admin.actions import Actions
 from gateway.admin.guard import COOKIE, Guard
+from gateway.admin.history import STEP
 from gateway.admin.overview import Overview
 from gateway.admin.quiet import Runner
-from gateway.observe.history import STEP
 
 if TYPE_CHECKING:
     import socket

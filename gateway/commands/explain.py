@@ -46,7 +46,7 @@ def _judge(config: Config, client: Client, method: str, target: str, lines: list
     from gateway.clock import SystemClock
     from gateway.errors import ClientForbidden, MethodNotAllowed
     from gateway.observe import Metrics
-    from gateway.proxy.lane import NOT_SERVED
+    from gateway.proxy.prepared import NOT_SERVED
     from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
 
     path, _ = split_target(target)

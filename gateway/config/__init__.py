@@ -3,8 +3,8 @@
 Everything else sees only what is named here. Imports nothing above `model` and `errors`.
 """
 
-from gateway.config.command import Commands
 from gateway.config.load import load, merged
+from gateway.config.read.command import Commands
 from gateway.config.reference import json_schema
 from gateway.config.starter import profiles, starter
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gateway.config import net
-from gateway.config.expand import nearest
+from gateway.config.keys import net
+from gateway.config.read.expand import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config.schema import FileKeys, RouteKeys
-    from gateway.config.schema_clients import ClientKeys, IssuerKeys
-    from gateway.config.tree import Node, Path, Problems
+    from gateway.config.keys.clients import ClientKeys, IssuerKeys
+    from gateway.config.keys.file import FileKeys, RouteKeys
+    from gateway.config.read.tree import Node, Path, Problems
 
 
 def routes_name_credentials(root: Node, problems: Problems) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway import model
-from gateway.config import net
+from gateway.config.keys import net
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gateway.config import schema as s
-    from gateway.config import schema_clients as k
-    from gateway.config import schema_credential as c
+    from gateway.config.keys import clients as k
+    from gateway.config.keys import credential as c
+    from gateway.config.keys import file as s
 
 AUTHORIZATION = "authorization"
 

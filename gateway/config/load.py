@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config import checks, compile, draft, schema, summary  # noqa: A004 - the step is called so
-from gateway.config.command import Commands
-from gateway.config.expand import credential_names
-from gateway.config.schema_clients import ClientKeys
-from gateway.config.schema_credential import CredentialKeys
-from gateway.config.tree import Mark, Node, Problems
+from gateway.config import checks, compile, summary  # noqa: A004 - the step is called so
+from gateway.config.keys import file as schema
+from gateway.config.keys.clients import ClientKeys
+from gateway.config.keys.credential import CredentialKeys
+from gateway.config.read import draft
+from gateway.config.read.command import Commands
+from gateway.config.read.expand import credential_names
+from gateway.config.read.tree import Mark, Node, Problems
 from gateway.config.validate import validate
 from gateway.errors import ConfigError
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from gateway.config import profile as shipped
-from gateway.config.fields import Kind
-from gateway.config.schema import FileKeys
+from gateway.config.keys.file import FileKeys
+from gateway.config.keys.kinds import Kind
+from gateway.config.read import profile as shipped
 from gateway.config.validate import model_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.config import profile as shipped
-from gateway.config.expand import nearest
+from gateway.config.read import profile as shipped
+from gateway.config.read.expand import nearest
 from gateway.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from gateway.config.tree import plain
+from gateway.config.read.tree import plain
 from gateway.model import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gateway.config.draft import Draft
+    from gateway.config.read.draft import Draft
     from gateway.model import Config, Credential, GrantRequest, Route, Upstream
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.expand import nearest
-from gateway.config.schema_credential import Keys
-from gateway.config.tree import Absent, Node, Path, Problems, plain
+from gateway.config.keys.credential import Keys
+from gateway.config.read.expand import nearest
+from gateway.config.read.tree import Absent, Node, Path, Problems, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

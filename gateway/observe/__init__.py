@@ -4,29 +4,29 @@ Knows the model only. The one package with global state: a process has one log a
 it.
 """
 
-from gateway.observe.bound import ClientMetrics, CredentialMetrics, RouteMetrics
-from gateway.observe.cells import Level
-from gateway.observe.families import metrics_markdown
 from gateway.observe.journal import Journal
-from gateway.observe.logs import adjust_logging, close_logging, configure_logging, current_logging, get_logger
-from gateway.observe.metrics import Metrics
-from gateway.observe.needles import forms
-from gateway.observe.otlp import Exporter, Tracing, TracingUnavailable
-from gateway.observe.redaction import redact, redact_text, register, register_all
-from gateway.observe.spans import Trace, Tracer, read_traceparent
+from gateway.observe.log.setup import adjust_logging, close_logging, configure_logging, current_logging, get_logger
+from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
+from gateway.observe.metrics.families import metrics_markdown
+from gateway.observe.metrics.registry import Metrics
+from gateway.observe.metrics.values import Value
+from gateway.observe.redaction.matcher import forms
+from gateway.observe.redaction.redact import redact, redact_text, register, register_all
+from gateway.observe.trace.otlp import Exporter, Tracing, TracingUnavailable
+from gateway.observe.trace.spans import Trace, Tracer, read_traceparent
 
 __all__ = [
     "ClientMetrics",
     "CredentialMetrics",
     "Exporter",
     "Journal",
-    "Level",
     "Metrics",
     "RouteMetrics",
     "Trace",
     "Tracer",
     "Tracing",
     "TracingUnavailable",
+    "Value",
     "adjust_logging",
     "close_logging",
     "configure_logging",

@@ -2,6 +2,6 @@
 
 import sys
 
-from gateway.observe.families import metrics_markdown
+from gateway.observe.metrics.families import metrics_markdown
 
 sys.stdout.write(metrics_markdown())

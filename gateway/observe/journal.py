@@ -13,17 +13,17 @@ import re
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
-from gateway.observe.access import AccessLog, Shape, printed_id, write
-from gateway.observe.bound import METHODS
-from gateway.observe.logs import before_closing, current_sink, get_logger, nothing_more
-from gateway.observe.spans import read_traceparent
+from gateway.observe.log.access import AccessLog, Shape, printed_id, write
+from gateway.observe.log.setup import before_closing, current_sink, get_logger, nothing_more
+from gateway.observe.metrics.children import METHODS
+from gateway.observe.trace.spans import read_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.observe.bound import ClientMetrics, RouteMetrics
-    from gateway.observe.logs import Sink
-    from gateway.observe.metrics import Metrics
+    from gateway.observe.log.setup import Sink
+    from gateway.observe.metrics.children import ClientMetrics, RouteMetrics
+    from gateway.observe.metrics.registry import Metrics
 
     Key = tuple[
         RouteMetrics | None,

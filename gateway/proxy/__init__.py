@@ -5,8 +5,8 @@ pure rules; `server.py` and `upstream.py` are the sockets on either side. Sees t
 """
 
 from gateway.proxy.handler import Handler
-from gateway.proxy.lane import Snapshot, build_lanes
 from gateway.proxy.pool import Pool, TlsContexts
 from gateway.proxy.port import DataServer, listen
+from gateway.proxy.prepared import Snapshot, prepare_routes
 
-__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "TlsContexts", "build_lanes", "listen"]
+__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "TlsContexts", "listen", "prepare_routes"]

@@ -1,245 +1,124 @@
-"""A request body on its way to the vendor: streamed with back-pressure, kept for one replay while it fits.
+"""One body on its way through a connection: fed by its decoder, read by one exchange, bounded by flow control.
 
-A body that is already whole leaves in the same write as the head. Any other is pumped by a task of its own while the
-response head is awaited; else a vendor that answers early would wait for us while we wait for it.
+At most `HIGH` bytes and one segment wait here: beyond that the connection stops reading until the reader has caught up.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import BodyTooLarge, ExchangeError, InternalError
-
 if TYPE_CHECKING:
-    from gateway.proxy.server import ClientConnection
-    from gateway.proxy.stream import Body
-    from gateway.proxy.upstream import UpstreamConnection
-    from gateway.proxy.wire import Piece
+    import asyncio
+    from collections.abc import Callable
 
-LAST_CHUNK: Final = b"0\r\n\r\n"
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-CONTINUE_WAIT: Final = 1.0
-"""Seconds a vendor may think about `Expect: 100-continue` before we ask the app to go on (RFC 9110 §10.1.1)."""
+    from gateway.proxy.wire import Piece, Wire
 
-
-def chunk(data: Piece) -> tuple[bytes, Piece, bytes]:
-    """Frame `data`, not empty, as one chunk (RFC 9112 §7.1); in pieces, so that it is not copied."""
-    return b"%x\r\n" % len(data), data, b"\r\n"
+HIGH: Final = 128 * 1024
+"""Bytes that wait before the connection stops reading."""
+_JOINED: Final = 16 * 1024
+"""Bytes that are joined rather than handed on piece by piece."""
+_PIECE: Final = 64
+"""Bytes that a piece takes besides its own: a body may come in chunks of one byte."""
 
 
-class ReplayBudget:
-    """Bytes that all replay buffers together may hold; beyond it an exchange is simply not replayable."""
+class Body:
+    """The bytes of one body, without their framing."""
 
-    __slots__ = ("_left", "_size")
+    __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "sink", "size")
 
-    def __init__(self, size: int) -> None:
-        self._left = self._size = size
+    def __init__(self, wire: Wire | None, data: bytes = b"") -> None:
+        """Begin a body that `wire` will feed; without one, `data` is all there is."""
+        self._wire = wire
+        self._pieces = [data] if data else []
+        self._held = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.ended = wire is None
+        """All of it has arrived."""
+        self.error: BaseException | None = None
+        """Why the rest will never arrive."""
+        self.size = len(data)
+        """Bytes that have arrived so far."""
+        self.sink: Callable[[Piece], None] | None = None
+        """Takes what arrives at once, so that nothing waits here; whoever sets it has taken what was there."""
 
-    def resize(self, size: int) -> None:
-        """Allow another sum from now on; what is held over it is kept to its end."""
-        self._left += size - self._size
-        self._size = size
-
-    def take(self, size: int) -> bool:
-        """Reserve `size` bytes if they are there."""
-        if size > self._left:
-            return False
-        self._left -= size
-        return True
-
-    def give(self, size: int) -> None:
-        """Give back what was taken."""
-        self._left += size
-
-
-class NoUpload:
-    """A request without a body: nothing to read, send or keep."""
-
-    __slots__ = ()
-    replayable = True
-    whole = True
-    sent = True
-    size = 0
-
-    def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[bytes, ...]:  # noqa: ARG002
-        """Return nothing."""
-        return ()
-
-    def go_on(self) -> None:
-        """Nothing flows."""
-
-    def hold_back(self) -> None:
-        """Nothing is asked for."""
-
-    async def stop(self) -> None:
-        """Nothing runs."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-NO_UPLOAD: Final = NoUpload()
-
-
-class Upload:
-    """One request body: read from the app once, sent to the vendor once or twice."""
-
-    __slots__ = ("_body", "_budget", "_chunked", "_client", "_go", "_keep_up_to", "_kept", "_limit", "_task", "size")
-
-    def __init__(
-        self,
-        client: ClientConnection,
-        body: Body,
-        *,
-        chunked: bool,
-        limit: int | None,
-        keep_up_to: int,
-        budget: ReplayBudget,
-    ) -> None:
-        self._client = client
-        self._body = body
-        self._chunked = chunked
-        self._limit = limit
-        self._keep_up_to = keep_up_to
-        self._kept: list[Piece] | None = []
-        self._budget = budget
-        self._task: asyncio.Task[None] | None = None
-        self._go: asyncio.Event | None = None
-        self.size = 0
-        """Bytes of body read from the app so far, without framing."""
-
-    @property
-    def replayable(self) -> bool:
-        """Whether all that was read is still in hand."""
-        return self._kept is not None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the app has sent all of it."""
-        return self._body.ended
-
-    @property
-    def sent(self) -> bool:
-        """Whether all of it has been handed to the vendor's transport."""
-        return self._task is None or (self._task.done() and not self._task.cancelled())
-
-    def _read(self, data: Piece) -> None:
-        self.size += len(data)
-        if self._limit is not None and self.size > self._limit:
-            raise BodyTooLarge(f"The route takes bodies of at most {self._limit} bytes")
-        if self._kept is not None and data:
-            if self.size <= self._keep_up_to and self._budget.take(len(data)):
-                self._kept.append(data)
+    def feed(self, data: Piece, *, last: bool) -> None:
+        """Take the next bytes, which may be none; `last` says that the body ends with them."""
+        if data:
+            size = len(data)
+            self.size += size
+            if self.sink is not None:
+                self.sink(data)
             else:
-                self._drop()
+                self._pieces.append(data if isinstance(data, bytes) else bytes(data))
+                self._held += size + _PIECE
+        self.ended = last
+        if self._waiter is not None and (last or self.sink is None):
+            self._wake()
+        if self._held > HIGH and self._wire is not None:
+            self._wire.resume_reading() if last else self._wire.pause_reading()
 
-    def _drop(self) -> None:
-        if self._kept:
-            self._budget.give(sum(map(len, self._kept)))
-        self._kept = None
+    def fail(self, error: BaseException) -> None:
+        """Say that the rest will not come: reading raises `error`. A body that has ended is not touched."""
+        if not self.ended and self.error is None:
+            self.error = error
+            self._wake()
 
-    def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[Piece, ...]:
-        """Return the framed bytes that leave with the head; start the pump if there will be more.
+    def take(self) -> bytes:
+        """Return what is there, which may be nothing. Raises what the body failed with."""
+        if self.error is not None:
+            raise self.error
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        self._pieces = []
+        if self._held > HIGH and self._wire is not None:
+            self._wire.resume_reading()
+        self._held = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-        `ask` waits for the vendor's 100 (Continue) before the first byte is taken from the app.
+    def take_some(self) -> bytes:
+        """As `take`, but one piece alone where joining it with others would copy much."""
+        pieces = self._pieces
+        if self.error is not None or len(pieces) == 1 or self._held <= _JOINED:
+            return self.take()
+        some = pieces.pop(0)
+        before, self._held = self._held, self._held - len(some) - _PIECE
+        if before > HIGH >= self._held and self._wire is not None:
+            self._wire.resume_reading()
+        return some
+
+    @property
+    def drained(self) -> bool:
+        """Whether all of it has arrived and was taken."""
+        return self.ended and not self._pieces
+
+    async def read(self) -> bytes:
+        """Return what has arrived, or a part of it, waiting for at least a byte; empty at the end.
+
+        Raises what the body failed with.
         """
-        kept = b"".join(self._kept or ())
-        if self._body.ended:
-            rest = self._body.take()
-            self._read(rest)
-            data = kept + rest
-            if not self._chunked:
-                return (data,)
-            return (*chunk(data), LAST_CHUNK) if data else (LAST_CHUNK,)
-        if self._body.error is not None:
-            raise self._body.error
-        self._go = asyncio.Event() if ask and not self._body.size else None
-        self._task = upstream.loop.create_task(self._run(upstream))
-        return chunk(kept) if kept and self._chunked else (kept,)
+        while not self._pieces and not self.ended and self.error is None and self._wire is not None:
+            await self._wait(self._wire)
+        return self.take_some()
 
-    def go_on(self) -> None:
-        """Let a body that waits for 100 (Continue) flow, and tell the app."""
-        if self._go is not None and not self._go.is_set():
-            self._go.set()
+    async def end(self) -> None:
+        """Wait until all of it has arrived. Raises what the body failed with."""
+        while not self.ended and self.error is None and self._wire is not None:
+            await self._wait(self._wire)
+        if self.error is not None:
+            raise self.error
 
-    def hold_back(self) -> None:
-        """A final answer is there: a body that still waits for 100 (Continue) is not asked for any more."""
-        if self._go is not None and not self._go.is_set() and self._task is not None:
-            self._task.cancel()
-
-    async def _run(self, upstream: UpstreamConnection) -> None:
+    async def _wait(self, wire: Wire) -> None:
+        self._waiter = wire.loop.create_future()
         try:
-            await self._pump(upstream)
-        except ConnectionError:
-            pass  # the vendor is gone or has answered and closed: its answer, or its reset, tells the rest
-        except ExchangeError as error:
-            upstream.fail(error)
-        except Exception as error:
-            upstream.fail(InternalError(reason=type(error).__name__))
-            raise
-
-    async def _pump(self, upstream: UpstreamConnection) -> None:
-        if self._go is not None:
-            try:
-                async with asyncio.timeout(CONTINUE_WAIT):
-                    await self._go.wait()
-            except TimeoutError:
-                pass  # a vendor that ignores Expect: the app is told to go on by us
-            self._client.write(CONTINUE)
-        await self._flow(upstream)
-        if self._chunked:
-            upstream.write(LAST_CHUNK)
-        upstream.await_head()
-
-    async def _flow(self, upstream: UpstreamConnection) -> None:
-        """Pass on what comes, as it comes, until the body's end; the app is not read while the vendor takes no more."""
-        client, body = self._client, self._body
-        if client.transport is None:
-            raise ConnectionResetError
-
-        def push(data: Piece) -> None:
-            try:
-                self._read(data)
-            except ExchangeError as error:
-                body.fail(error)
-                return
-            upstream.write_pieces(*(chunk(data) if self._chunked else (data,)))
-            if upstream.writing_paused:
-                client.body_not_awaited()
-                client.pause_reading()
-                upstream.deadline = upstream.loop.time() + upstream.send_limit
-            else:
-                client.body_awaited()
-
-        def go_on() -> None:
-            upstream.deadline = None
-            client.body_awaited()
-            client.resume_reading()
-
-        upstream.on_writable = go_on
-        client.body_awaited()
-        client.begin_intake(self)
-        try:
-            if data := body.take():
-                push(data)
-            body.sink = push
-            await body.end()
-            await upstream.drain()
+            await self._waiter
         finally:
-            client.end_intake()
-            body.sink = upstream.on_writable = upstream.deadline = None
-            client.body_not_awaited()
-            client.resume_reading()
+            self._waiter = None
 
-    async def stop(self) -> None:
-        """End the pump, wherever it is; what was read stays in hand."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def close(self) -> None:
-        """Give the kept bytes back to the budget and end the pump."""
-        if self._task is not None:
-            self._task.cancel()
-        self._drop()
+
+NO_BODY: Final = Body(None)
+"""The body of a message that has none."""

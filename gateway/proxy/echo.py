@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.model import Token
     from gateway.observe import RouteMetrics
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.lane import Lane
+    from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.response import Outbound
 
 GUARDED: Final = 64 * 1024
@@ -84,15 +84,15 @@ def _beginning(data: bytes, echoes: Iterable[bytes]) -> int:
     return longest
 
 
-def guard(x: Exchange, lane: Lane, head: Outbound) -> None:
+def guard(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
     """Mask the fields of an answer and, where its body is text, have that masked too (`x.guard`)."""
     echoes = tuple(
-        echo for injector, token in zip(lane.injectors, x.tokens, strict=True) for echo in injector.echoes(token)
+        echo for injector, token in zip(prepared.injectors, x.tokens, strict=True) for echo in injector.echoes(token)
     )
     lines = [mask(line, echoes) for line in head.lines]
     if lines != head.lines:
         head.lines[:] = lines
-        lane.metrics.echoed("header")
+        prepared.metrics.echoed("header")
     plain = head.value(b"content-encoding").lower() in {"", "identity"}
     if plain and _TEXT.match(head.value(b"content-type")) is not None:
-        x.guard = BodyGuard(echoes, lane.metrics)
+        x.guard = BodyGuard(echoes, prepared.metrics)

@@ -9,20 +9,20 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.proxy.body import NO_UPLOAD
+from gateway.proxy.body import NO_BODY
 from gateway.proxy.fields import VIA
-from gateway.proxy.stream import NO_BODY
+from gateway.proxy.upload import NO_UPLOAD
 
 if TYPE_CHECKING:
     from gateway.access import Admission, Allowance
     from gateway.model import Token
     from gateway.observe import Trace
-    from gateway.proxy.body import NoUpload, Upload
+    from gateway.proxy.body import Body
+    from gateway.proxy.client import ClientConnection
     from gateway.proxy.echo import BodyGuard
-    from gateway.proxy.lane import Lane, Snapshot
+    from gateway.proxy.prepared import PreparedRoute, Snapshot
     from gateway.proxy.request import Inbound, RequestHead
-    from gateway.proxy.server import ClientConnection
-    from gateway.proxy.stream import Body
+    from gateway.proxy.upload import NoUpload, Upload
 
 
 _VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
@@ -31,7 +31,7 @@ _VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
 class Exchange:
     """Filled in from top to bottom of `handler.Handler.exchange`."""
 
-    lane: Lane | None = None
+    prepared: PreparedRoute | None = None
     inbound: Inbound | None = None
     """The fields of its head, once they are understood; its body is open then."""
     body: Body = NO_BODY

@@ -9,37 +9,37 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gateway.proxy.body import NO_UPLOAD, NoUpload, ReplayBudget, Upload
-from gateway.proxy.lane import IDEMPOTENT
-from gateway.proxy.stream import NO_BODY
+from gateway.proxy.body import NO_BODY
+from gateway.proxy.prepared import IDEMPOTENT
+from gateway.proxy.upload import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.lane import Lane
+    from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.upstream import UpstreamConnection
 
 
-def upload(x: Exchange, lane: Lane, budget: ReplayBudget) -> Upload | NoUpload:
+def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload | NoUpload:
     """Return the request's body, ready to be sent; kept for a replay where the route allows one."""
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
     inbound = x.inbound
     if x.body is NO_BODY:
         return NO_UPLOAD
-    route = lane.route
+    route = prepared.route
     return Upload(
         x.client,
         x.body,
         chunked=inbound.chunked,
         limit=route.max_body,
-        keep_up_to=route.replay.up_to if may_replay(x, lane) else 0,
+        keep_up_to=route.replay.up_to if may_replay(x, prepared) else 0,
         budget=budget,
     )
 
 
-def send(x: Exchange, lane: Lane, body: Upload | NoUpload, upstream: UpstreamConnection) -> None:
+def send(x: Exchange, prepared: PreparedRoute, body: Upload | NoUpload, upstream: UpstreamConnection) -> None:
     """Write the head, and the body as far as it is there."""
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
-    timeouts = lane.route.timeouts
+    timeouts = prepared.route.timeouts
     x.attempts += 1
     x.vendor_status = 0
     upstream.begin(timeouts, head=x.is_head)
@@ -47,17 +47,17 @@ def send(x: Exchange, lane: Lane, body: Upload | NoUpload, upstream: UpstreamCon
     if timeouts.total is not None:
         upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
     asks = x.inbound.expects_continue and not body.whole
-    head, start = _head(x, lane, asks=asks), body.start(upstream, ask=asks)
+    head, start = _head(x, prepared, asks=asks), body.start(upstream, ask=asks)
     upstream.write_pieces(head, *start) if start else upstream.write(head)
     if body.sent:
         upstream.await_head()
 
 
-def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
+def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
     assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
     inbound = x.inbound
-    lines = [x.request.method.encode("ascii") + b" " + x.target + lane.fixed, *inbound.lines]
-    lines += lane.lines(x.tokens)
+    lines = [x.request.method.encode("ascii") + b" " + x.target + prepared.fixed, *inbound.lines]
+    lines += prepared.lines(x.tokens)
     lines.append(x.our_fields)
     if inbound.chunked:
         lines.append(b"Transfer-Encoding: chunked")
@@ -65,19 +65,19 @@ def _head(x: Exchange, lane: Lane, *, asks: bool) -> bytes:
         lines.append(b"Content-Length: %d" % inbound.length)
     if asks:
         lines.append(b"Expect: 100-continue")
-    if inbound.websocket and lane.route.websocket:
+    if inbound.websocket and prepared.route.websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
-    if lane.route.forwarded != "off":
-        lines.append(forwarded_line(lane.route.forwarded, x.remote, "".join(x.request.values(b"host"))))
+    if prepared.route.forwarded != "off":
+        lines.append(forwarded_line(prepared.route.forwarded, x.remote, "".join(x.request.values(b"host"))))
     if x.trace is not None:
         x.trace.upward(lines)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
 
 
-def may_replay(x: Exchange, lane: Lane) -> bool:
+def may_replay(x: Exchange, prepared: PreparedRoute) -> bool:
     """Whether the route lets this method be sent again after the vendor refused the token."""
-    methods = lane.route.replay.methods
+    methods = prepared.route.replay.methods
     return methods == "all" or (methods == "idempotent" and x.request.method in IDEMPOTENT)
 
 

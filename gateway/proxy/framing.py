@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from gateway.proxy.stream import Body
+    from gateway.proxy.body import Body
     from gateway.proxy.wire import Piece
 
 TRAILER_LIMIT: Final = 16 * 1024

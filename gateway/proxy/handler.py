@@ -12,7 +12,7 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.access import KeysWanted
+from gateway.access import SigningKeysNeeded
 from gateway.addresses import forwarded_client
 from gateway.errors import (
     BodyTooLarge,
@@ -28,27 +28,27 @@ from gateway.errors import (
 )
 from gateway.observe import get_logger
 from gateway.proxy import echo, forward, relay, tracing
-from gateway.proxy.body import ReplayBudget
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
-from gateway.proxy.lane import IDEMPOTENT, NOT_SERVED, Lane, Snapshot
+from gateway.proxy.judge import is_refusal
+from gateway.proxy.prepared import IDEMPOTENT, NOT_SERVED, PreparedRoute, Snapshot
 from gateway.proxy.problem import problem
-from gateway.proxy.refusal import is_refusal
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import relay_tunnel
+from gateway.proxy.upload import ReplayBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.observe import Journal, Metrics, Tracer
-    from gateway.proxy.body import NoUpload, Upload
+    from gateway.proxy.body import Body
+    from gateway.proxy.client import ClientConnection
     from gateway.proxy.fields import Verdicts
     from gateway.proxy.pool import Pool
     from gateway.proxy.request import RequestHead
     from gateway.proxy.response import Outbound
-    from gateway.proxy.server import ClientConnection
-    from gateway.proxy.stream import Body
+    from gateway.proxy.upload import NoUpload, Upload
     from gateway.proxy.upstream import UpstreamConnection
 
 _log = get_logger("gatepass.proxy")
@@ -88,17 +88,17 @@ class Handler:
             x.trace = self.tracer.begin(request.values(b"traceparent"), x.started)
         self._running += 1
         try:
-            lane, _, _ = found = self._match(x)
+            prepared, _, _ = found = self._match(x)
             try:
                 self._admit(x, *found)
-            except (ClientUnknown, KeysWanted) as error:
+            except (ClientUnknown, SigningKeysNeeded) as error:
                 await self._admit_later(x, found, error)
-            in_flight = lane.metrics.in_flight
+            in_flight = prepared.metrics.in_flight
             in_flight.value += 1
             try:
-                x.tokens = lane.current_tokens() or await tracing.tokens(x, lane)
-                x.upload = upload = forward.upload(x, lane, self._budget)
-                while not await self._attempt(x, lane, upload):
+                x.tokens = prepared.current_tokens() or await tracing.tokens(x, prepared)
+                x.upload = upload = forward.upload(x, prepared, self._budget)
+                while not await self._attempt(x, prepared, upload):
                     await upload.stop()
             finally:
                 in_flight.value -= 1
@@ -121,8 +121,8 @@ class Handler:
             self._record(x)
         return x.keep_alive
 
-    def _match(self, x: Exchange) -> tuple[Lane, str, str]:
-        """Find the route, understand the head by its rules, and open the body; return lane, path and its rest."""
+    def _match(self, x: Exchange) -> tuple[PreparedRoute, str, str]:
+        """Find the route, understand the head by its rules, and open the body; return prepared, path and its rest."""
         if self.closing:
             raise Draining(retry_after=1.0)
         snapshot = x.snapshot
@@ -131,14 +131,14 @@ class Handler:
         path, query = split_target(x.request.target)
         check_path(path)
         try:
-            lane, rest = snapshot.table.match(path)
+            prepared, rest = snapshot.table.match(path)
         except RouteNotFound:
             self._understand(x, _NO_ROUTE)
             raise
-        x.lane = lane
-        self._understand(x, lane.verdicts)
-        x.target = (lane.base_path + (rest or "/") + query).encode("ascii")
-        return lane, path, rest
+        x.prepared = prepared
+        self._understand(x, prepared.verdicts)
+        x.target = (prepared.base_path + (rest or "/") + query).encode("ascii")
+        return prepared, path, rest
 
     @staticmethod
     def _understand(x: Exchange, verdicts: Verdicts) -> None:
@@ -148,12 +148,12 @@ class Handler:
         x.identify()
 
     @staticmethod
-    def _admit(x: Exchange, lane: Lane, path: str, rest: str) -> None:
+    def _admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         """See that the app may have what it asks for."""
         assert x.inbound is not None  # noqa: S101 - set by _match
-        route, inbound, method, snapshot = lane.route, x.inbound, x.request.method, x.snapshot
-        if lane.templates is not None:
-            x.path = lane.templates.match(rest)
+        route, inbound, method, snapshot = prepared.route, x.inbound, x.request.method, x.snapshot
+        if prepared.templates is not None:
+            x.path = prepared.templates.match(rest)
         remote = x.client.remote
         if snapshot.trusted is not None and remote in snapshot.trusted:
             given = x.request.values(b"x-forwarded-for")
@@ -168,18 +168,20 @@ class Handler:
         x.admission = allowance.admit(method, path, remote, x.started)
         if method in NOT_SERVED or (route.methods is not None and method not in route.methods):
             raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT | {"POST", "PATCH"})))
-        lane.rules.check(rest)
+        prepared.rules.check(rest)
         if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
             raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
 
-    async def _admit_later(self, x: Exchange, found: tuple[Lane, str, str], error: ClientUnknown | KeysWanted) -> None:
+    async def _admit_later(
+        self, x: Exchange, found: tuple[PreparedRoute, str, str], error: ClientUnknown | SigningKeysNeeded
+    ) -> None:
         """Judge a token once more when the key that it names was looked for; tell who is not known, all at one pace.
 
         However long judging took, every 401 leaves at the same time after its request has come; only a token that has
         to wait for its issuer's keys is told later, and which keys an issuer has is no secret (docs/access.md).
         """
         try:
-            if isinstance(error, KeysWanted):
+            if isinstance(error, SigningKeysNeeded):
                 await error.keys.look()
                 return self._admit(x, *found)
         except ClientUnknown as unknown:
@@ -188,25 +190,25 @@ class Handler:
             await asyncio.sleep(max(0.0, x.started + UNKNOWN_AFTER - monotonic()))
         raise error
 
-    async def _attempt(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
+    async def _attempt(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
         """Send once; relay the answer and return True, or return False if the request shall be sent again."""
         owner = x.client_name or ""
-        upstream = lane.pool.take(owner, fresh=x.resent) or await tracing.connection(x, lane)
+        upstream = prepared.pool.take(owner, fresh=x.resent) or await tracing.connection(x, prepared)
         try:
-            forward.send(x, lane, upload, upstream)
+            forward.send(x, prepared, upload, upstream)
             head, body = await upstream.response()
             if head.code < _FINAL:
                 head, body = await self._after_interim(head, body, upstream, upload)
             x.upstream_seconds = monotonic() - x.sent_at
             x.vendor_status = code = head.code
-            if code in lane.signs:
+            if code in prepared.signs:
                 upstream.watch_silence()
-                refused = await is_refusal(x, lane.signs[code], head, body)
-                if refused and await self._has_fresh_tokens(x, lane, upload):
+                refused = await is_refusal(x, prepared.signs[code], head, body)
+                if refused and await self._has_fresh_tokens(x, prepared, upload):
                     return False
             elif code < _SERVER_ERROR:
-                lane.accepted(x.tokens)
-            await self._relay(x, lane, upstream, head, body)
+                prepared.accepted(x.tokens)
+            await self._relay(x, prepared, upstream, head, body)
         except UpstreamReset:
             if not forward.may_resend(x, upstream, upload):
                 raise
@@ -220,8 +222,8 @@ class Handler:
         finally:
             if not upload.sent:
                 upstream.dirty = True
-            lane.pool.release(upstream)
-            tracing.answered(x, lane)
+            prepared.pool.release(upstream)
+            tracing.answered(x, prepared)
 
     @staticmethod
     async def _after_interim(
@@ -234,50 +236,52 @@ class Handler:
             head, body = await upstream.response()
         return head, body
 
-    async def _has_fresh_tokens(self, x: Exchange, lane: Lane, upload: Upload | NoUpload) -> bool:
+    async def _has_fresh_tokens(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
         """The vendor refused the tokens: see to it, and say whether the request can be sent with others (`x.tokens`).
 
         If not, the vendor's answer is what the app gets; the refused tokens are on their way out all the same.
         """
-        lane.metrics.vendor_refusal()
-        if x.replayed or not upload.replayable or not forward.may_replay(x, lane):
-            for injector, token in zip(lane.injectors, x.tokens, strict=True):
+        prepared.metrics.vendor_refusal()
+        if x.replayed or not upload.replayable or not forward.may_replay(x, prepared):
+            for injector, token in zip(prepared.injectors, x.tokens, strict=True):
                 injector.tokens.discard(token)
-            lane.metrics.replayed("refused_again" if x.replayed else "not_replayable")
+            prepared.metrics.replayed("refused_again" if x.replayed else "not_replayable")
             return False
-        again = [await i.tokens.refused(token) for i, token in zip(lane.injectors, x.tokens, strict=True)]
+        again = [await i.tokens.refused(token) for i, token in zip(prepared.injectors, x.tokens, strict=True)]
         if any(again):
             x.tokens = tuple(new or old for new, old in zip(again, x.tokens, strict=True))
-        elif lane.current_tokens() is not None:
+        elif prepared.current_tokens() is not None:
             # Held back, as a vendor that refuses everything must be: what it says is what there is to know.
-            lane.metrics.replayed("no_token")
+            prepared.metrics.replayed("no_token")
             return False
         else:
             # The old token is gone and no other can be had: that, not the vendor's 401, is what the app must hear.
-            x.tokens = await lane.get_tokens()
-        lane.metrics.replayed("sent")
+            x.tokens = await prepared.get_tokens()
+        prepared.metrics.replayed("sent")
         x.replayed, x.prefetched = True, b""
         return True
 
-    async def _relay(self, x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound, body: Body) -> None:
+    async def _relay(
+        self, x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, head: Outbound, body: Body
+    ) -> None:
         assert x.inbound is not None  # noqa: S101 - set by _match
-        if lane.route.echo_guard:
-            echo.guard(x, lane, head)
+        if prepared.route.echo_guard:
+            echo.guard(x, prepared, head)
         x.status = head.code
         whole = x.upload.whole
         x.keep_alive = whole and x.inbound.keep_alive and not self.draining
         if not whole:
             x.upload.hold_back()
         if head.code != _SWITCHING:
-            if not relay.begin(x, lane, upstream, head, body):
+            if not relay.begin(x, prepared, upstream, head, body):
                 await relay.stream(x, body)
             return
-        if not (x.inbound.websocket and lane.route.websocket):
+        if not (x.inbound.websocket and prepared.route.websocket):
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
         relay.switching(x, head)
         upstream.deadline = upstream.total_deadline = None
         x.keep_alive = False
-        _, x.bytes_out = await relay_tunnel(x.client, upstream, lane.route.timeouts.idle)
+        _, x.bytes_out = await relay_tunnel(x.client, upstream, prepared.route.timeouts.idle)
         x.client.close()
 
     # -------------------------------------------------------------------------------------------------- when it fails
@@ -298,7 +302,7 @@ class Handler:
         )
         answer = problem(
             error,
-            route=x.lane.route.name if x.lane is not None else None,
+            route=x.prepared.route.name if x.prepared is not None else None,
             request_id=x.request_id,
             close=not x.keep_alive,
             head=x.is_head,
@@ -314,9 +318,9 @@ class Handler:
         _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
 
     def _record(self, x: Exchange) -> None:
-        lane, allowance, tokens = x.lane, x.allowance, x.tokens
+        prepared, allowance, tokens = x.prepared, x.allowance, x.tokens
         key = (
-            lane.metrics if lane is not None else None,
+            prepared.metrics if prepared is not None else None,
             allowance.metrics if allowance is not None else None,
             x.request.method,
             x.path,
@@ -349,14 +353,16 @@ class Handler:
         """Seconds between two sweeps: fine enough for the shortest time-out, never finer than 20 ms."""
         limits = self.snapshot.limits
         shortest = min(limits.header_timeout, limits.keepalive_timeout, limits.body_timeout)
-        for lane in self.snapshot.lanes:
-            timeouts = lane.route.timeouts
+        for prepared in self.snapshot.routes:
+            timeouts = prepared.route.timeouts
             shortest = min(shortest, timeouts.first_byte, timeouts.idle, timeouts.total or timeouts.idle)
         return max(0.02, min(1.0, shortest / 4))
 
     def sweep(self, now: float) -> None:
         """Apply the time-outs of every pool, of those too that a reload has retired and that are still in use."""
-        self._swept = {pool for pool in self._swept if not pool.finished} | {lane.pool for lane in self.snapshot.lanes}
+        self._swept = {pool for pool in self._swept if not pool.finished} | {
+            prepared.pool for prepared in self.snapshot.routes
+        }
         for pool in self._swept:
             pool.sweep(now)
 
@@ -372,5 +378,5 @@ class Handler:
 
     def abort(self) -> None:
         """Cut every connection to a vendor."""
-        for pool in self._swept | {lane.pool for lane in self.snapshot.lanes}:
+        for pool in self._swept | {prepared.pool for prepared in self.snapshot.routes}:
             pool.abort()

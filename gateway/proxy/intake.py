@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from gateway.proxy.body import Upload
+    from gateway.proxy.client import ClientConnection
     from gateway.proxy.framing import Sized
-    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.upload import Upload
 
 LARGE: Final = 256 * 1024
 """Bytes that are still to come from which on reading them this way pays."""

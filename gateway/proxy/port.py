@@ -14,9 +14,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import TooManyConnections
-from gateway.proxy.server import ClientConnection
-from gateway.proxy.tls import server_context
+from gateway.proxy.client import ClientConnection
 from gateway.proxy.wire import Outbox
+from gateway.tls import server_context
 
 if TYPE_CHECKING:
     import ssl

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import UpstreamMalformed
-from gateway.proxy.body import LAST_CHUNK, chunk
 from gateway.proxy.fields import VIA
 from gateway.proxy.problem import date_line
+from gateway.proxy.upload import LAST_CHUNK, chunk
 from gateway.proxy.wire import AT_ONCE
 
 if TYPE_CHECKING:
+    from gateway.proxy.body import Body
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.lane import Lane
+    from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.response import Outbound
-    from gateway.proxy.stream import Body
     from gateway.proxy.upstream import UpstreamConnection
 
 _NO_BODY: Final = frozenset({204, 304})
@@ -35,12 +35,12 @@ def switching(x: Exchange, head: Outbound) -> None:
     x.client.write(b"\r\n".join(lines))
 
 
-def begin(x: Exchange, lane: Lane, upstream: UpstreamConnection, head: Outbound, body: Body) -> bool:
+def begin(x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, head: Outbound, body: Body) -> bool:
     """Write the head and what is there of the body; return whether that was all. `stream` writes the rest."""
     lines = [head.status_line, *head.lines, x.our_fields]
     if not head.date:
         lines.append(date_line())
-    if lane.private and not head.cache_control:
+    if prepared.private and not head.cache_control:
         lines.append(_PRIVATE)
     bodyless = x.is_head or head.code in _NO_BODY
     x.chunked = _frame(x, lines, head, bodyless=bodyless)

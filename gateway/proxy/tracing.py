@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
     from gateway.model import Token
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.lane import Lane
+    from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.upstream import UpstreamConnection
 
 
-def tokens(x: Exchange, lane: Lane) -> Awaitable[tuple[Token, ...]]:
-    """Return the lane's tokens when they are there; the wait is a span."""
-    work = lane.get_tokens()
+def tokens(x: Exchange, prepared: PreparedRoute) -> Awaitable[tuple[Token, ...]]:
+    """Return the route's tokens when they are there; the wait is a span."""
+    work = prepared.get_tokens()
     return work if x.trace is None else x.trace.timed("token", work)
 
 
-def connection(x: Exchange, lane: Lane) -> Awaitable[UpstreamConnection]:
+def connection(x: Exchange, prepared: PreparedRoute) -> Awaitable[UpstreamConnection]:
     """Return a connection when there is one, opened or come free; the wait is a span."""
-    work = lane.pool.acquire(x.client_name or "", fresh=x.resent)
+    work = prepared.pool.acquire(x.client_name or "", fresh=x.resent)
     return work if x.trace is None else x.trace.timed("connect", work)
 
 
-def answered(x: Exchange, lane: Lane) -> None:
+def answered(x: Exchange, prepared: PreparedRoute) -> None:
     """End the span of one sending, with the vendor's status or with the exception that is on its way out."""
     if x.trace is not None:
-        x.trace.answered(x.vendor_status, x.attempts, lane.route.upstream, sys.exception())
+        x.trace.answered(x.vendor_status, x.attempts, prepared.route.upstream, sys.exception())
 
 
 def end(x: Exchange) -> bytes | tuple[str, bool] | None:
@@ -43,7 +43,7 @@ def end(x: Exchange) -> bytes | tuple[str, bool] | None:
     trace = x.trace
     if trace is None:
         return x.inbound.traceparent if x.inbound is not None else None
-    route = x.lane.route if x.lane is not None else None
+    route = x.prepared.route if x.prepared is not None else None
     trace.request(
         method=x.request.method,
         route=route.name if route is not None else None,

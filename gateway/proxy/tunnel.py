@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.client import ClientConnection
     from gateway.proxy.upstream import UpstreamConnection
     from gateway.proxy.wire import Wire
 

@@ -12,10 +12,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
+from gateway.proxy.body import NO_BODY, Body
 from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
 from gateway.proxy.response import check_answer_beginning, read_response
-from gateway.proxy.stream import NO_BODY, Body
 from gateway.proxy.wire import AT_ONCE, Wire
 
 if TYPE_CHECKING:

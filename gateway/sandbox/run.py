@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from gateway.sandbox.town import Sandbox
+from gateway.sandbox.vendors import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Tokens: fetch them, keep them fresh, replace them when a vendor refuses one.
 
 Knows vendors only as recipes (`model.Grant`). The data plane sees none of this but `model.Tokens`. The middle is pure:
-`grant.py`, `expiry.py`, `sighting.py` and `pace.py` do no I/O and hold no clock.
+`grant.py`, `expiry.py`, `outcome.py` and `pace.py` do no I/O and hold no clock.
 """
 
 from gateway.tokens.cache import TokenCache

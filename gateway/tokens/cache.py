@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.model import CredentialStatus
+from gateway.tokens.outcome import classify, ran_out
 from gateway.tokens.pace import ForcedBudget, Pace, seconds_left
 from gateway.tokens.report import WHICH, Report, failure_of
 from gateway.tokens.rotation import Rotation
-from gateway.tokens.sighting import judge, ran_out
 from gateway.tokens.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from gateway.model import Clock, Credential, Timer, Token
     from gateway.observe import CredentialMetrics
+    from gateway.tokens.outcome import Outcome
     from gateway.tokens.report import Cause
-    from gateway.tokens.sighting import Outcome
     from gateway.tokens.source import Source
     from gateway.tokens.store import Store
 
@@ -418,7 +418,7 @@ class TokenCache:
         now, last, attempt = self._now(), self._last, self._pace.failures + 1
         known_end = last.expires_at if last is not None else -math.inf
         held = self._token is not None
-        token, outcome = judge(fetched, last, held=held, generation=self._generation, now=now)
+        token, outcome = classify(fetched, last, held=held, generation=self._generation, now=now)
         self._fetch = self._failure = None
         self._generation = max(self._generation, token.generation)
         self._wall_success = self._clock.wall()

@@ -18,7 +18,7 @@ from gateway import __version__
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.model import KIB, Secret
 from gateway.tokens import expiry
-from gateway.tokens.trouble import TokenEndpointRejected, TokenEndpointThrottled
+from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.errors import CredentialRefused, TokenMalformed
-from gateway.tokens.trouble import TokenEndpointRejected, TokenEndpointThrottled, TokenEndpointTimeout
+from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled, TokenEndpointTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from gateway.observe import get_logger
 if TYPE_CHECKING:
     from gateway.model import Clock, Token
     from gateway.observe import CredentialMetrics
-    from gateway.tokens.sighting import Outcome
+    from gateway.tokens.outcome import Outcome
 
 Cause = Literal["startup", "refresh_ahead", "demand", "unauthorized", "rotated", "check", "manual"]
 Failure = Literal["unavailable", "refused", "malformed"]

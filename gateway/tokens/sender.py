@@ -18,8 +18,8 @@ from yarl import URL
 from gateway.addresses import AddressRefused, Networks, look_up
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable
 from gateway.resolver import GuardedResolver
+from gateway.tokens.failures import TokenEndpointTimeout
 from gateway.tokens.grant import MAX_ANSWER
-from gateway.tokens.trouble import TokenEndpointTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

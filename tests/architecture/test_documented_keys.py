@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config import json_schema, profiles
-from gateway.config.profile import profile
+from gateway.config.read.profile import profile
 from gateway.config.reference import keys
 from tests.kit.configuration import ROOT
 

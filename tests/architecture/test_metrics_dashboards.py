@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 import yaml
 
-from gateway.observe.families import FAMILIES
+from gateway.observe.metrics.families import FAMILIES
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -379,7 +379,7 @@ async def test_beyond_the_queue_a_request_is_refused_at_once() -> None:
         for _ in range(3):
             app = await connect(it.address)
             await app.send(get("/v/a", KEY))
-        await eventually(lambda: upstream.open and len(it.lanes[0].pool._queue) == 2)
+        await eventually(lambda: upstream.open and len(it.routes[0].pool._queue) == 2)
         answer = await ask(it, KEY)
     assert (answer.status, problem(answer)["code"]) == (503, "upstream_busy")
 

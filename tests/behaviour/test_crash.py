@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def test_an_exception_in_one_exchange_ends_that_exchange_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours, in the middle of a request, with a secret in its message."""
     async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
-        tokens = type(it.lanes[0].injectors[0].tokens)
+        tokens = type(it.routes[0].injectors[0].tokens)
         healthy = tokens.current
 
         def current(*_: object) -> None:

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tests.kit.configuration import ROOT
+from tests.kit.emulation import warm
+from tests.kit.failing import TRACE, failing, make_failures
 from tests.kit.prometheus import PROGRAM, PROMTOOL, RULES, Prometheus, prometheus
 from tests.kit.seen import admin_port
-from tests.kit.town import warm
-from tests.kit.trouble import TRACE, make_trouble, trouble
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None or PROMTOOL is None, reason="no prometheus on this machine (Debian: apt install prometheus)"
@@ -94,9 +94,9 @@ async def answers(prom: Prometheus) -> tuple[list[str], list[str], list[str], se
 
 async def test_every_query_of_every_panel_and_alert_has_an_answer() -> None:
     """One stage for all of them: a Prometheus takes a second to start, and rates want a few scrapes."""
-    async with trouble() as (it, sandbox), admin_port(it) as url, prometheus(url.removeprefix("http://")) as prom:
+    async with failing() as (it, sandbox), admin_port(it) as url, prometheus(url.removeprefix("http://")) as prom:
         await warm(it)
-        await make_trouble(it, sandbox)
+        await make_failures(it, sandbox)
         await prom.until("gatepass:failed:ratio_rate1h > 0.02")
         await prom.until(
             'gatepass_client_budget_used / on (client, route, per) gatepass_client_budget_limit{level="hard"} > 0.9'
@@ -117,7 +117,7 @@ async def test_every_query_of_every_panel_and_alert_has_an_answer() -> None:
 
 
 async def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
-    async with trouble() as (it, _):
+    async with failing() as (it, _):
         await warm(it)
         await asyncio.sleep(0.5)  # of calls of all kinds
         text = it.gateway.metrics.exposition()[0].decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.config.command import CommandError, Commands
+from gateway.config.read.command import CommandError, Commands
 from gateway.serving.protection import too_open
 from tests.kit.configuration import problems, written
 from tests.kit.gateway import CANARY, one_route

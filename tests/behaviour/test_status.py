@@ -16,14 +16,14 @@ from gateway import __version__
 from gateway.access import hash_key
 from gateway.admin import html
 from gateway.admin.guard import COOKIE
+from gateway.admin.history import STEPS
 from gateway.admin.overview import Overview
 from gateway.errors import CredentialRefused
 from gateway.model import Logs
 from gateway.observe import adjust_logging, current_logging
-from gateway.observe.history import STEPS
+from tests.kit.emulation import ask, emulated, warm
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.seen import ADMIN_KEY, admin_port
-from tests.kit.town import ask, town, warm
 from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ BEARER = {"Authorization": f"Bearer {ADMIN_KEY}"}
 async def open_town() -> AsyncIterator[tuple[Running, Sandbox, str, aiohttp.ClientSession]]:
     """A warm gateway in front of the sandbox, its admin port, and a browser without a face."""
     jar = aiohttp.CookieJar(unsafe=True)
-    async with town() as (it, sandbox), admin_port(it) as url, aiohttp.ClientSession(cookie_jar=jar) as browser:
+    async with emulated() as (it, sandbox), admin_port(it) as url, aiohttp.ClientSession(cookie_jar=jar) as browser:
         await warm(it)
         yield it, sandbox, url, browser
 

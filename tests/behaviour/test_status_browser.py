@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.chromium import PROGRAM, chromium
+from tests.kit.emulation import Load, ask, emulated, warm
 from tests.kit.seen import ADMIN_KEY, admin_port
-from tests.kit.town import Load, ask, town, warm
 
 if TYPE_CHECKING:
     from gateway.sandbox import Sandbox
@@ -32,7 +32,7 @@ async def test_the_page_renders_follows_what_happens_fetches_and_says_when_nobod
     """One browser for the whole walk: it takes a second to start."""
     monkeypatch.setattr("gateway.admin.html.REFRESH", 0.3)
     pictures = Path(os.environ.get("GATEPASS_ARTEFACTS", tmp_path))
-    async with town() as (it, sandbox), chromium() as tab:
+    async with emulated() as (it, sandbox), chromium() as tab:
         await warm(it)
         async with admin_port(it) as url:
             await walk(it, sandbox, url, tab, pictures)

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.commands.status import curve
+from tests.kit.emulation import ask, emulated, warm
 from tests.kit.gateway import CANARY
 from tests.kit.seen import admin_port
-from tests.kit.town import ask, town, warm
 
 
 async def status(*args: str) -> Result:
@@ -22,7 +22,7 @@ async def status(*args: str) -> Result:
 
 
 async def test_it_shows_credentials_routes_and_what_to_do() -> None:
-    async with town() as (it, sandbox), admin_port(it) as url:
+    async with emulated() as (it, sandbox), admin_port(it) as url:
         await warm(it)
         await ask(it, "uqudo")
         good = await status("--url", url)

@@ -173,9 +173,9 @@ async def test_a_vendor_that_takes_each_token_once_and_then_refuses_it_is_asked_
 # --------------------------------------------------------------------------------------------------- who waits for whom
 
 
-@pytest.mark.parametrize("trouble", ["hang", "reset", "refuse"])
+@pytest.mark.parametrize("fault", ["hang", "reset", "refuse"])
 async def test_requests_on_the_other_routes_wait_for_nothing_of_a_troubled_credential(
-    endpoint: TokenEndpoint, trouble: Any
+    endpoint: TokenEndpoint, fault: Any
 ) -> None:
     """The clock stands still, so its fifty waiters can neither be served nor give up; the others are served meanwhile.
 
@@ -203,18 +203,18 @@ async def test_requests_on_the_other_routes_wait_for_nothing_of_a_troubled_crede
 
             await served("before")
             waits = it.metric("gatepass_token_waits_total", credential="well")
-            endpoint.always = Answer(trouble="hang" if trouble == "hang" else "reset")
-            if trouble == "refuse":
+            endpoint.always = Answer(fault="hang" if fault == "hang" else "reset")
+            if fault == "refuse":
                 await endpoint.shut()
             troubled = [await connect(it.address) for _ in range(50)]
             for peer in troubled:
                 await peer.send(get("/ill/a"))
-            if trouble == "hang":
+            if fault == "hang":
                 await until(lambda: it.metric("gatepass_token_waiters", credential="ill") == 50)
             await served("during")
             assert it.metric("gatepass_token_waits_total", credential="well") == waits, "nobody waited for a token"
             assert it.metric("gatepass_pool_wait_seconds_count", route="well") == 0, "nobody waited for a connection"
-            if trouble == "hang":
+            if fault == "hang":
                 assert it.metric("gatepass_token_waiters", credential="ill") == 50, "and these wait still"
             else:
                 assert {(await peer.message()).status for peer in troubled} == {503}
@@ -228,7 +228,7 @@ async def test_requests_on_the_other_routes_wait_for_nothing_of_a_troubled_crede
 async def test_going_down_lets_an_app_wait_for_its_token_no_longer_than_token_timeout(endpoint: TokenEndpoint) -> None:
     """Its request is an exchange like any other, and ends with its token or its 503; the fetch is not waited for."""
     clock = FakeClock()
-    endpoint.always = Answer(trouble="hang")
+    endpoint.always = Answer(fault="hang")
 
     async def script(peer: Peer) -> None:
         raise AssertionError(await peer.message())

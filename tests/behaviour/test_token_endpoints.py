@@ -114,9 +114,9 @@ async def test_a_redirect_is_never_followed(endpoint: TokenEndpoint, status: int
         pytest.param(json_answer({"error": "CANARY"}), TokenMalformed, "error", id="error in a 200"),
         pytest.param(json_answer({"access_token": "CANARY\r\nX: 1"}), TokenMalformed, "character", id="CR LF"),
         pytest.param(json_answer({"access_token": "CANARY", "token_type": "MAC"}), TokenMalformed, "bearer", id="MAC"),
-        pytest.param(Answer(trouble="close"), TokenUnavailable, "closed", id="closed without an answer"),
-        pytest.param(Answer(trouble="reset"), TokenUnavailable, "", id="reset"),
-        pytest.param(Answer(body=b'{"acc', trouble="truncate"), TokenUnavailable, "broke off", id="body broke off"),
+        pytest.param(Answer(fault="close"), TokenUnavailable, "closed", id="closed without an answer"),
+        pytest.param(Answer(fault="reset"), TokenUnavailable, "", id="reset"),
+        pytest.param(Answer(body=b'{"acc', fault="truncate"), TokenUnavailable, "broke off", id="body broke off"),
         pytest.param(json_answer({"error": "invalid_client"}, 400), CredentialRefused, "HTTP 400", id="refused by 400"),
         pytest.param(json_answer({"error": "invalid_client"}, 401), CredentialRefused, "HTTP 401", id="refused by 401"),
         pytest.param(json_answer({"error": "invalid_client"}, 403), CredentialRefused, "HTTP 403", id="refused by 403"),
@@ -152,7 +152,7 @@ async def test_an_endpoint_that_refuses_connections_is_unavailable(endpoint: Tok
 @unless_stalled
 async def test_an_endpoint_that_never_answers_is_given_up() -> None:
     async with TokenEndpoint() as endpoint:
-        endpoint.always = Answer(trouble="hang")
+        endpoint.always = Answer(fault="hang")
         before = time.monotonic()
         error = await failure(credential(endpoint.url, timeout=0.2))
         assert "no answer within 0.2 s" in error.reason

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.emulation import Load, ask, emulated, warm
 from tests.kit.rest import until
 from tests.kit.stall import unless_stalled
-from tests.kit.town import Load, ask, town, warm
 from tests.kit.wire import connect, get, post
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def failed_fetches(it: Running) -> float:
 async def test_a_thousand_first_requests_make_one_token_request() -> None:
     """And the app that came first, and for whom the fetch was started, goes away meanwhile."""
     pool = {"pool": {"size": 250, "wait": "60s"}}  # all of them go up at once when the token is there
-    async with town(routes={"uqudo": pool}, uqudo={"keep_warm": "never"}) as (it, sandbox):
+    async with emulated(routes={"uqudo": pool}, uqudo={"keep_warm": "never"}) as (it, sandbox):
         await sandbox.uqudo.set(latency=0.5)
         apps = [await connect(it.address) for _ in range(1000)]
         await apps[0].send(get("/uqudo/sandbox/status/200"))
@@ -45,7 +45,7 @@ async def test_a_thousand_first_requests_make_one_token_request() -> None:
 
 async def _steady(life: float, lives: int) -> None:
     """Four routes under load while every token runs out `lives` times; two endpoints take a quarter of a life."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         for index, vendor in enumerate(sandbox.vendors.values()):
             await vendor.set(life=life, latency=life * (0.25 if index % 2 else 0.4 / 3))
         for vendor in sandbox.vendors.values():
@@ -81,7 +81,7 @@ async def test_ten_lives_of_three_seconds_are_not_noticed() -> None:
 @pytest.mark.parametrize("latency", [0.0, 0.03, 0.1])
 async def test_an_endpoint_that_hands_out_one_token_until_it_dies_costs_no_app_a_failure(latency: float) -> None:
     """At each change somebody may wait; nobody is refused, and the endpoint is not stormed."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await sandbox.idfy.set(same_token=True, life=1.3, latency=latency)
         sandbox.idfy.revoke()
@@ -101,7 +101,7 @@ async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefl
 
     At once: it waits for nothing, and takes less than 50 ms by the median of thirty.
     """
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         vendor = sandbox.idfy
         await warm(it)
         # A fetch has 2 s at the least: one that hangs must have the time to fail while the token lives.
@@ -139,7 +139,7 @@ async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefl
 @unless_stalled
 async def test_who_waits_for_a_slow_first_fetch_is_refused_at_its_own_deadline_and_the_fetch_goes_on() -> None:
     """`token_timeout` bounds the wait of a request, not the token request."""
-    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+    async with emulated(uqudo={"keep_warm": "never"}) as (it, sandbox):
         it.gateway.tokens._caches[next(iter(it.gateway.tokens._tokens["uqudo"].recipe.keys)),].token_timeout = 0.3
         await sandbox.uqudo.set(latency=0.8)
         status, seconds, _ = await ask(it, "uqudo")
@@ -155,7 +155,7 @@ async def test_who_waits_for_a_slow_first_fetch_is_refused_at_its_own_deadline_a
 @pytest.mark.parametrize("fault", ["invalid_client_400", "invalid_client_401", "invalid_client_403"])
 async def test_a_refused_credential_is_permanent_and_asked_about_once_a_minute(fault: str) -> None:
     """502 `credential_refused`, and no vendor has a reason to ban our address."""
-    async with town(akiba={"keep_warm": "never"}) as (it, sandbox):
+    async with emulated(akiba={"keep_warm": "never"}) as (it, sandbox):
         await sandbox.akiba.set(token_fault=fault)
         for _ in range(50):
             status, _, fields = await ask(it, "akiba")
@@ -177,7 +177,7 @@ UNUSABLE = [
 @pytest.mark.parametrize("fault", UNUSABLE)
 async def test_nothing_of_an_unusable_answer_reaches_vendor_log_or_app(fault: str) -> None:
     """502 `token_malformed`; the API is never called."""
-    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+    async with emulated(uqudo={"keep_warm": "never"}) as (it, sandbox):
         await sandbox.uqudo.set(token_fault=fault)
         app = await connect(it.address)
         await app.send(get("/uqudo/sandbox/echo"))
@@ -194,7 +194,7 @@ async def test_nothing_of_an_unusable_answer_reaches_vendor_log_or_app(fault: st
 
 async def test_a_redirect_of_a_token_endpoint_is_not_followed() -> None:
     """No secret leaves for another address."""
-    async with town(uqudo={"keep_warm": "never"}) as (it, sandbox):
+    async with emulated(uqudo={"keep_warm": "never"}) as (it, sandbox):
         await sandbox.uqudo.set(token_fault="redirect")
         assert (await ask(it, "uqudo"))[0] in {502, 503}
         assert sandbox.uqudo.counters.redirects_followed == 0
@@ -202,7 +202,7 @@ async def test_a_redirect_of_a_token_endpoint_is_not_followed() -> None:
 
 async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetch() -> None:
     """Each is sent again once, with the one new token."""
-    async with town(routes={"uqudo": {"pool": {"size": 250}}}) as (it, sandbox):
+    async with emulated(routes={"uqudo": {"pool": {"size": 250}}}) as (it, sandbox):
         await warm(it)
         await ask(it, "uqudo")
         sandbox.uqudo.reset_counters()
@@ -227,7 +227,7 @@ async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetc
 
 async def test_where_a_new_token_kills_the_old_nobody_notices_and_nothing_is_fetched_for_it() -> None:
     """Requests in flight with the old token meet its death and go again with the new one that is there already."""
-    async with town(idfy={"single_active_token": True}) as (it, sandbox):
+    async with emulated(idfy={"single_active_token": True}) as (it, sandbox):
         await warm(it)
         await sandbox.idfy.set(single_active=True, life=2.0, api_latency=0.1)
         sandbox.idfy.revoke()
@@ -246,7 +246,7 @@ async def test_where_a_new_token_kills_the_old_nobody_notices_and_nothing_is_fet
 
 async def test_the_same_route_revoked_three_times_in_two_seconds_is_not_noticed() -> None:
     """Three fetches, no 401 at an app."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await ask(it, "idfy")
         sandbox.idfy.reset_counters()
@@ -263,7 +263,7 @@ async def test_the_same_route_revoked_three_times_in_two_seconds_is_not_noticed(
 
 async def test_a_vendor_that_says_401_to_everything_costs_its_token_endpoint_little() -> None:
     """And its own body reaches the app."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await sandbox.uqudo.set(api_fault="401")
         sandbox.uqudo.reset_counters()
@@ -279,7 +279,7 @@ async def test_a_vendor_that_says_401_to_everything_costs_its_token_endpoint_lit
 
 async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_next_request_is_fine() -> None:
     """The token is gone from the cache although this request could not be saved."""
-    async with town(routes={"uqudo": {"replay": {"up_to": "64KiB"}}}) as (it, sandbox):
+    async with emulated(routes={"uqudo": {"replay": {"up_to": "64KiB"}}}) as (it, sandbox):
         await warm(it)
         await ask(it, "uqudo")
         await sandbox.uqudo.set(api_latency=0.2)
@@ -292,7 +292,7 @@ async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_n
 
 async def test_a_403_fetches_nothing() -> None:
     """It says that we may not, not that the token is old."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await sandbox.idfy.set(api_fault="403")
         sandbox.idfy.reset_counters()
@@ -306,7 +306,7 @@ async def test_a_403_fetches_nothing() -> None:
 )
 async def test_one_vendors_trouble_is_not_the_others(where: str) -> None:
     """No failure and no wait on the other three routes."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         port, _, fault = where.rpartition(" ")
         kind = {"hangs": "hang", "refuses": "refuse", "resets": "reset"}[fault]
@@ -328,7 +328,7 @@ async def test_one_vendors_trouble_is_not_the_others(where: str) -> None:
 
 async def test_going_down_waits_for_no_fetch() -> None:
     """A token endpoint that hangs does not hold up the end."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await sandbox.idfy.set(token_fault="hang")
         sandbox.idfy.revoke()
@@ -344,7 +344,7 @@ async def test_going_down_waits_for_no_fetch() -> None:
 
 async def test_tokens_are_given_back_at_the_end_after_the_last_request_that_used_them() -> None:
     """`revoke_on_shutdown`, in the vendor's own form; the other vendors' tokens run out by themselves."""
-    async with town(routes={"akiba": {"timeouts": {"first_byte": "10s"}}}, akiba={"revoke_on_shutdown": True}) as (
+    async with emulated(routes={"akiba": {"timeouts": {"first_byte": "10s"}}}, akiba={"revoke_on_shutdown": True}) as (
         it,
         sandbox,
     ):

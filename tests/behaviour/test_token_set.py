@@ -195,16 +195,16 @@ class Load:
         return median(self.seconds) < 0.05 and None not in self.retry_after
 
 
-@pytest.mark.parametrize("trouble", ["refuse", "reset", "close", "500", "hang"])
+@pytest.mark.parametrize("fault", ["refuse", "reset", "close", "500", "hang"])
 async def test_an_outage_is_hidden_while_the_token_lives_told_at_once_after_and_over_in_three_seconds(
-    endpoint: TokenEndpoint, start: Any, trouble: Any
+    endpoint: TokenEndpoint, start: Any, fault: Any
 ) -> None:
     clock = FakeClock()
     endpoint.life = 60.0
     tokens = await start(config(credential(endpoint.url)), clock)
     await tokens.warmed.wait()
-    endpoint.always = Answer(500) if trouble == "500" else Answer(trouble=trouble if trouble != "refuse" else "")
-    if trouble == "refuse":
+    endpoint.always = Answer(500) if fault == "500" else Answer(fault=fault if fault != "refuse" else "")
+    if fault == "refuse":
         await endpoint.shut()
     living, dead, back = Load(tokens), Load(tokens), Load(tokens)
     await drive(clock, 59.9, living, step=0.2)
@@ -216,7 +216,7 @@ async def test_an_outage_is_hidden_while_the_token_lives_told_at_once_after_and_
     assert dead.all_were_answered_at_once()
     assert endpoint.count - before <= 10
     endpoint.always = None
-    if trouble == "refuse":
+    if fault == "refuse":
         await endpoint.listen()
     await drive(clock, 3.0, nothing)
     await eventually(lambda: tokens.tokens("acme").current())
@@ -232,7 +232,7 @@ async def test_a_hanging_endpoint_leaves_the_others_alone(
     endpoint: TokenEndpoint, start: Any, steady: SteadyClock
 ) -> None:
     async with TokenEndpoint(life=0.4) as healthy:
-        endpoint.always = Answer(trouble="hang")
+        endpoint.always = Answer(fault="hang")
         tokens = await start(config(credential(endpoint.url, "ill"), credential(healthy.url, "well")), steady)
         await eventually(lambda: tokens.tokens("well").current())
         stuck = [asyncio.ensure_future(tokens.tokens("ill").get()) for _ in range(200)]
@@ -356,7 +356,7 @@ async def test_a_renamed_credential_keeps_its_token(endpoint: TokenEndpoint, sta
 @unless_stalled
 async def test_a_removed_credential_answers_who_still_waits(start: Any) -> None:
     async with TokenEndpoint() as endpoint:
-        endpoint.always = Answer(trouble="hang")
+        endpoint.always = Answer(fault="hang")
         tokens = await start(config(credential(endpoint.url)))
         waiting = asyncio.ensure_future(tokens.tokens("acme").get())
         await eventually(lambda: endpoint.count == 1)
@@ -374,7 +374,7 @@ async def test_who_began_before_a_reload_never_gets_the_token_of_another_identit
         tokens = await start(config(credential(endpoint.url)))
         await tokens.warmed.wait()
         handle, old = tokens.tokens("acme"), await tokens.tokens("acme").get()
-        endpoint.always = Answer(trouble="hang")
+        endpoint.always = Answer(fault="hang")
         handle.discard(old)
         waiting = asyncio.ensure_future(handle.get())
         await eventually(lambda: endpoint.count == 2)
@@ -460,7 +460,7 @@ async def test_a_refused_token_whose_endpoint_is_down_becomes_a_503_with_retry_a
 @unless_stalled
 async def test_stopping_waits_for_no_fetch_and_answers_who_waits() -> None:
     async with TokenEndpoint() as endpoint:
-        endpoint.always = Answer(trouble="hang")
+        endpoint.always = Answer(fault="hang")
         tokens = TokenSet(config(credential(endpoint.url)), clock=SystemClock(), metrics=Metrics())
         await tokens.start()
         waiting = asyncio.ensure_future(tokens.tokens("acme").get())
@@ -490,10 +490,10 @@ async def test_tokens_are_revoked_at_the_end_where_that_is_configured(endpoint: 
     assert [(log["event"], log["outcome"]) for log in logs] == [("token_revoked", "HTTP 200")]
 
 
-@pytest.mark.parametrize("trouble", ["hang", "reset"])
+@pytest.mark.parametrize("fault", ["hang", "reset"])
 @unless_stalled
-async def test_a_revocation_that_fails_does_not_hold_up_the_end(trouble: Any) -> None:
-    async with TokenEndpoint() as endpoint, TokenEndpoint(always=Answer(trouble=trouble)) as revocation:
+async def test_a_revocation_that_fails_does_not_hold_up_the_end(fault: Any) -> None:
+    async with TokenEndpoint() as endpoint, TokenEndpoint(always=Answer(fault=fault)) as revocation:
         tokens = TokenSet(config(revoking(endpoint, revocation)), clock=SystemClock(), metrics=Metrics())
         await tokens.start()
         await tokens.tokens("acme").get()

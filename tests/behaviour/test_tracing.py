@@ -14,10 +14,10 @@ import yaml
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.observe import read_traceparent
-from gateway.observe.spans import Span, Tracer, dropped_spans
+from gateway.observe.trace.spans import Span, Tracer, dropped_spans
+from tests.kit.emulation import ask, emulated
 from tests.kit.gateway import CANARY, Running, one_route, running
 from tests.kit.rest import until
-from tests.kit.town import ask, town
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ def free_port() -> int:
 
 
 async def test_spans_arrive_at_a_real_otlp_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.observe.otlp.CLOSE_TIMEOUT", 60.0)
-    monkeypatch.setattr("gateway.observe.otlp.TIMEOUT", 60.0)
+    monkeypatch.setattr("gateway.observe.trace.otlp.CLOSE_TIMEOUT", 60.0)
+    monkeypatch.setattr("gateway.observe.trace.otlp.TIMEOUT", 60.0)
     oteltap = pytest.importorskip("oteltap")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     port, seen = free_port(), []
@@ -192,8 +192,8 @@ async def test_spans_arrive_at_a_real_otlp_receiver(monkeypatch: pytest.MonkeyPa
 
 async def test_a_collector_that_is_not_there_costs_spans_and_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    monkeypatch.setattr("gateway.observe.otlp.CLOSE_TIMEOUT", 0.1)
-    monkeypatch.setattr("gateway.observe.otlp.TIMEOUT", 0.3)
+    monkeypatch.setattr("gateway.observe.trace.otlp.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("gateway.observe.trace.otlp.TIMEOUT", 0.3)
     before = dropped_spans()
     async with vendor(answering(ok())) as upstream:
         config = one_route(upstream.port) | {"tracing": {"otlp": f"http://127.0.0.1:{free_port()}"}}
@@ -211,7 +211,7 @@ async def test_a_collector_that_is_not_there_costs_spans_and_no_request(monkeypa
 
 async def test_a_wait_for_a_token_is_a_span() -> None:
     spans: list[Span] = []
-    async with town(uqudo={"keep_warm": "never"}) as (it, _):
+    async with emulated(uqudo={"keep_warm": "never"}) as (it, _):
         assert it.gateway._handler is not None
         it.gateway._handler.tracer = Tracer(1.0, spans.append)
         assert (await ask(it, "uqudo"))[0] == 200

@@ -41,13 +41,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer; `trouble` instead of an answer: `hang` says nothing, `close` and `reset` end the connection."""
+    """What to answer; `fault` instead of an answer: `hang` says nothing, `close` and `reset` end the connection."""
 
     status: int = 200
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     delay: float = 0.0
-    trouble: Literal["", "hang", "close", "reset", "truncate"] = ""
+    fault: Literal["", "hang", "close", "reset", "truncate"] = ""
 
 
 def json_answer(document: object, status: int = 200, **fields: object) -> Answer:
@@ -117,13 +117,13 @@ class TokenEndpoint:
         self.requests.append(request)
         answer = self._choose(request)
         await asyncio.sleep(self.latency + answer.delay)
-        if answer.trouble == "hang":
+        if answer.fault == "hang":
             await asyncio.Event().wait()
-        if answer.trouble == "reset":
+        if answer.fault == "reset":
             writer.transport.abort()
-        if answer.trouble in {"close", "reset"}:
+        if answer.fault in {"close", "reset"}:
             return
-        length = len(answer.body) + (10 if answer.trouble == "truncate" else 0)
+        length = len(answer.body) + (10 if answer.fault == "truncate" else 0)
         fields = [*answer.headers, ("Content-Length", str(length)), ("Connection", "close")]
         head = f"HTTP/1.1 {answer.status} Said\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
         writer.write(head.encode() + b"\r\n" + answer.body)

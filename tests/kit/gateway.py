@@ -56,13 +56,13 @@ class Running:
 
     def at_rest(self) -> bool:
         """Whether no exchange runs and no pool has a connection in use."""
-        gauges = [self.metric("gatepass_requests_in_flight", route=lane.route.name) for lane in self.lanes]
-        return not any(gauges) and all(lane.pool.at_rest for lane in self.lanes)
+        gauges = [self.metric("gatepass_requests_in_flight", route=prepared.route.name) for prepared in self.routes]
+        return not any(gauges) and all(prepared.pool.at_rest for prepared in self.routes)
 
     @property
-    def lanes(self) -> tuple[object, ...]:
+    def routes(self) -> tuple[object, ...]:
         assert self.gateway._handler is not None
-        return self.gateway._handler.snapshot.lanes
+        return self.gateway._handler.snapshot.routes
 
 
 @asynccontextmanager

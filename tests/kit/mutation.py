@@ -228,8 +228,8 @@ async def _alive(it: Running, rest: Rest) -> None:
     await app.send(get("/v/id-alive", "Connection: close"))
     assert (await app.message()).body == b"/id-alive"
     app.close()
-    for lane in it.lanes:
-        lane.pool.retire()  # closes what is idle: from here on anything that is open is left over
+    for prepared in it.routes:
+        prepared.pool.retire()  # closes what is idle: from here on anything that is open is left over
     assert await rest.comes(within=30), rest.left_over
     assert '"code":"internal"' not in it.log
     assert "exchange_crashed" not in it.log

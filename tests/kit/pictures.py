@@ -12,10 +12,10 @@ import sys
 
 from tests.kit.chromium import chromium
 from tests.kit.configuration import ROOT
+from tests.kit.emulation import warm
+from tests.kit.failing import failing, make_failures
 from tests.kit.prometheus import prometheus
 from tests.kit.seen import admin_port
-from tests.kit.town import warm
-from tests.kit.trouble import make_trouble, trouble
 
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -23,13 +23,13 @@ PICTURES = ROOT / "docs" / "pictures"
 async def main(seconds: float) -> None:
     """A third of the time all is well, then there is trouble, and at the end most of it is over."""
     async with (
-        trouble(budget=2000) as (it, sandbox),
+        failing(budget=2000) as (it, sandbox),
         admin_port(it) as url,
         prometheus(url.removeprefix("http://"), every="1s") as prom,
     ):
         await warm(it)
         await asyncio.sleep(seconds / 3)
-        await make_trouble(it, sandbox)
+        await make_failures(it, sandbox)
         await asyncio.sleep(seconds / 3)
         async with chromium() as tab:
             await tab.open(f"{url}/status")

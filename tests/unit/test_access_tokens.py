@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from gateway.access import Access, Clients, KeysWanted
+from gateway.access import Access, Clients, SigningKeysNeeded
+from gateway.access.jwt import JwtJudge
 from gateway.access.keysets import KeySet, read_keys
-from gateway.access.tokens import JwtJudge
 from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
 from gateway.model import Client, ClientClaims, Issuer
 from gateway.observe import Metrics
@@ -74,7 +74,7 @@ class Stage:
         """As the handler does it: look once where a key is wanted."""
         try:
             return self.who(text)
-        except KeysWanted as wanted:
+        except SigningKeysNeeded as wanted:
             await wanted.keys.look()
             return self.who(text)
 

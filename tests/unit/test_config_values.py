@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from gateway.config import net, values
+from gateway.config.keys import net, values
 from gateway.model import Address
 
 

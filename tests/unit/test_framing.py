@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.proxy.body import Body
 from gateway.proxy.framing import TRAILER_LIMIT, Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.stream import Body
 from gateway.proxy.wire import Outbox, Wire
 
 if TYPE_CHECKING:

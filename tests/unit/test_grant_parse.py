@@ -11,8 +11,8 @@ from multidict import CIMultiDict
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.model import Expires, GrantResponse
+from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled
 from gateway.tokens.grant import MAX_ANSWER, Parsed, parse
-from gateway.tokens.trouble import TokenEndpointRejected, TokenEndpointThrottled
 
 RESPONSE = GrantResponse(expires=Expires("in", "expires_in"))
 WALL = 1_800_000_000.0

@@ -32,7 +32,7 @@ from gateway.observe import (
     register,
 )
 from gateway.observe.journal import BATCH, INTERVAL
-from gateway.observe.writer import Writer, dropped_events
+from gateway.observe.log.writer import Writer, dropped_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

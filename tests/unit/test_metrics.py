@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.observe import Metrics, metrics_markdown
-from gateway.observe.families import FAMILIES
+from gateway.observe.metrics.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.admin.history import STEPS, History, hop_of, quantile
 from gateway.observe import Metrics
-from gateway.observe.history import STEPS, History, hop_of, quantile
 
 
 @pytest.mark.parametrize(

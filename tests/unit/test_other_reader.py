@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from gateway.errors import ExchangeError
 from gateway.model import Limits
+from gateway.proxy.body import Body
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.lane import NOT_SERVED
+from gateway.proxy.prepared import NOT_SERVED
 from gateway.proxy.request import _METHODS, RequestHead, read_request
 from gateway.proxy.response import read_response
 from gateway.proxy.routing import check_path, split_target
-from gateway.proxy.stream import Body
 from gateway.proxy.wire import Outbox, Wire
 from tests.kit.mutation import mutated
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.model import Basic, Secret
 from gateway.observe import redact, redact_text, register, register_all
-from gateway.observe.needles import Needles
-from gateway.observe.redaction import LONGEST, MASK, redact_often
+from gateway.observe.redaction.matcher import SecretMatcher
+from gateway.observe.redaction.redact import LONGEST, MASK, redact_often
 
 SECRET = "CANARY+/%& =:~\"'\\ü-7f3a9c51"
 register(Secret(SECRET))
@@ -191,7 +191,7 @@ def test_a_short_secret_does_not_blank_every_line() -> None:
 
 
 def test_what_the_configuration_holds_is_remembered_however_many_tokens_come() -> None:
-    needles = Needles(remembered=16)
+    needles = SecretMatcher(remembered=16)
     needles.add("CANARY-configured", kept=True)
     for number in range(100):
         needles.add(f"CANARY-token-{number}-{number}")
@@ -200,7 +200,7 @@ def test_what_the_configuration_holds_is_remembered_however_many_tokens_come() -
 
 
 def test_only_the_youngest_secrets_are_remembered() -> None:
-    needles = Needles(remembered=16)
+    needles = SecretMatcher(remembered=16)
     for number in range(100):
         needles.add(f"CANARY-{number:03d}-secret")
         needles.add("CANARY-first-in-and-used-again")
@@ -211,7 +211,7 @@ def test_only_the_youngest_secrets_are_remembered() -> None:
 
 @given(st.text(), st.text(alphabet="abc", min_size=6), st.text())
 def test_whatever_stands_around_it_a_secret_is_gone(before: str, secret: str, after: str) -> None:
-    needles = Needles()
+    needles = SecretMatcher()
     needles.add(secret)
     assert secret not in needles.mask(before + secret + after, "#")
 

@@ -6,9 +6,9 @@ from importlib.resources import files
 
 import pytest
 
-from gateway.config.profile import names
-from gateway.config.tree import Problems
-from gateway.config.yamltree import read_shipped, read_text
+from gateway.config.read.profile import names
+from gateway.config.read.tree import Problems
+from gateway.config.read.yaml import read_shipped, read_text
 from tests.kit.interpreter import said
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.stream import HIGH, NO_BODY, Body
+from gateway.proxy.body import HIGH, NO_BODY, Body
 from gateway.proxy.wire import Outbox, Wire
 from tests.kit.transport import Transport
 

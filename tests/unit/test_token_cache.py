@@ -305,7 +305,7 @@ async def test_a_token_that_is_still_handed_out_at_its_end_is_asked_about_again_
     assert (await task).value != first.value
 
 
-# ------------------------------------------------------------------------------------------------------------- trouble
+# ------------------------------------------------------------------------------------------------------------- failure
 
 
 async def refused_load(bench: Bench, seconds: float, step: float = 0.002) -> int:
@@ -328,10 +328,10 @@ async def refused_load(bench: Bench, seconds: float, step: float = 0.002) -> int
     return served
 
 
-@pytest.mark.parametrize("trouble", [TokenUnavailable, TokenMalformed])
-async def test_an_outage_costs_ten_attempts_in_20_s_at_500_requests_a_second(trouble: type[TokenError]) -> None:
+@pytest.mark.parametrize("fault", [TokenUnavailable, TokenMalformed])
+async def test_an_outage_costs_ten_attempts_in_20_s_at_500_requests_a_second(fault: type[TokenError]) -> None:
     bench = Bench()
-    bench.source.answer = lambda: trouble(reason="down")
+    bench.source.answer = lambda: fault(reason="down")
     bench.cache.begin("startup")
     await bench.clock.settle()
     assert await refused_load(bench, 20.0) == 0

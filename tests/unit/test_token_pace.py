@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import CredentialRefused, TokenMalformed, TokenUnavailable
+from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled, TokenEndpointTimeout
 from gateway.tokens.pace import ForcedBudget, Pace
-from gateway.tokens.trouble import TokenEndpointRejected, TokenEndpointThrottled, TokenEndpointTimeout
 
 
 def pace(chance: float = 0.0, *, ceiling: float = 10.0, single_active: bool = False) -> Pace:

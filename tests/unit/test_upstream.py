@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.model import Timeouts
-from gateway.proxy.stream import HIGH
+from gateway.proxy.body import HIGH
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.proxy.wire import AT_ONCE, Outbox
 from tests.kit.transport import Transport

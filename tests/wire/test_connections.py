@@ -324,7 +324,7 @@ async def test_an_app_that_goes_away_while_it_waits_for_a_connection_gives_its_p
 
     async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 60})) as it:
         holder, leaver, stayer = [await connect(it.address) for _ in range(3)]
-        line = it.lanes[0].pool._queue  # type: ignore[attr-defined]
+        line = it.routes[0].pool._queue  # type: ignore[attr-defined]
         await holder.send(get("/v/hold"))
         await until(lambda: upstream.open)
         await leaver.send(get("/v/leaver"))
@@ -436,7 +436,7 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
         app = await connect(it.address)
         app.writer.write(get("/v/a", f"Content-Length: {2**26}", method="POST") + b"x" * 2**24)
         assert (await app.message()).body == b"early"
-        pool = it.lanes[0].pool  # type: ignore[attr-defined]
+        pool = it.routes[0].pool  # type: ignore[attr-defined]
         assert it.at_rest()
         assert not pool.finished
         pool.sweep(asyncio.get_running_loop().time() + 11)

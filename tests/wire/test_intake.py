@@ -13,13 +13,13 @@ import pytest
 
 from gateway.proxy.intake import LARGE, Intake
 from gateway.proxy.wire import queued
+from tests.kit.emulation import ask, emulated, warm
 from tests.kit.gateway import one_route, running
 from tests.kit.rest import until
-from tests.kit.town import ask, town, warm
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 if TYPE_CHECKING:
-    from gateway.proxy.server import ClientConnection
+    from gateway.proxy.client import ClientConnection
     from tests.kit.gateway import Running
 
 MIB = 2**20
@@ -108,7 +108,7 @@ async def test_only_a_large_body_is_read_so_and_only_until_it_ends() -> None:
 
 async def test_a_large_body_goes_again_whole_when_its_token_is_refused() -> None:
     """The vendor says 401 to the head; what it has not read yet is still coming in."""
-    async with town() as (it, sandbox):
+    async with emulated() as (it, sandbox):
         await warm(it)
         await ask(it, "uqudo")
         for _ in range(3):

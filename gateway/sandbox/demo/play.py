@@ -24,7 +24,7 @@ from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
 from gateway.sandbox.demo.report import Report
 from gateway.sandbox.demo.stage import HYPERSIGN_SHORT, SHORT, Stage
 from gateway.sandbox.run import until_signal
-from gateway.sandbox.town import Sandbox
+from gateway.sandbox.vendors import Sandbox
 
 if TYPE_CHECKING:
     from rich.console import Console

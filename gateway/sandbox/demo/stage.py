@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from gateway.sandbox.demo.app import App, Shot
     from gateway.sandbox.demo.process import GatewayProcess
     from gateway.sandbox.demo.report import Report
-    from gateway.sandbox.town import Sandbox
     from gateway.sandbox.vendor import Vendor
+    from gateway.sandbox.vendors import Sandbox
 
 QUICK_MS = 250.0
 """What still counts as at once, on a machine that is busy with other things."""

@@ -1,0 +1,99 @@
+"""What outlives a configuration: counts, rates and issuers' keys. Makes each configuration's `Clients` over them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.access.budgets import period_of
+from gateway.access.clients import Clients
+from gateway.access.counters import CounterStore, MemoryCounters
+from gateway.access.statefile import FileCounters
+from gateway.addresses import Networks
+from gateway.observe import get_logger
+
+if TYPE_CHECKING:
+    from gateway.access.jwt import JwtJudge
+    from gateway.access.keysets import KeySet
+    from gateway.model import Clock, Config, Issuer, Timer
+    from gateway.observe import Metrics
+
+_log = get_logger("gatepass.access")
+LOOK = 3600.0
+"""Most seconds between two looks whether a day has begun: clocks are set, and machines sleep."""
+
+
+class Access:
+    """Who may call. Built once per process: `start` it, ask it for the `clients` of each configuration, `stop` it."""
+
+    def __init__(self, config: Config, *, clock: Clock, metrics: Metrics, store: CounterStore | None = None) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._store: CounterStore = store or MemoryCounters()
+        if store is None and config.state_file is not None:
+            self._store = FileCounters(config.state_file, clock=clock, metrics=metrics)
+        self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self._in_force: Clients | None = None
+        self._midnight: Timer | None = None
+
+    def start(self, config: Config) -> None:
+        """Take up the counts of the last run. Raises StateError when that cannot be."""
+        self._store.start()
+        self._plan_midnight()
+        if config.state_file is None and any(client.budgets for client in config.clients):
+            _log.warning("budgets_in_memory", hint="set state_file, or a restart forgets what was used")
+
+    def clients(self, config: Config) -> Clients:
+        """Return the clients of a configuration, over the counts and keys that are there.
+
+        Nothing of the configuration in force ends by it: call `keep` when it is decided which one is.
+        """
+        judge = self._judge(config)
+        return Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, judge=judge)
+
+    def keep(self, config: Config, clients: Clients | None = None) -> None:
+        """This configuration is in force, with these clients, or those of before: end what runs for other issuers."""
+        self._in_force = clients or self._in_force
+        allowed = Networks(config.allow_addresses)
+        wanted = {(issuer, allowed) for issuer in config.issuers}
+        for gone in self._keysets.keys() - wanted:
+            task = asyncio.get_running_loop().create_task(self._keysets.pop(gone).stop())
+            self._retired.add(task)
+            task.add_done_callback(self._retired.discard)
+
+    def _plan_midnight(self) -> None:
+        wall = self._clock.wall()
+        _, _, ends = period_of("day", wall)
+        self._midnight = self._clock.call_later(max(1.0, min(LOOK, ends - wall)), self._turn)
+
+    def _turn(self) -> None:
+        if self._in_force is not None:
+            self._in_force.turn()
+        self._plan_midnight()
+
+    def _judge(self, config: Config) -> JwtJudge | None:
+        allowed = Networks(config.allow_addresses)
+        if not config.issuers:
+            return None
+        from gateway.access.jwt import JwtJudge  # noqa: PLC0415
+        from gateway.access.keysets import JwksFetcher, KeySet  # noqa: PLC0415 - PyJWT takes a fifth of a second
+
+        for issuer in config.issuers:
+            keys = self._keysets.get((issuer, allowed))
+            if keys is None:
+                keys = KeySet(issuer, clock=self._clock, metrics=self._metrics, fetch=JwksFetcher(allowed))
+                self._keysets[issuer, allowed] = keys
+                keys.start()
+            elif issuer.jwks_file is not None:
+                keys.start()  # the file may be why a reload was asked for; one without a usable key changes nothing
+        keysets = [self._keysets[issuer, allowed] for issuer in config.issuers]
+        return JwtJudge(keysets, config.clients, clock=self._clock)
+
+    async def stop(self) -> None:
+        """Keep the counts and end what runs."""
+        if self._midnight is not None:
+            self._midnight.cancel()
+        keysets, self._keysets = list(self._keysets.values()), {}
+        await asyncio.gather(*(keys.stop() for keys in keysets), *self._retired, return_exceptions=True)
+        await self._store.stop()

@@ -1,0 +1,1 @@
+"""The documented keys: what may be written where, and what each value must look like."""

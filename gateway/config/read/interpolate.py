@@ -1,0 +1,115 @@
+"""`${VAR}`, `${VAR:-default}`, `${file:/path}` and `${command:/path}`: the only things that a configuration computes.
+
+What came from `${…}` under `credentials` becomes a `Secret` here, before anything else can look at it; elsewhere it is
+marked so that no message shows it. `$$` before a brace writes a literal `${`. Knows nothing of the keys' meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+from gateway.config.read.command import CommandError, Commands
+from gateway.config.read.tree import Absent, Node, Path, Problems
+from gateway.model import KIB, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFERENCE = re.compile(r"\$(?P<escaped>\$(?=\{))|\$\{(?P<inside>[^{}]*)\}|(?P<open>\$\{)")
+VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
+FILE = "file:"
+COMMAND = "command:"
+MAX_FILE = 64 * KIB
+
+
+def variables(node: Node) -> frozenset[str]:
+    """Return the names of all variables that a tree refers to."""
+    if isinstance(node.value, dict):
+        return frozenset().union(*map(variables, node.value.values()))
+    if isinstance(node.value, list):
+        return frozenset().union(*map(variables, node.value))
+    inside = [match["inside"] or "" for match in REFERENCE.finditer(node.value)] if isinstance(node.value, str) else []
+    found = [VARIABLE.fullmatch(text) for text in inside]
+    return frozenset(match["name"] for match in found if match is not None)
+
+
+class _Missing(Exception):
+    """A reference cannot be resolved; the message says why, and never holds a value."""
+
+
+@dataclass(slots=True)
+class Interpolation:
+    """One pass over the tree: the environment it reads, and the files that it read."""
+
+    environ: Mapping[str, str]
+    problems: Problems
+    files: dict[FilePath, None] = field(default_factory=dict)
+    commands: Commands = field(default_factory=Commands)
+    hidden: frozenset[str] = frozenset()
+    """Variables that commands do not get: those that the configuration itself reads."""
+
+    def resolve(self, node: Node, path: Path = ()) -> Node:
+        """Return the tree with every reference replaced; each that cannot be is a problem and leaves a gap."""
+        if isinstance(node.value, dict):
+            entries = {key: self.resolve(child, (*path, key)) for key, child in node.value.items()}
+            return dataclasses.replace(node, value=entries)
+        if isinstance(node.value, list):
+            items = [self.resolve(child, (*path, index)) for index, child in enumerate(node.value)]
+            return dataclasses.replace(node, value=items)
+        if not isinstance(node.value, str) or "${" not in node.value:
+            return node
+        return self._scalar(node, node.value, path)
+
+    def _scalar(self, node: Node, text: str, path: Path) -> Node:
+        computed = any(not match["escaped"] for match in REFERENCE.finditer(text))
+        try:
+            value = REFERENCE.sub(self._replace, text)
+        except _Missing as missing:
+            self.problems.add(node.mark, path, str(missing))
+            return dataclasses.replace(node, value=Absent(), dynamic=True)
+        secret = computed and path[:1] == ("credentials",)
+        return dataclasses.replace(node, value=Secret(value) if secret else value, dynamic=computed)
+
+    def _replace(self, match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "$"
+        if match["open"]:
+            raise _Missing("a `${` has no `}`; write `$${` for the characters themselves")
+        inside = match["inside"]
+        if inside.startswith(FILE):
+            return self._read(inside.removeprefix(FILE))
+        if inside.startswith(COMMAND):
+            return self._run(inside.removeprefix(COMMAND))
+        variable = VARIABLE.fullmatch(inside)
+        if variable is None:
+            raise _Missing("`${…}` takes NAME, NAME:-default, file:/path or command:/path")
+        value = self.environ.get(variable["name"])
+        if not value and variable["default"] is not None:
+            return variable["default"]
+        if value is None:
+            raise _Missing(f"environment variable {variable['name']} is not set")
+        return value
+
+    def _run(self, reference: str) -> str:
+        try:
+            return self.commands.value(reference, self.environ, self.hidden)
+        except CommandError as error:
+            raise _Missing(str(error)) from None
+
+    def _read(self, name: str) -> str:
+        """Read a secret file: UTF-8, at most 64 KiB, one trailing newline dropped."""
+        path = FilePath(name).absolute()
+        self.files[path] = None
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_FILE + 1)
+            if len(raw) > MAX_FILE:
+                raise _Missing(f"file {name} is larger than 64 KiB")
+            return re.sub(r"\r?\n\Z", "", raw.decode("utf-8"))
+        except (OSError, ValueError) as error:
+            why = (error.strerror or "unknown error").lower() if isinstance(error, OSError) else "it is not UTF-8"
+            raise _Missing(f"file {name} cannot be read: {why}") from None

@@ -1,0 +1,68 @@
+"""The nouns of Gatepass: frozen values that every floor above may share.
+
+Knows nothing of ours, does no I/O and holds no clock. What a configuration file says is compiled into these by
+`gateway.config`; what a vendor answers becomes a `Token` in `gateway.tokens`. Durations are seconds as `float`,
+sizes are bytes as `int`, instants are seconds of the injected monotonic clock unless a name says `wall`.
+"""
+
+from gateway.model.client import Client, ClientBudget, ClientClaims, ClientLimit, Issuer
+from gateway.model.clock import Clock, Timer
+from gateway.model.config import Address, Config, Drain, Limits, Logs, ServerTLS, Tracing
+from gateway.model.grant import (
+    Assertion,
+    Basic,
+    ClientCertificate,
+    Credential,
+    Expires,
+    Grant,
+    GrantRequest,
+    GrantResponse,
+    Json,
+    Pairs,
+)
+from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
+from gateway.model.secret import Secret, Text
+from gateway.model.token import CredentialStatus, ExpirySource, Token, Tokens
+from gateway.model.units import KIB, MIB
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "Address",
+    "Assertion",
+    "Basic",
+    "Client",
+    "ClientBudget",
+    "ClientCertificate",
+    "ClientClaims",
+    "ClientLimit",
+    "Clock",
+    "Config",
+    "Credential",
+    "CredentialStatus",
+    "Drain",
+    "Expires",
+    "ExpirySource",
+    "Grant",
+    "GrantRequest",
+    "GrantResponse",
+    "Injection",
+    "Issuer",
+    "Json",
+    "Limits",
+    "Logs",
+    "Pairs",
+    "PoolLimits",
+    "RefusalSign",
+    "Replay",
+    "Route",
+    "Secret",
+    "ServerTLS",
+    "Text",
+    "Timeouts",
+    "Timer",
+    "Token",
+    "Tokens",
+    "Tracing",
+    "Upstream",
+]

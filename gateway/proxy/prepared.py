@@ -1,0 +1,156 @@
+"""A route with everything prepared that an exchange needs: header bytes, rules, injectors, pool, metric children.
+
+Built once per configuration snapshot, read by every exchange, changed by none. Sees tokens only through `model.Tokens`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.patterns import Templates
+from gateway.proxy.echo import echoes_of
+from gateway.proxy.fields import Verdicts, verdicts_up
+from gateway.proxy.routing import PathRules, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.access import Clients
+    from gateway.addresses import Networks
+    from gateway.model import Injection, Limits, RefusalSign, Route, Token, Tokens
+    from gateway.observe import Metrics, RouteMetrics
+    from gateway.proxy.pool import Pool
+
+NOT_SERVED: Final = frozenset({"CONNECT", "TRACE", "PRI"})
+"""Methods that no route takes (RFC 9110 §9.3.6, §9.3.8; PRI is the HTTP/2 preface)."""
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"})
+"""RFC 9110 §9.2.2: these may be sent again by themselves when a connection fails before an answer."""
+
+
+class Injector:
+    """One header of a route: renders a token to bytes once and keeps them for as long as that token is current."""
+
+    __slots__ = ("_echoes", "_line", "_prefix", "_suffix", "_token", "tokens")
+
+    def __init__(self, injection: Injection, tokens: Tokens) -> None:
+        before, _, after = injection.format.partition("{token}")
+        self._prefix = f"{injection.header}: {before}"
+        self._suffix = after
+        self._token: Token | None = None
+        self._line = b""
+        self._echoes: tuple[Token, tuple[bytes, ...]] | None = None
+        self.tokens = tokens
+
+    def line(self, token: Token) -> bytes:
+        """Return `header: value` for `token`."""
+        if token is not self._token:
+            self._line = f"{self._prefix}{token.value.reveal()}{self._suffix}".encode("latin-1")
+            self._token = token
+        return self._line
+
+    def echoes(self, token: Token) -> tuple[bytes, ...]:
+        """Return every form in which `token` may come back."""
+        if self._echoes is None or self._echoes[0] is not token:
+            self._echoes = token, echoes_of(token)
+        return self._echoes[1]
+
+
+class PreparedRoute:
+    """A route, bound. All attributes are read-only after construction."""
+
+    __slots__ = (
+        "base_path",
+        "fixed",
+        "injectors",
+        "metrics",
+        "pool",
+        "private",
+        "route",
+        "rules",
+        "signs",
+        "templates",
+        "verdicts",
+    )
+
+    def __init__(self, route: Route, tokens: Callable[[str], Tokens], pool: Pool, metrics: RouteMetrics) -> None:
+        self.route = route
+        self.rules = PathRules(route.allow, route.deny)
+        self.templates = Templates(route.paths) if route.paths else None
+        self.verdicts: Verdicts = verdicts_up(route)
+        self.injectors = tuple(Injector(injection, tokens(injection.credential)) for injection in route.injections)
+        self.pool = pool
+        self.metrics = metrics
+        self.base_path = route.upstream.base_path
+        own = f"\r\nOrigin: {route.origin}" if route.origin else ""
+        own += "\r\nAccept-Encoding: identity" if route.echo_guard else ""
+        self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
+        """From after the target to the first of the app's own fields."""
+        self.private = bool(route.injections)
+        """A cache in front of us sees no Authorization, so answers are marked private (RFC 9111 §3.5)."""
+        explicit = route.authorization == "pass"
+        self.signs: dict[int, tuple[RefusalSign, ...]] = {}
+        for sign in route.refusal_signs:
+            # Where the app's own Authorization goes through, a plain 401 may be the end user's.
+            if sign.explicit or not explicit:
+                self.signs[sign.status] = (*self.signs.get(sign.status, ()), sign)
+
+    def current_tokens(self) -> tuple[Token, ...] | None:
+        """Return the tokens in memory, in the order of the injections, if every one is there and valid."""
+        if len(self.injectors) == 1:  # as on nearly every route
+            token = self.injectors[0].tokens.current()
+            return (token,) if token is not None else None
+        tokens = tuple([injector.tokens.current() for injector in self.injectors])
+        return None if None in tokens else cast("tuple[Token, ...]", tokens)
+
+    def lines(self, tokens: tuple[Token, ...]) -> list[bytes]:
+        """Return the injected fields."""
+        if len(tokens) == 1:
+            return [self.injectors[0].line(tokens[0])]
+        return [injector.line(token) for injector, token in zip(self.injectors, tokens, strict=True)]
+
+    async def get_tokens(self) -> tuple[Token, ...]:
+        """Return the tokens, waiting for those that are being fetched. Raises TokenError."""
+        return tuple([injector.tokens.current() or await injector.tokens.get() for injector in self.injectors])
+
+    def accepted(self, tokens: tuple[Token, ...]) -> None:
+        """The vendor took these tokens."""
+        if len(tokens) == 1:
+            self.injectors[0].tokens.accepted(tokens[0])
+            return
+        for injector, token in zip(self.injectors, tokens, strict=True):
+            injector.tokens.accepted(token)
+
+    def __repr__(self) -> str:
+        return f"<PreparedRoute {self.route.prefix} -> {self.route.upstream.authority} {self.pool!r}>"
+
+
+class Snapshot:
+    """One configuration as the data plane sees it, read once at the start of an exchange. Nothing in it changes."""
+
+    __slots__ = ("clients", "limits", "replay_budget", "routes", "table", "trusted")
+
+    def __init__(
+        self,
+        routes: Iterable[PreparedRoute],
+        clients: Clients,
+        limits: Limits,
+        replay_budget: int,
+        trusted: Networks | None = None,
+    ) -> None:
+        self.routes = tuple(routes)
+        self.table = RouteTable([(prepared.route.prefix, prepared) for prepared in self.routes])
+        self.clients = clients
+        self.limits = limits
+        self.replay_budget = replay_budget
+        self.trusted = trusted or None
+        """Proxies whose `X-Forwarded-For` is believed; None where there are none."""
+
+
+def prepare_routes(
+    routes: Iterable[Route], tokens: Callable[[str], Tokens], pools: Callable[[Route], Pool], metrics: Metrics
+) -> list[PreparedRoute]:
+    """Bind every route to its tokens, its pool and its metric children."""
+    routes = tuple(routes)
+    for route in routes:
+        metrics.route(route.name).pool_size(route.pool.size)
+    return [PreparedRoute(route, tokens, pools(route), metrics.route(route.name)) for route in routes]
