@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ClientForbidden
+from gateway.model.http import COMMON_METHODS
 from gateway.patterns import ALLOWING, DENYING, bare, compiled, decoded
 
 if TYPE_CHECKING:
@@ -101,4 +102,4 @@ def _fits(rule: Rule, method: str, path: str, flags: int) -> bool:
 
 def _word(method: str) -> str:
     """A method is the app's own word: only one that everybody knows is repeated in a log."""
-    return f"method {method}" if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "method"
+    return f"method {method}" if method in COMMON_METHODS else "method"

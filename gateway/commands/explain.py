@@ -45,8 +45,8 @@ def _judge(config: Config, client: Client, method: str, target: str, lines: list
     from gateway.access import Access
     from gateway.clock import SystemClock
     from gateway.errors import ClientForbidden, MethodNotAllowed
+    from gateway.model.http import UNSERVED_METHODS
     from gateway.observe import Metrics
-    from gateway.proxy.prepared import NOT_SERVED
     from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
 
     path, _ = split_target(target)
@@ -68,7 +68,7 @@ def _judge(config: Config, client: Client, method: str, target: str, lines: list
             allowance.rules.check(method, path)
             lines.append(f"rule of {client.name}: {allowance.rules.allowing(method, path)}")
         lines.append(f"addresses of {client.name}: {', '.join(client.addresses) or 'any'}")
-    if method in NOT_SERVED or (route.methods is not None and method not in route.methods):
+    if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
         raise MethodNotAllowed(f"The route {route.name} does not take {method}")
     PathRules(route.allow, route.deny).check(rest)
     return route

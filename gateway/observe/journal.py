@@ -13,9 +13,9 @@ import re
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
+from gateway.model.http import COMMON_METHODS
 from gateway.observe.log.access import AccessLog, Shape, printed_id, write
 from gateway.observe.log.setup import before_closing, current_sink, get_logger, nothing_more
-from gateway.observe.metrics.children import METHODS
 from gateway.observe.trace.spans import read_traceparent
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Journal:
     def _row(self, key: Key, reason: str) -> _Row:
         """Make a row; kept unless a reason is in it, or a method that any app may invent."""
         row = _Row(key, reason)
-        if not reason and key[2] in METHODS:
+        if not reason and key[2] in COMMON_METHODS:
             if len(self._rows) >= _MOST_ROWS:
                 self._rows.clear()
             self._rows[key] = row

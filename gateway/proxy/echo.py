@@ -1,8 +1,8 @@
-"""The echo guard: our token is masked where a vendor's answer holds it, in a field or at the beginning of a text body.
+"""The echo guard: masks our token where a vendor's answer repeats it, in a field or at the beginning of a text body.
 
-For endpoints that send a request's fields back (debugging aids, some errors). A mask is as long as what it covers, so
-that lengths and framing stay true. What is looked for: the token plain, percent-encoded, in JSON escapes, in hex and in
-base64 at any alignment. Compressed bodies cannot be read, so routes with the guard ask vendors for plain ones.
+For endpoints that send the request's fields back (debugging aids, some error pages). A mask has the length of what it
+covers, so lengths and framing stay valid. The guard finds the token plain, percent-encoded, in JSON escapes, in hex and
+in base64 at any alignment. It cannot search compressed bodies, so routes with the guard ask vendors for plain ones.
 """
 
 from __future__ import annotations
@@ -17,26 +17,24 @@ if TYPE_CHECKING:
 
     from gateway.model import Token
     from gateway.observe import RouteMetrics
-    from gateway.proxy.exchange import Exchange
-    from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.response import Outbound
 
 GUARDED: Final = 64 * 1024
-"""Bytes of a body that are looked at."""
+"""Bytes of a body that are searched."""
 _TEXT: Final = re.compile(
     r"text/|application/(?:[a-z0-9.+-]*(?:json|xml|yaml|javascript|html)|x-www-form-urlencoded|graphql)", re.IGNORECASE
 )
 
 
 def echoes_of(token: Token) -> tuple[bytes, ...]:
-    """Return what to look for, the longest first."""
-    found = {text.encode("utf-8", "surrogateescape") for text in forms(token.value.reveal())}
-    found |= {text.replace(b"/", rb"\/") for text in found}  # as some JSON writers escape it
-    return tuple(sorted(found, key=len, reverse=True))
+    """Return what to search for, the longest first."""
+    echoes = {text.encode("utf-8", "surrogateescape") for text in forms(token.value.reveal())}
+    echoes |= {text.replace(b"/", rb"\/") for text in echoes}  # as some JSON writers escape it
+    return tuple(sorted(echoes, key=len, reverse=True))
 
 
 class BodyGuard:
-    """Masks tokens in a body that comes in pieces; holds back only bytes that may be the beginning of one."""
+    """Masks tokens in a body that arrives in pieces; holds back only bytes that may be the beginning of a token."""
 
     __slots__ = ("_echoes", "_held", "_left", "_metrics", "_seen")
 
@@ -48,7 +46,7 @@ class BodyGuard:
         self._seen = False
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
-        """Return what may go on to the app now; with `last`, everything."""
+        """Return what may be sent to the app now; with `last`, everything."""
         if self._left <= 0 and not self._held:
             return data
         data = self._held + data
@@ -84,15 +82,17 @@ def _beginning(data: bytes, echoes: Iterable[bytes]) -> int:
     return longest
 
 
-def guard(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
-    """Mask the fields of an answer and, where its body is text, have that masked too (`x.guard`)."""
-    echoes = tuple(
-        echo for injector, token in zip(prepared.injectors, x.tokens, strict=True) for echo in injector.echoes(token)
-    )
+def mask_head(head: Outbound, echoes: tuple[bytes, ...], metrics: RouteMetrics) -> None:
+    """Mask the fields of an answer."""
     lines = [mask(line, echoes) for line in head.lines]
     if lines != head.lines:
         head.lines[:] = lines
-        prepared.metrics.echoed("header")
+        metrics.echoed("header")
+
+
+def body_guard(head: Outbound, echoes: tuple[bytes, ...], metrics: RouteMetrics) -> BodyGuard | None:
+    """Return a guard for the answer's body; None if it is not plain text."""
     plain = head.value(b"content-encoding").lower() in {"", "identity"}
     if plain and _TEXT.match(head.value(b"content-type")) is not None:
-        x.guard = BodyGuard(echoes, prepared.metrics)
+        return BodyGuard(echoes, metrics)
+    return None

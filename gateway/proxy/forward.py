@@ -9,8 +9,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gateway.model.http import IDEMPOTENT_METHODS
 from gateway.proxy.body import NO_BODY
-from gateway.proxy.prepared import IDEMPOTENT
 from gateway.proxy.upload import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
 def may_replay(x: Exchange, prepared: PreparedRoute) -> bool:
     """Whether the route lets this method be sent again after the vendor refused the token."""
     methods = prepared.route.replay.methods
-    return methods == "all" or (methods == "idempotent" and x.request.method in IDEMPOTENT)
+    return methods == "all" or (methods == "idempotent" and x.request.method in IDEMPOTENT_METHODS)
 
 
 def may_resend(x: Exchange, upstream: UpstreamConnection, body: Upload | NoUpload) -> bool:
     """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
     stale = upstream.exchanges > 1 and upstream.silent
-    return stale and body.replayable and not x.resent and x.request.method in IDEMPOTENT
+    return stale and body.replayable and not x.resent and x.request.method in IDEMPOTENT_METHODS
 
 
 def forwarded_line(kind: str, remote: str, host: str) -> bytes:

@@ -1,8 +1,8 @@
 """The hot path: match → admit → token → forward → relay, top to bottom.
 
-With a token in memory and a connection in the pool, the only awaits are the wire's own. Whatever happens, an exchange
-ends in `_record`: one entry in the journal, which counts and logs it. Before the response head has gone out a failure
-becomes a problem document; after it, the app's connection is aborted, so that truncation is visible.
+With a token in memory and an idle connection in the pool, nothing waits except for the network. Every exchange ends in
+`_record`, which adds one entry to the journal; the journal counts and logs it. A failure before the response head is
+sent becomes a problem document; after it, the app's connection is aborted, so that the app sees the truncation.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from gateway.errors import (
     UpstreamMalformed,
     UpstreamReset,
 )
+from gateway.model.http import IDEMPOTENT_METHODS, UNSERVED_METHODS
 from gateway.observe import get_logger
-from gateway.proxy import echo, forward, relay, tracing
+from gateway.proxy import forward, relay, tracing
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
-from gateway.proxy.prepared import IDEMPOTENT, NOT_SERVED, PreparedRoute, Snapshot
 from gateway.proxy.problem import problem
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.fields import Verdicts
     from gateway.proxy.pool import Pool
+    from gateway.proxy.prepared import PreparedRoute, Snapshot
     from gateway.proxy.request import RequestHead
     from gateway.proxy.response import Outbound
     from gateway.proxy.upload import NoUpload, Upload
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass.proxy")
 _NO_ROUTE: Final = verdicts_nowhere()
 _SERVER_ERROR: Final = 500
-"""From here on, an answer may come from something in front of the vendor that never looked at the token."""
+"""From this status on, the answer may come from a proxy in front of the vendor that did not check the token."""
 _SWITCHING: Final = 101
 _CONTINUE: Final = 100
 _FINAL: Final = 200
 UNKNOWN_AFTER: Final = 0.01
-"""Seconds after which an app hears that it is not known: longer than any judgement takes."""
+"""Seconds from a request to its 401: longer than any check takes, so that the time does not tell why."""
 
 
 class Handler:
@@ -69,12 +70,12 @@ class Handler:
         self.snapshot = snapshot
         self.metrics = metrics
         self.draining = False
-        """Answers say `Connection: close` from now on."""
+        """Answers carry `Connection: close`."""
         self.closing = False
-        """Nothing new is taken any more; what runs may end."""
+        """New requests are rejected; running exchanges may end."""
         self._running = 0
         self.tracer: Tracer | None = None
-        """Records spans, where that is configured."""
+        """Records spans, if `tracing` is configured."""
         self._journal = journal
         self._budget = ReplayBudget(snapshot.replay_budget)
         self._swept: set[Pool] = set()
@@ -88,11 +89,11 @@ class Handler:
             x.trace = self.tracer.begin(request.values(b"traceparent"), x.started)
         self._running += 1
         try:
-            prepared, _, _ = found = self._match(x)
+            prepared, _, _ = matched = self._match(x)
             try:
-                self._admit(x, *found)
+                self._admit(x, *matched)
             except (ClientUnknown, SigningKeysNeeded) as error:
-                await self._admit_later(x, found, error)
+                await self._admit_later(x, matched, error)
             in_flight = prepared.metrics.in_flight
             in_flight.value += 1
             try:
@@ -109,7 +110,7 @@ class Handler:
             raise
         except ConnectionResetError:
             x.status, x.code, x.keep_alive = 499, "client_gone", False
-        except Exception as error:  # noqa: BLE001 - the last line of defence: one exchange ends, the gateway goes on
+        except Exception as error:  # noqa: BLE001 - a defect ends one exchange, not the gateway
             _log.exception("exchange_crashed", request_id=x.request_id, error=type(error).__name__)
             self._fail(x, InternalError(reason=type(error).__name__))
         finally:
@@ -122,7 +123,7 @@ class Handler:
         return x.keep_alive
 
     def _match(self, x: Exchange) -> tuple[PreparedRoute, str, str]:
-        """Find the route, understand the head by its rules, and open the body; return prepared, path and its rest."""
+        """Find the route, read the head by its tables, and open the body; return the route, the path and its rest."""
         if self.closing:
             raise Draining(retry_after=1.0)
         snapshot = x.snapshot
@@ -133,15 +134,15 @@ class Handler:
         try:
             prepared, rest = snapshot.table.match(path)
         except RouteNotFound:
-            self._understand(x, _NO_ROUTE)
+            self._read_head(x, _NO_ROUTE)
             raise
         x.prepared = prepared
-        self._understand(x, prepared.verdicts)
+        self._read_head(x, prepared.verdicts)
         x.target = (prepared.base_path + (rest or "/") + query).encode("ascii")
         return prepared, path, rest
 
     @staticmethod
-    def _understand(x: Exchange, verdicts: Verdicts) -> None:
+    def _read_head(x: Exchange, verdicts: Verdicts) -> None:
         inbound = read_request(x.request, verdicts, x.snapshot.limits)
         x.body = x.client.open_body(inbound)
         x.inbound = inbound
@@ -149,7 +150,7 @@ class Handler:
 
     @staticmethod
     def _admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
-        """See that the app may have what it asks for."""
+        """Authenticate the client and check that it may send this request."""
         assert x.inbound is not None  # noqa: S101 - set by _match
         route, inbound, method, snapshot = prepared.route, x.inbound, x.request.method, x.snapshot
         if prepared.templates is not None:
@@ -166,24 +167,24 @@ class Handler:
         if route.authorization == "pass":
             clients.keep_back(x.request.values(b"authorization"))
         x.admission = allowance.admit(method, path, remote, x.started)
-        if method in NOT_SERVED or (route.methods is not None and method not in route.methods):
-            raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT | {"POST", "PATCH"})))
+        if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
+            raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT_METHODS | {"POST", "PATCH"})))
         prepared.rules.check(rest)
         if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
             raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
 
     async def _admit_later(
-        self, x: Exchange, found: tuple[PreparedRoute, str, str], error: ClientUnknown | SigningKeysNeeded
+        self, x: Exchange, matched: tuple[PreparedRoute, str, str], error: ClientUnknown | SigningKeysNeeded
     ) -> None:
-        """Judge a token once more when the key that it names was looked for; tell who is not known, all at one pace.
+        """Check a JWT again after the key that it names was fetched; reject an unknown caller after a fixed time.
 
-        However long judging took, every 401 leaves at the same time after its request has come; only a token that has
-        to wait for its issuer's keys is told later, and which keys an issuer has is no secret (docs/access.md).
+        Every 401 leaves `UNKNOWN_AFTER` seconds after its request, however long the check took. Only a JWT that waits
+        for its issuer's keys is answered later, and which keys an issuer has is no secret (docs/access.md).
         """
         try:
             if isinstance(error, SigningKeysNeeded):
                 await error.keys.look()
-                return self._admit(x, *found)
+                return self._admit(x, *matched)
         except ClientUnknown as unknown:
             error = unknown
         if isinstance(error, ClientUnknown):
@@ -191,7 +192,7 @@ class Handler:
         raise error
 
     async def _attempt(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
-        """Send once; relay the answer and return True, or return False if the request shall be sent again."""
+        """Send the request; relay the answer and return True, or return False if it must be sent again."""
         owner = x.client_name or ""
         upstream = prepared.pool.take(owner, fresh=x.resent) or await tracing.connection(x, prepared)
         try:
@@ -229,7 +230,7 @@ class Handler:
     async def _after_interim(
         head: Outbound, body: Body, upstream: UpstreamConnection, upload: Upload | NoUpload
     ) -> tuple[Outbound, Body]:
-        """Return the final response head; interim ones end here, except that 100 (Continue) lets the body flow."""
+        """Return the final response head. Interim responses are dropped; 100 (Continue) starts the request's body."""
         while head.code < _FINAL and head.code != _SWITCHING:
             if head.code == _CONTINUE:
                 upload.go_on()
@@ -237,9 +238,9 @@ class Handler:
         return head, body
 
     async def _has_fresh_tokens(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
-        """The vendor refused the tokens: see to it, and say whether the request can be sent with others (`x.tokens`).
+        """Replace the refused tokens; return whether the request can be sent again with new ones (`x.tokens`).
 
-        If not, the vendor's answer is what the app gets; the refused tokens are on their way out all the same.
+        If not, the app gets the vendor's answer; the refused tokens are discarded all the same.
         """
         prepared.metrics.vendor_refusal()
         if x.replayed or not upload.replayable or not forward.may_replay(x, prepared):
@@ -251,11 +252,11 @@ class Handler:
         if any(again):
             x.tokens = tuple(new or old for new, old in zip(again, x.tokens, strict=True))
         elif prepared.current_tokens() is not None:
-            # Held back, as a vendor that refuses everything must be: what it says is what there is to know.
+            # The refusal was not believed, because the vendor refuses too many tokens: pass its answer on.
             prepared.metrics.replayed("no_token")
             return False
         else:
-            # The old token is gone and no other can be had: that, not the vendor's 401, is what the app must hear.
+            # The old token is gone and no other is there: the app must get that error, not the vendor's 401.
             x.tokens = await prepared.get_tokens()
         prepared.metrics.replayed("sent")
         x.replayed, x.prefetched = True, b""
@@ -265,8 +266,6 @@ class Handler:
         self, x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, head: Outbound, body: Body
     ) -> None:
         assert x.inbound is not None  # noqa: S101 - set by _match
-        if prepared.route.echo_guard:
-            echo.guard(x, prepared, head)
         x.status = head.code
         whole = x.upload.whole
         x.keep_alive = whole and x.inbound.keep_alive and not self.draining
@@ -278,7 +277,7 @@ class Handler:
             return
         if not (x.inbound.websocket and prepared.route.websocket):
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
-        relay.switching(x, head)
+        relay.switching(x, prepared, head)
         upstream.deadline = upstream.total_deadline = None
         x.keep_alive = False
         _, x.bytes_out = await relay_tunnel(x.client, upstream, prepared.route.timeouts.idle)
@@ -287,7 +286,7 @@ class Handler:
     # -------------------------------------------------------------------------------------------------- when it fails
 
     def _fail(self, x: Exchange, error: ExchangeError) -> None:
-        """Answer with a problem document, or abort if a head has gone out already."""
+        """Answer with a problem document, or abort the connection if a response head was already sent."""
         x.reason = error.reason
         if x.head_sent:
             x.code, x.keep_alive = "aborted", False
@@ -311,7 +310,7 @@ class Handler:
         x.client.write(answer)
 
     def refuse(self, client: ClientConnection, error: ExchangeError) -> None:
-        """Answer what never became a request: malformed bytes, a slow head, a connection too many."""
+        """Answer what is not a request: malformed bytes, an incomplete head, a connection over the limit."""
         request_id = f"{getrandbits(128):032x}"
         client.write(problem(error, route=None, request_id=request_id, close=True, head=False))
         self.metrics.refused(error.code)
@@ -350,7 +349,7 @@ class Handler:
 
     @property
     def sweep_interval(self) -> float:
-        """Seconds between two sweeps: fine enough for the shortest time-out, never finer than 20 ms."""
+        """Seconds between two sweeps: a quarter of the shortest time-out, from 20 ms to 1 s."""
         limits = self.snapshot.limits
         shortest = min(limits.header_timeout, limits.keepalive_timeout, limits.body_timeout)
         for prepared in self.snapshot.routes:
@@ -359,7 +358,7 @@ class Handler:
         return max(0.02, min(1.0, shortest / 4))
 
     def sweep(self, now: float) -> None:
-        """Apply the time-outs of every pool, of those too that a reload has retired and that are still in use."""
+        """Apply the time-outs of every pool, including retired pools that are still in use."""
         self._swept = {pool for pool in self._swept if not pool.finished} | {
             prepared.pool for prepared in self.snapshot.routes
         }
@@ -369,7 +368,7 @@ class Handler:
     # ------------------------------------------------------------------------------------------------------- reloading
 
     def use(self, snapshot: Snapshot, retired: Iterable[Pool]) -> None:
-        """Serve what comes from now on with `snapshot`; what runs ends with its own, in pools that take nothing new."""
+        """Serve new requests with `snapshot`. Running exchanges keep their own; retired pools accept nothing new."""
         self.snapshot = snapshot
         self._budget.resize(snapshot.replay_budget)
         for pool in retired:
@@ -377,6 +376,6 @@ class Handler:
             self._swept.add(pool)
 
     def abort(self) -> None:
-        """Cut every connection to a vendor."""
+        """Abort every connection to a vendor."""
         for pool in self._swept | {prepared.pool for prepared in self.snapshot.routes}:
             pool.abort()

@@ -1,4 +1,4 @@
-"""Whether an answer says that the token is no longer good: a status, for some vendors a value in a JSON error body."""
+"""Decides whether an answer says that the token is no longer valid: by status, or by a value in a JSON error body."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MOST_BODY: Final = 64 * 1024
 
 
 async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound, body: Body) -> bool:
-    """Return whether one of `signs`, all for this status, fits the answer.
+    """Return whether one of `signs`, all for this status, matches the answer.
 
-    Where a sign looks into the body, up to 64 KiB of it are read into `x.prefetched`, and relayed from there.
+    If a sign depends on the body, up to 64 KiB of it are read into `x.prefetched` and relayed from there.
     """
     if any(sign.path is None for sign in signs):
         return True

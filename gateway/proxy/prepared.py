@@ -1,11 +1,11 @@
-"""A route with everything prepared that an exchange needs: header bytes, rules, injectors, pool, metric children.
+"""A route with everything precomputed that an exchange needs: header bytes, rules, injectors, pool, metric children.
 
-Built once per configuration snapshot, read by every exchange, changed by none. Sees tokens only through `model.Tokens`.
+Built once per configuration and read-only afterwards. Sees tokens only through the protocol `model.Tokens`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
     from gateway.observe import Metrics, RouteMetrics
     from gateway.proxy.pool import Pool
 
-NOT_SERVED: Final = frozenset({"CONNECT", "TRACE", "PRI"})
-"""Methods that no route takes (RFC 9110 §9.3.6, §9.3.8; PRI is the HTTP/2 preface)."""
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"})
-"""RFC 9110 §9.2.2: these may be sent again by themselves when a connection fails before an answer."""
-
 
 class Injector:
-    """One header of a route: renders a token to bytes once and keeps them for as long as that token is current."""
+    """One injected header of a route: renders a token to bytes once and caches them while that token is current."""
 
     __slots__ = ("_echoes", "_line", "_prefix", "_suffix", "_token", "tokens")
 
@@ -49,14 +44,14 @@ class Injector:
         return self._line
 
     def echoes(self, token: Token) -> tuple[bytes, ...]:
-        """Return every form in which `token` may come back."""
+        """Return every encoding of `token` that the echo guard masks, the longest first."""
         if self._echoes is None or self._echoes[0] is not token:
             self._echoes = token, echoes_of(token)
         return self._echoes[1]
 
 
 class PreparedRoute:
-    """A route, bound. All attributes are read-only after construction."""
+    """A route bound to its tokens, pool and metrics. All attributes are read-only after construction."""
 
     __slots__ = (
         "base_path",
@@ -84,18 +79,18 @@ class PreparedRoute:
         own = f"\r\nOrigin: {route.origin}" if route.origin else ""
         own += "\r\nAccept-Encoding: identity" if route.echo_guard else ""
         self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
-        """From after the target to the first of the app's own fields."""
+        """The bytes between the target and the first of the app's own fields."""
         self.private = bool(route.injections)
-        """A cache in front of us sees no Authorization, so answers are marked private (RFC 9111 §3.5)."""
+        """Answers are marked private, because a cache in front of the gateway sees no Authorization (RFC 9111 §3.5)."""
         explicit = route.authorization == "pass"
         self.signs: dict[int, tuple[RefusalSign, ...]] = {}
         for sign in route.refusal_signs:
-            # Where the app's own Authorization goes through, a plain 401 may be the end user's.
+            # Where the app's own Authorization is passed on, a plain 401 may be about the end user's token.
             if sign.explicit or not explicit:
                 self.signs[sign.status] = (*self.signs.get(sign.status, ()), sign)
 
     def current_tokens(self) -> tuple[Token, ...] | None:
-        """Return the tokens in memory, in the order of the injections, if every one is there and valid."""
+        """Return the tokens in memory, in the order of the injections; None unless all of them are valid."""
         if len(self.injectors) == 1:  # as on nearly every route
             token = self.injectors[0].tokens.current()
             return (token,) if token is not None else None
@@ -108,12 +103,18 @@ class PreparedRoute:
             return [self.injectors[0].line(tokens[0])]
         return [injector.line(token) for injector, token in zip(self.injectors, tokens, strict=True)]
 
+    def echoes(self, tokens: tuple[Token, ...]) -> tuple[bytes, ...]:
+        """Return every encoding of `tokens` that the echo guard masks."""
+        return tuple(
+            [echo for injector, token in zip(self.injectors, tokens, strict=True) for echo in injector.echoes(token)]
+        )
+
     async def get_tokens(self) -> tuple[Token, ...]:
-        """Return the tokens, waiting for those that are being fetched. Raises TokenError."""
+        """Return the tokens, and wait for those that are being fetched. Raises TokenError."""
         return tuple([injector.tokens.current() or await injector.tokens.get() for injector in self.injectors])
 
     def accepted(self, tokens: tuple[Token, ...]) -> None:
-        """The vendor took these tokens."""
+        """Tell the caches that the vendor accepted these tokens."""
         if len(tokens) == 1:
             self.injectors[0].tokens.accepted(tokens[0])
             return
@@ -125,7 +126,7 @@ class PreparedRoute:
 
 
 class Snapshot:
-    """One configuration as the data plane sees it, read once at the start of an exchange. Nothing in it changes."""
+    """One configuration as the data plane sees it: immutable, and read once at the start of an exchange."""
 
     __slots__ = ("clients", "limits", "replay_budget", "routes", "table", "trusted")
 
@@ -143,7 +144,7 @@ class Snapshot:
         self.limits = limits
         self.replay_budget = replay_budget
         self.trusted = trusted or None
-        """Proxies whose `X-Forwarded-For` is believed; None where there are none."""
+        """Proxies whose `X-Forwarded-For` is trusted; None if there are none."""
 
 
 def prepare_routes(

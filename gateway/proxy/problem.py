@@ -23,9 +23,10 @@ def date_line() -> bytes:
 
 
 def problem(error: ExchangeError, *, route: str | None, request_id: str, close: bool, head: bool) -> bytes:
-    """Return a whole response for `error`; without its body when it answers a HEAD request.
+    """Return a complete response for `error`, without the body if it answers a HEAD request.
 
-    Fields: type, title, status, detail, code, route, request_id. Nothing of a token endpoint's or a vendor's answer.
+    Members: type, title, status, detail, code, route, request_id. Contains nothing of a token endpoint's or a vendor's
+    answer.
     """
     body = orjson.dumps(
         {

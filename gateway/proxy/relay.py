@@ -1,7 +1,7 @@
-"""The way back: a vendor's response head and body to the app, streamed, in the framing that the app understands.
+"""Sends the vendor's response head and body to the app, streamed, in the framing that the app's HTTP version allows.
 
 Nothing is decompressed and no redirect is followed. Added are `Via`, the request id, a missing `Date`, and
-`Cache-Control` on routes that inject (RFC 9111 §3.5); framing is written anew. Trailers are dropped.
+`Cache-Control` on routes that inject (RFC 9111 §3.5). Framing is written anew, trailers are dropped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import UpstreamMalformed
+from gateway.proxy import echo
 from gateway.proxy.fields import VIA
 from gateway.proxy.problem import date_line
 from gateway.proxy.upload import LAST_CHUNK, chunk
@@ -26,17 +27,21 @@ _VIA: Final = b"Via: 1.1 " + VIA
 _PRIVATE: Final = b"Cache-Control: private, no-store"
 
 
-def switching(x: Exchange, head: Outbound) -> None:
-    """Write the head of a 101; the tunnel does the rest."""
+def switching(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
+    """Write the head of a 101 response; the bytes behind it are the tunnel's."""
     if head.upgrade is None or head.upgrade.lower() != b"websocket":
         raise UpstreamMalformed(reason="101 without Upgrade: websocket")
+    if prepared.route.echo_guard:
+        echo.mask_head(head, prepared.echoes(x.tokens), prepared.metrics)
     x.head_sent = True
     lines = (head.status_line, *head.lines, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")
     x.client.write(b"\r\n".join(lines))
 
 
 def begin(x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, head: Outbound, body: Body) -> bool:
-    """Write the head and what is there of the body; return whether that was all. `stream` writes the rest."""
+    """Write the head and the body bytes that have arrived; return whether that was all. `stream` writes the rest."""
+    if prepared.route.echo_guard:
+        _guard(x, prepared, head)
     lines = [head.status_line, *head.lines, x.our_fields]
     if not head.date:
         lines.append(date_line())
@@ -59,13 +64,24 @@ def begin(x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, he
         data = x.guard.feed(data, last=whole)
     x.head_sent = True
     x.bytes_out = len(data)
-    if x.chunked:
-        x.client.write_pieces(b"\r\n".join(lines), *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
-    elif len(data) > AT_ONCE:
-        x.client.write_pieces(b"\r\n".join(lines), data)
-    else:
-        x.client.write(b"\r\n".join(lines) + data)
+    _write(x, b"\r\n".join(lines), data, whole=whole)
     return whole
+
+
+def _write(x: Exchange, head: bytes, data: bytes, *, whole: bool) -> None:
+    if x.chunked:
+        x.client.write_pieces(head, *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
+    elif len(data) > AT_ONCE:
+        x.client.write_pieces(head, data)
+    else:
+        x.client.write(head + data)
+
+
+def _guard(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
+    """Mask our tokens in the fields, and set up the guard that masks them in the body."""
+    echoes = prepared.echoes(x.tokens)
+    echo.mask_head(head, echoes, prepared.metrics)
+    x.guard = echo.body_guard(head, echoes, prepared.metrics)
 
 
 def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -> bool:
@@ -78,12 +94,12 @@ def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -
     if x.request.http_1_1:
         lines.append(b"Transfer-Encoding: chunked")
         return True
-    x.keep_alive = False  # HTTP/1.0 knows the end of such a body only by the end of the connection
+    x.keep_alive = False  # in HTTP/1.0 only the end of the connection ends such a body
     return False
 
 
 async def stream(x: Exchange, body: Body) -> None:
-    """Write the rest of a body as it comes; raises what the vendor's connection ends with if it breaks off."""
+    """Write the rest of a body as it arrives. Raises Aborted or another ExchangeError if the body breaks off."""
     client = x.client
     while True:
         if client.writing_paused:

@@ -1,4 +1,4 @@
-"""An app's request head, understood by the table of its route: what goes up, and what is for the gateway. Pure."""
+"""An app's request head, sorted by the table of its route: what the vendor gets, and what is for the gateway. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BadRequest, HeadersTooLarge
+from gateway.model.http import METHODS
 from gateway.proxy.fields import (
     AUTHORIZATION,
     CONNECTION,
@@ -19,6 +20,7 @@ from gateway.proxy.fields import (
     REQUEST_ID,
     TRACEPARENT,
     UPGRADE,
+    Head,
     drop_nominated,
     is_torn,
     nominated,
@@ -31,31 +33,23 @@ if TYPE_CHECKING:
     from gateway.proxy.fields import Verdicts
 
 TARGET_LIMIT: Final = 16 * 1024
-"""Bytes of a request target: identity vendors put whole JWTs into queries."""
+"""Bytes of the longest request target: identity vendors put whole JWTs into queries."""
 _SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
-_METHODS: Final = {
-    name.encode("ascii"): name
-    for name in (
-        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI", "QUERY", "SEARCH"),
-        *("ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE"),
-        *("NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK"),
-        "UNSUBSCRIBE",
-    )
-}
-"""Methods of the IANA registry and a few of old standing; what nobody has heard of is refused."""
+_METHODS: Final = {name.encode("ascii"): name for name in METHODS}
+"""Method as written → its name as text; any other method is rejected."""
 
 
 class RequestHead:
-    """A request's head, its lines apart; what its fields mean is told by the route that it is for (`read_request`)."""
+    """A request line, parsed, and the lines of the fields, which `read_request` interprets once the route is known."""
 
     __slots__ = ("fields", "http_1_1", "method", "size", "target")
 
     def __init__(self, head: bytes) -> None:
-        """Take a head without the empty line behind it. Raises BadRequest for what is no HTTP/1 request line."""
+        """Parse a head, given without its final empty line. Raises BadRequest if the request line is not HTTP/1."""
         first, *self.fields = head.split(b"\r\n")
         self.size = len(head) + 4
-        """Bytes of the head, the empty line included."""
+        """Bytes of the head, including the empty line."""
         try:
             method, target, version = first.split(b" ")
             self.method = _METHODS[method]
@@ -74,9 +68,9 @@ class RequestHead:
 
 
 def check_beginning(part: bytes | bytearray, seen: int = 0) -> None:
-    """Raise BadRequest if `part`, the beginning of a request's head, cannot become one any more.
+    """Raise BadRequest if `part` cannot be the beginning of a valid request head.
 
-    Its first `seen` bytes were found to be right before: a head that comes byte by byte is looked at once.
+    Its first `seen` bytes were checked before, so a head that arrives byte by byte is checked once.
     """
     if is_torn(part, seen):
         raise BadRequest(CONTROL)
@@ -85,52 +79,44 @@ def check_beginning(part: bytes | bytearray, seen: int = 0) -> None:
         RequestHead(bytes(part[:end]))
 
 
-class Inbound:
+class Inbound(Head):
     """An app's request head, understood: what is passed on, and what is for the gateway."""
 
-    chunked: bool = False
-    length: int | None = None
     key: bytes | None = None
     bearer: bytes | None = None
     request_id: bytes | None = None
     traceparent: bytes | None = None
-    """The app's trace; empty if it named several."""
+    """The app's `traceparent`; empty if it sent several."""
     expects_continue: bool = False
     websocket: bool = False
     upgrade: bool = False
     """Asks for any upgrade."""
-    keep_alive: bool = True
     hosts: int = 0
-    connection: bytes = b""
-    """What `Connection` says, all its fields together."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        """Fields that go up, as they came."""
+    """How many `Host` fields there are."""
 
 
 def read_request(head: RequestHead, verdicts: Verdicts, limits: Limits) -> Inbound:
-    """Sort an app's header fields; raise BadRequest or HeadersTooLarge for what RFC 9112 does not allow."""
+    """Sort an app's header fields. Raises BadRequest or HeadersTooLarge for what RFC 9112 does not allow."""
     if head.size > limits.head_bytes or len(head.fields) > limits.fields:
         raise HeadersTooLarge(f"The head may hold {limits.fields} fields and {limits.head_bytes} bytes")
-    found = Inbound()
-    lines, steady = found.lines, verdicts.steady
+    inbound = Inbound()
+    lines, steady = inbound.lines, verdicts.steady
     for line in head.fields:
         verdict = steady.get(line)
         if verdict is None:
-            verdict = _read_field(found, line, verdicts, limits.field_bytes)
+            verdict = _read_field(inbound, line, verdicts, limits.field_bytes)
         if verdict == PASS:
             lines.append(line)
         elif verdict == HOST:
-            found.hosts += 1
-    _check_request(head, found)
-    if found.connection:
-        _read_connection(found, found.connection.lower())
-    return found
+            inbound.hosts += 1
+    _check_request(head, inbound)
+    if inbound.connection:
+        _read_connection(inbound, inbound.connection.lower())
+    return inbound
 
 
-def _read_field(found: Inbound, line: bytes, verdicts: Verdicts, limit: int) -> int:
-    """Understand a line that is not a steady one; return PASS if it goes up, HOST if it is that."""
+def _read_field(inbound: Inbound, line: bytes, verdicts: Verdicts, limit: int) -> int:
+    """Read a line that is not cached; return PASS if the vendor gets it, HOST if it is the `Host` field, else DROP."""
     name, colon, value = line.partition(b":")
     if not colon:
         raise BadRequest("A header field has no colon")
@@ -146,56 +132,56 @@ def _read_field(found: Inbound, line: bytes, verdicts: Verdicts, limit: int) -> 
         verdicts.remember(line, name, verdict)
         return verdict
     if verdict == CONNECTION:
-        if value == b"keep-alive":  # it goes without saying
+        if value == b"keep-alive":  # the default of HTTP/1.1
             verdicts.remember(line, name, DROP)
-        found.connection = found.connection + b"," + value if found.connection else value
+        inbound.connection = inbound.connection + b"," + value if inbound.connection else value
     elif verdict == TRACEPARENT:
-        found.traceparent = value if found.traceparent is None else b""
+        inbound.traceparent = value if inbound.traceparent is None else b""
         return PASS
     else:
-        _read_special(found, verdict, value)
+        _read_special(inbound, verdict, value)
     return DROP
 
 
-def _read_special(found: Inbound, verdict: int, value: bytes) -> None:
+def _read_special(inbound: Inbound, verdict: int, value: bytes) -> None:
     if verdict == KEY:
-        # A second key is no key: which of the two would be judged must not depend on who reads.
-        found.key = value if found.key is None else b""
+        # Two keys count as a wrong one, because servers disagree about which of two fields counts.
+        inbound.key = value if inbound.key is None else b""
     elif verdict == REQUEST_ID:
-        found.request_id = value if _SANE_ID.match(value) is not None else found.request_id
+        inbound.request_id = value if _SANE_ID.match(value) is not None else inbound.request_id
     elif verdict == AUTHORIZATION:
         scheme, _, credentials = value.partition(b" ")
-        found.bearer = credentials.strip() if found.bearer is None and scheme.lower() == b"bearer" else b""
+        inbound.bearer = credentials.strip() if inbound.bearer is None and scheme.lower() == b"bearer" else b""
     elif verdict == UPGRADE:
-        found.websocket = not found.upgrade and value.lower() == b"websocket"
-        found.upgrade = True
+        inbound.websocket = not inbound.upgrade and value.lower() == b"websocket"
+        inbound.upgrade = True
     elif verdict == EXPECT:
         if value.lower() != b"100-continue":
             raise BadRequest("Expect is not 100-continue")
-        found.expects_continue = True
-    elif problem := read_framing(found, verdict, value):
+        inbound.expects_continue = True
+    elif problem := read_framing(inbound, verdict, value):
         raise BadRequest(problem)
 
 
-def _check_request(head: RequestHead, found: Inbound) -> None:
+def _check_request(head: RequestHead, inbound: Inbound) -> None:
     if not head.http_1_1:
-        if found.chunked or found.hosts > 1:
+        if inbound.chunked or inbound.hosts > 1:
             raise BadRequest("HTTP/1.0 has no Transfer-Encoding and at most one Host")
-        found.expects_continue = found.websocket = found.keep_alive = False
-    elif found.hosts != 1:
+        inbound.expects_continue = inbound.websocket = inbound.keep_alive = False
+    elif inbound.hosts != 1:
         raise BadRequest("The Host field must appear exactly once")
-    if found.chunked and found.length is not None:
+    if inbound.chunked and inbound.length is not None:
         raise BadRequest("Content-Length and Transfer-Encoding together")
-    if found.upgrade or head.method == "CONNECT":
-        # An app may already speak its new protocol: what it says would be taken for requests.
-        found.keep_alive = False
-        asked = head.method == "GET" and not found.chunked and not found.length
-        found.websocket = found.websocket and asked and bool(found.connection)
+    if inbound.upgrade or head.method == "CONNECT":
+        # The app may already be sending bytes of the new protocol, which must not be read as requests.
+        inbound.keep_alive = False
+        asked = head.method == "GET" and not inbound.chunked and not inbound.length
+        inbound.websocket = inbound.websocket and asked and bool(inbound.connection)
 
 
-def _read_connection(found: Inbound, connection: bytes) -> None:
+def _read_connection(inbound: Inbound, connection: bytes) -> None:
     named = nominated(connection)
     if b"close" in named:
-        found.keep_alive = False
-    found.websocket = found.websocket and b"upgrade" in named
-    drop_nominated(found.lines, named - {b"keep-alive", b"close", b"upgrade"})
+        inbound.keep_alive = False
+    inbound.websocket = inbound.websocket and b"upgrade" in named
+    drop_nominated(inbound.lines, named - {b"keep-alive", b"close", b"upgrade"})

@@ -1,4 +1,4 @@
-"""A vendor's response head, understood: what goes back to the app, and what ends here. Pure."""
+"""A vendor's response head: what the app gets, and what is dropped. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.proxy.fields import (
     MEANING_DOWN,
     PASS,
     UPGRADE,
+    Head,
     Verdicts,
     drop_nominated,
     is_torn,
@@ -32,24 +33,21 @@ _MOST_FIELDS: Final = 200
 _FIELD_LIMIT: Final = 16 * 1024
 
 
-class Outbound:
-    """A vendor's response head, understood."""
+class Outbound(Head):
+    """A vendor's response head, understood. `connection` is in lower case."""
 
-    chunked: bool = False
-    length: int | None = None
-    keep_alive: bool = True
     cache_control: bool = False
+    """There is a `Cache-Control` field."""
     date: bool = False
+    """There is a `Date` field."""
     upgrade: bytes | None = None
-    connection: bytes = b""
-    """What `Connection` says, all its fields together, in lower case."""
+    """The value of `Upgrade`."""
 
     def __init__(self, code: int, status_line: bytes) -> None:
+        super().__init__()
         self.code = code
         self.status_line = status_line
         """`HTTP/1.1 code reason`, the reason's bytes as the vendor sent them."""
-        self.lines: list[bytes] = []
-        """Fields that go on to the app, as they came."""
 
     def value(self, name: bytes) -> str:
         """Return the value of the first field of this name, which is in lower case; empty without one."""
@@ -57,41 +55,41 @@ class Outbound:
 
 
 def check_answer_beginning(part: bytes | bytearray, seen: int = 0) -> None:
-    """Raise UpstreamMalformed if `part`, the beginning of a response's head, cannot become one any more.
+    """Raise UpstreamMalformed if `part` cannot be the beginning of a valid response head.
 
-    Its first `seen` bytes were found to be right before.
+    Its first `seen` bytes were checked before.
     """
     if not part.startswith(_VERSION[: len(part)]) or is_torn(part, seen):
-        raise UpstreamMalformed(reason="what came is not the beginning of an HTTP/1.1 response")
+        raise UpstreamMalformed(reason="the answer does not begin like an HTTP/1.1 response")
 
 
 def read_response(head: bytes) -> Outbound:
-    """Understand a vendor's head, without the empty line behind it.
+    """Parse a vendor's head, given without its final empty line.
 
-    Raises UpstreamMalformed for what is none, and for what could split or smuggle.
+    Raises UpstreamMalformed if it is not valid HTTP/1, or could split an answer or smuggle one.
     """
     status_line, *fields = head.split(b"\r\n")
-    found = _read_status_line(status_line)
+    outbound = _read_status_line(status_line)
     if len(fields) > _MOST_FIELDS:
         raise UpstreamMalformed(reason="too many fields in the response head")
-    lines, steady = found.lines, _DOWN.steady
+    lines, steady = outbound.lines, _DOWN.steady
     try:
         for line in fields:
             verdict = steady.get(line)
             if verdict is None:
-                verdict = _read_field(found, line)
+                verdict = _read_field(outbound, line)
             if verdict == PASS:
                 lines.append(line)
             elif verdict == DATE:
-                found.date = True
+                outbound.date = True
                 lines.append(line)
     except BadRequest as error:
         raise UpstreamMalformed(reason=error.detail) from None
-    if found.connection:
-        _read_connection(found)
-    if found.chunked and found.length is not None:
+    if outbound.connection:
+        _read_connection(outbound)
+    if outbound.chunked and outbound.length is not None:
         raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
-    return found
+    return outbound
 
 
 def _read_status_line(line: bytes) -> Outbound:
@@ -101,13 +99,13 @@ def _read_status_line(line: bytes) -> Outbound:
     if parts is None or len(line.translate(None, CONTROLS)) != len(line):
         raise UpstreamMalformed(reason="the status line is not one of HTTP/1.1")
     minor, code, reason = parts.groups()
-    found = Outbound(int(code), b"HTTP/1.1 %b %b" % (code, reason or b""))
-    found.keep_alive = minor == b"1"  # what HTTP/1.0 says of its framing is not trusted with a second request
-    return found
+    head = Outbound(int(code), b"HTTP/1.1 %b %b" % (code, reason or b""))
+    head.keep_alive = minor == b"1"  # an HTTP/1.0 connection is not used again, whatever it says
+    return head
 
 
-def _read_field(found: Outbound, line: bytes) -> int:
-    """Understand a line that is not a steady one; return PASS if it goes on to the app, DATE if it is that."""
+def _read_field(head: Outbound, line: bytes) -> int:
+    """Read a line that is not cached; return PASS if the app gets it, DATE if it is the `Date` field, else DROP."""
     name, colon, value = line.partition(b":")
     if not colon:
         raise BadRequest("A header field has no colon")
@@ -121,22 +119,22 @@ def _read_field(found: Outbound, line: bytes) -> int:
         _DOWN.remember(line, name, verdict)
         return verdict
     if verdict == CACHE_CONTROL:
-        found.cache_control = True
+        head.cache_control = True
         return PASS
     if verdict == CONNECTION:
-        if value.lower() == b"keep-alive":  # it goes without saying
+        if value.lower() == b"keep-alive":  # the default of HTTP/1.1
             _DOWN.remember(line, name, DROP)
         else:
-            found.connection += b"," + value.lower()
+            head.connection += b"," + value.lower()
     elif verdict == UPGRADE:
-        found.upgrade = value
-    elif verdict != DROP and (problem := read_framing(found, verdict, value)):
+        head.upgrade = value
+    elif verdict != DROP and (problem := read_framing(head, verdict, value)):
         raise BadRequest(problem)
     return DROP
 
 
-def _read_connection(found: Outbound) -> None:
-    named = nominated(found.connection)
+def _read_connection(head: Outbound) -> None:
+    named = nominated(head.connection)
     if b"close" in named:
-        found.keep_alive = False
-    drop_nominated(found.lines, named - {b"keep-alive", b"close", b"upgrade", b"date", b"cache-control"})
+        head.keep_alive = False
+    drop_nominated(head.lines, named - {b"keep-alive", b"close", b"upgrade", b"date", b"cache-control"})

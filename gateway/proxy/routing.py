@@ -1,8 +1,8 @@
-"""Request target → route and outbound path, or a refusal. Pure: no I/O, no `async`, no clock.
+"""Request target → route and outbound path, or a rejection. Pure: no I/O, no `async`, no clock.
 
-One canonical path is matched *and* sent. A path that two servers could read in two ways (dot segments, empty segments,
-backslashes, double encoding, control bytes; RFC 3986 §6, RFC 9112 §3.2) is refused before any token is touched;
-everything else passes byte for byte. An absolute-form target never chooses the upstream.
+The path that is matched is the path that is sent. A path that two servers could read differently (dot segments, empty
+segments, backslashes, double encoding, control bytes; RFC 3986 §6, RFC 9112 §3.2) is rejected before a token is used;
+every other path passes byte for byte. An absolute-form target never chooses the upstream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _PLAIN: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?\Z")
 _AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
-# Each row is a reason and what it looks for in the raw path; the first that is found is named to the app.
+# What the raw path must not contain, and why; the app is told the first reason that applies.
 _REFUSED: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (
@@ -41,7 +41,7 @@ _REFUSED: Final = tuple(
 def split_target(target: str) -> tuple[str, str]:
     """Return the path and the query (with its question mark, or empty) of a request target.
 
-    Takes origin-form and absolute-form (whose authority is dropped, RFC 9112 §3.2.2). Raises PathRefused for
+    Accepts origin-form and absolute-form (whose authority is dropped, RFC 9112 §3.2.2). Raises PathRefused for
     asterisk-form, authority-form, a fragment, or bytes outside visible ASCII.
     """
     if not target.startswith("/"):
@@ -60,7 +60,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def check_path(path: str) -> None:
-    """Raise PathRefused, with the reason, if the path is not in the one form that everybody reads alike."""
+    """Raise PathRefused, with the reason, if servers could read the path differently."""
     if _PLAIN.match(path) is not None:
         return
     for pattern, reason in _REFUSED:
@@ -94,7 +94,7 @@ class PathRules:
 
 
 class RouteTable(Generic[T]):
-    """Prefixes and what they lead to; the longest matching prefix wins, on whole segments, case kept."""
+    """Maps prefixes to values; the longest matching prefix wins. Whole segments, case-sensitive."""
 
     __slots__ = ("_by_first",)
 

@@ -1,6 +1,6 @@
-"""Where an exchange meets its trace. Without tracing every function here is an `is None` and nothing else.
+"""Records an exchange's spans. Without tracing, each function here costs one `is None`.
 
-Knows the exchange and `observe.Trace`; what a span holds is decided there.
+Knows the exchange and `observe.Trace`, which decides what a span contains.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 def tokens(x: Exchange, prepared: PreparedRoute) -> Awaitable[tuple[Token, ...]]:
-    """Return the route's tokens when they are there; the wait is a span."""
+    """Wait for the route's tokens and return them; the wait is a span."""
     work = prepared.get_tokens()
     return work if x.trace is None else x.trace.timed("token", work)
 
 
 def connection(x: Exchange, prepared: PreparedRoute) -> Awaitable[UpstreamConnection]:
-    """Return a connection when there is one, opened or come free; the wait is a span."""
+    """Wait for a connection, new or idle, and return it; the wait is a span."""
     work = prepared.pool.acquire(x.client_name or "", fresh=x.resent)
     return work if x.trace is None else x.trace.timed("connect", work)
 
 
 def answered(x: Exchange, prepared: PreparedRoute) -> None:
-    """End the span of one sending, with the vendor's status or with the exception that is on its way out."""
+    """End the span of one attempt, with the vendor's status or with the exception that is being raised."""
     if x.trace is not None:
         x.trace.answered(x.vendor_status, x.attempts, prepared.route.upstream, sys.exception())
 
 
 def end(x: Exchange) -> bytes | tuple[str, bool] | None:
-    """End the request's span; return the id of its trace, and whether anybody records that trace.
+    """End the request's span; return its trace id, and whether the trace is recorded.
 
-    Without tracing of our own, it is what the app's `traceparent` says.
+    Without tracing, return the app's `traceparent`.
     """
     trace = x.trace
     if trace is None:

@@ -45,18 +45,23 @@ def part_of(path: Path) -> str:
     return path.relative_to(ROOT / "gateway").with_suffix("").parts[0]
 
 
-def parts_imported(source: str, own_package: str) -> set[str]:
-    """Return the parts that this source imports, wherever the import stands: in a function, under TYPE_CHECKING."""
-    found = set()
+def names_imported(source: str, own_package: str) -> set[str]:
+    """Return the full names that this source imports, also in functions and under TYPE_CHECKING."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = own_package.split(".")
             base = ".".join(package[: len(package) + 1 - node.level]) + "." if node.level else ""
             module = (base + (node.module or "")).rstrip(".")
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in found if name.startswith("gateway.")} - {"__version__"}
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("gateway.")}
+
+
+def parts_imported(source: str, own_package: str) -> set[str]:
+    """Return the parts of the house that this source imports."""
+    return {name.split(".")[1] for name in names_imported(source, own_package)} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -97,6 +102,74 @@ def test_the_table_itself_only_points_down() -> None:
 )
 def test_the_reader_of_imports_sees_every_form_of_one(source: str) -> None:
     assert parts_imported(source, "gateway.proxy") == {"app"}
+
+
+# ------------------------------------------------------------------------------------------------------------- circles
+
+STILL_IN_CIRCLES: set[str] = {
+    *("observe.metrics.children", "observe.metrics.registry"),
+    *("proxy.client", "proxy.handler", "proxy.exchange", "proxy.forward", "proxy.relay", "proxy.judge"),
+    *("proxy.tracing", "proxy.intake", "proxy.port", "proxy.tunnel", "proxy.upload"),
+    *("sandbox.endpoints", "sandbox.issuing", "sandbox.vendor"),
+}
+"""Modules that import each other in a circle. The list only gets shorter: a change that opens a circle removes its names."""
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return which module imports which, for sources by the module's full name; a package is named by itself."""
+    graph = {}
+    for name, source in sources.items():
+        is_package = any(other.startswith(f"{name}.") for other in sources)
+        imported = names_imported(source, name if is_package else name.rpartition(".")[0])
+        modules = {each if each in sources else each.rpartition(".")[0] for each in imported}
+        graph[name] = (modules & sources.keys()) - {name}
+    return graph
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Return every module that `start` imports, directly or through others; `start` itself if there is a circle."""
+    seen: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += graph[name]
+    return seen
+
+
+def in_circles(sources: dict[str, str]) -> set[str]:
+    """Return the modules that import themselves through others."""
+    graph = import_graph(sources)
+    return {name for name in graph if name in reachable(graph, name)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports in functions and under TYPE_CHECKING count: a reader follows those, too."""
+    sources = {}
+    for path in MODULES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        sources[name] = path.read_text(encoding="utf-8")
+    found = {name.removeprefix("gateway.") for name in in_circles(sources)}
+    assert not found - STILL_IN_CIRCLES, f"new circles: {sorted(found - STILL_IN_CIRCLES)}"
+    assert not STILL_IN_CIRCLES - found, f"remove from STILL_IN_CIRCLES: {sorted(STILL_IN_CIRCLES - found)}"
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import gateway.a",
+        "from gateway import a",
+        "from gateway.a import A",
+        "from .a import A",
+        "def late():\n    from gateway.a import A",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from gateway.a import A",
+    ],
+)
+def test_a_circle_is_seen_in_every_form_of_import(back: str) -> None:
+    sources = {"gateway.a": "from gateway.b import B", "gateway.b": "from gateway.c import C", "gateway.d": ""}
+    assert in_circles(sources | {"gateway.c": ""}) == set()
+    assert in_circles(sources | {"gateway.c": back}) == {"gateway.a", "gateway.b", "gateway.c"}
 
 
 def test_the_page_shows_the_same_floors() -> None:

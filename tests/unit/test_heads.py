@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, UpstreamMalformed
 from gateway.model import Injection, Limits, Route, Upstream
 from gateway.proxy import response as answers
-from gateway.proxy.fields import DATE, DROP, HOST, MEANING_DOWN, PASS, Verdicts, values, verdicts_nowhere, verdicts_up
+from gateway.proxy.fields import (
+    DATE,
+    DROP,
+    HOST,
+    MEANING_DOWN,
+    PASS,
+    Head,
+    Verdicts,
+    values,
+    verdicts_nowhere,
+    verdicts_up,
+)
 from gateway.proxy.forward import forwarded_line
 from gateway.proxy.request import TARGET_LIMIT, Inbound, RequestHead, check_beginning, read_request
 from gateway.proxy.response import Outbound, check_answer_beginning, read_response
@@ -54,7 +65,11 @@ def response(*lines: str, start: str = "HTTP/1.1 200 OK") -> Outbound:
 
 def facts(found: Inbound | Outbound) -> dict[str, object]:
     """Return all that was understood, but for the notes on `Connection`, of which that is made."""
-    return {name: getattr(found, name) for name in (*type(found).__annotations__, "lines") if name != "connection"}
+    return {
+        name: getattr(found, name)
+        for name in (*Head.__annotations__, *type(found).__annotations__, "lines")
+        if name != "connection"
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- what goes up

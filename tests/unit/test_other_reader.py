@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import ExchangeError
 from gateway.model import Limits
+from gateway.model.http import METHODS, UNSERVED_METHODS
 from gateway.proxy.body import Body
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
-from gateway.proxy.prepared import NOT_SERVED
-from gateway.proxy.request import _METHODS, RequestHead, read_request
+from gateway.proxy.request import RequestHead, read_request
 from gateway.proxy.response import read_response
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.wire import Outbox, Wire
@@ -161,7 +161,7 @@ class Ours(NamedTuple):
             decoder = Chunked(body)
         elif found is not None and found.length:
             decoder = Sized(body, found.length)
-        elif found is None or found.length == 0 or start[0] in _METHODS.values():
+        elif found is None or found.length == 0 or start[0] in METHODS:
             return cls(Read(start, fields, b"", ended=True), size, extended=False, names=names, tab=tab)
         else:
             decoder = UntilClose(body)
@@ -226,7 +226,7 @@ def test_a_connect_has_no_body_for_them_so_it_is_never_served_and_nothing_behind
     """What we take for its body may be a tunnel's bytes to another reader: the connection ends with the refusal."""
     head = RequestHead(f"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n{field}".encode())
     assert not read_request(head, verdicts_nowhere(), Limits()).keep_alive
-    assert head.method in NOT_SERVED
+    assert head.method in UNSERVED_METHODS
 
 
 def test_the_other_reader_is_not_the_one_in_python() -> None:
@@ -336,7 +336,7 @@ def written(start: str, host: list[str], fields: list[str], body: tuple[list[str
 
 REQUESTS = st.builds(
     written,
-    st.builds("{} {} {}".format, st.sampled_from(sorted(_METHODS.values())), TARGETS, VERSIONS),
+    st.builds("{} {} {}".format, st.sampled_from(sorted(METHODS)), TARGETS, VERSIONS),
     st.sampled_from([["Host: x"], ["Host: x"], ["host:[::1]:80"], []]),
     FIELDS,
     BODIES,

@@ -17,6 +17,7 @@ from gateway.config.keys.clients import ClientKeys, IssuerKeys  # noqa: TC001 - 
 from gateway.config.keys.credential import ClientCertificateKeys, CredentialKeys, Keys
 from gateway.config.keys.values import refuse
 from gateway.model import KIB, MIB, Address
+from gateway.model.http import UNSERVED_METHODS
 
 
 class InjectionKeys(Keys):
@@ -177,7 +178,7 @@ class RouteKeys(Keys):
         for method in self.methods or ():
             if not net.TOKEN.fullmatch(method) or method != method.upper():
                 refuse("`methods` takes HTTP methods in capitals: [GET, POST]")
-            if method in {"CONNECT", "TRACE"}:
+            if method in UNSERVED_METHODS:
                 refuse(f"`methods` cannot name {method}")
         return self
 

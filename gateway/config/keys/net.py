@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.model import Address, Upstream
+from gateway.model.http import HOP_BY_HOP
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -27,20 +28,6 @@ URL = re.compile(r"[!-~]+")
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 PORT = re.compile(r"[0-9]{1,5}")
 
-HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110 §7.6.1 and §11.7: they speak of one connection, never of a vendor."""
 MESSAGE_HEADERS = HOP_BY_HOP | {"host", "content-length", "expect"}
 """What frames or addresses a message: always the gateway's own."""
 NEVER_INJECTED = MESSAGE_HEADERS | {"via", "date", "x-gatepass-key", "x-request-id", "content-type", "content-encoding"}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from gateway.model.http import COMMON_METHODS
 from gateway.observe.log.setup import ACCESS, get_logger
-from gateway.observe.metrics.children import METHODS
 from gateway.observe.redaction.redact import SHORT, redact_often, redact_text, shown_id
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Shape:
         self.middle = _members(
             route=route,
             client=client,
-            method=method if method in METHODS else redact_text(method[:SHORT]),
+            method=method if method in COMMON_METHODS else redact_text(method[:SHORT]),
             path=path,
             status=status,
             code=code or None,

@@ -10,13 +10,13 @@ from http import HTTPStatus
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
+from gateway.model.http import COMMON_METHODS
+
 if TYPE_CHECKING:
     from gateway.observe.metrics.collectors import ValueCollector
     from gateway.observe.metrics.registry import Metrics
     from gateway.observe.metrics.values import Value
 
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are a label value of their own; any other is counted as `other`."""
 STATUSES: Final = frozenset({int(status) for status in HTTPStatus} | {499})
 """Statuses that are a label value of their own; any other is counted as its class (`5xx`), or as `other`."""
 GOOD_FETCHES: Final = frozenset({"ok", "unchanged"})
@@ -87,7 +87,7 @@ class RouteMetrics:
 
     def child(self, method: str, status: int, code: str) -> Value:
         """Return where requests of a kind are counted. What an app may invent has no label of its own."""
-        known = method in METHODS
+        known = method in COMMON_METHODS
         return self._value(self._parents.requests, method if known else "other", _status_label(status), code)
 
     def _value(self, family: ValueCollector, *labels: str) -> Value:

@@ -16,7 +16,7 @@ from random import getrandbits, random
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from gateway.errors import ExchangeError, UpstreamReset
-from gateway.observe.metrics.children import METHODS
+from gateway.model.http import COMMON_METHODS
 from gateway.observe.redaction.redact import shown_id
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Trace:
         """End the request's own span; `code` is the gateway's error, empty for the vendor's own answer."""
         if not self.sampled:
             return
-        method = method if method in METHODS else "_OTHER"
+        method = method if method in COMMON_METHODS else "_OTHER"
         said: dict[str, Value | None] = {
             "http.request.method": method,
             "http.response.status_code": status,

@@ -1,0 +1,33 @@
+"""Names of HTTP that several parts of the gateway need: methods and hop-by-hop fields, each listed once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HOP_BY_HOP: Final[frozenset[str]] = frozenset({
+    "connection", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+    "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""Fields of one connection, in lower case: never passed on (RFC 9110 §7.6.1, §11.7; RFC 7540 §3.2.1)."""
+
+COMMON_METHODS: Final[frozenset[str]] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Methods that logs, metrics and traces name; any other is shown as `other`."""
+
+IDEMPOTENT_METHODS: Final[frozenset[str]] = frozenset(
+    {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "SEARCH", "REPORT"}
+)
+"""Methods that the gateway sends again when a connection fails before an answer (RFC 9110 §9.2.2)."""
+
+UNSERVED_METHODS: Final[frozenset[str]] = frozenset({"CONNECT", "TRACE", "PRI"})
+"""Methods that no route accepts (RFC 9110 §9.3.6, §9.3.8; PRI is the HTTP/2 preface)."""
+
+METHODS: Final[frozenset[str]] = (
+    COMMON_METHODS
+    | IDEMPOTENT_METHODS
+    | UNSERVED_METHODS
+    | frozenset({
+        "ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE",
+        "NOTIFY", "PROPPATCH", "PURGE", "QUERY", "REBIND", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+    })
+)  # fmt: skip
+"""Methods of the IANA registry and some older ones; a request with any other method is rejected."""
