@@ -21,6 +21,7 @@ COMPILED = (
     "gateway/access/rules.py",
     "gateway/observe/log/access.py",
     "gateway/observe/metrics/children.py",
+    "gateway/observe/metrics/labels.py",
     "gateway/observe/metrics/values.py",
     "gateway/observe/journal.py",
     "gateway/patterns.py",

@@ -12,11 +12,10 @@ from gateway.model import Secret
 from gateway.sandbox.ledger import Issued
 
 if TYPE_CHECKING:
-    from gateway.sandbox.issuing import Granted
-    from gateway.sandbox.vendor import Vendor
+    from gateway.sandbox.rules import Granted, VendorRules
 
 
-def signed(vendor: Vendor, granted: Granted, life: float, claims: dict[str, Any]) -> Issued:
+def signed(vendor: VendorRules, granted: Granted, life: float, claims: dict[str, Any]) -> Issued:
     """Issue a JWT (HS256) with `iat`, `exp` and `jti` beside the vendor's claims; dates by the vendor's clock."""
     now = vendor.now()
     whole = int(now) if life == int(life) else now
@@ -24,11 +23,11 @@ def signed(vendor: Vendor, granted: Granted, life: float, claims: dict[str, Any]
     return _issued(vendor, granted, life, jwt.encode(payload, vendor.signing_key.reveal(), algorithm="HS256"))
 
 
-def opaque(vendor: Vendor, granted: Granted, life: float) -> Issued:
+def opaque(vendor: VendorRules, granted: Granted, life: float) -> Issued:
     """Issue a random token that says nothing."""
     return _issued(vendor, granted, life, secrets.token_hex(32))
 
 
-def _issued(vendor: Vendor, granted: Granted, life: float, value: str) -> Issued:
+def _issued(vendor: VendorRules, granted: Granted, life: float, value: str) -> Issued:
     now = vendor.clock.monotonic()
     return Issued(Secret(value), now, now + life, granted.scopes, granted.service)

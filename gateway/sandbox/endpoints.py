@@ -19,7 +19,7 @@ from gateway.sandbox.multipart import CHUNK, UploadRefused, receive
 from gateway.sandbox.refusal import Refusal
 
 if TYPE_CHECKING:
-    from gateway.sandbox.vendor import Vendor
+    from gateway.sandbox.rules import VendorRules
 
 MAX_BYTES = 1 << 40
 _SECRET_NAME = re.compile(r"authorization|cookie|token|secret|-key$", re.IGNORECASE)
@@ -45,7 +45,7 @@ def pattern_sha256(size: int) -> str:
 class Endpoints:
     """The common endpoints of one vendor."""
 
-    def __init__(self, vendor: Vendor) -> None:
+    def __init__(self, vendor: VendorRules) -> None:
         self._vendor = vendor
 
     def routes(self) -> list[web.RouteDef]:

@@ -15,11 +15,11 @@ from aiohttp import web
 from gateway.model import Secret
 from gateway.sandbox.claims import signed
 from gateway.sandbox.endpoints import event_stream
-from gateway.sandbox.issuing import Granted
 from gateway.sandbox.listener import Listener
 from gateway.sandbox.multipart import Rule, UploadRefused, receive
 from gateway.sandbox.refusal import Refusal, phrase
-from gateway.sandbox.vendor import TOKEN, Vendor, Why
+from gateway.sandbox.rules import Granted, Why
+from gateway.sandbox.vendor import TOKEN, Vendor
 
 if TYPE_CHECKING:
     from gateway.sandbox.ledger import Issued, Time

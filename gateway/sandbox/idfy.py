@@ -17,10 +17,10 @@ from aiohttp import web
 from gateway.model import Secret
 from gateway.sandbox.claims import signed
 from gateway.sandbox.forms import BadForm, read_basic, read_form
-from gateway.sandbox.issuing import Granted
 from gateway.sandbox.multipart import UploadRefused, receive
 from gateway.sandbox.refusal import Refusal, oauth_error
-from gateway.sandbox.vendor import TOKEN, Vendor, Why
+from gateway.sandbox.rules import Granted, Why
+from gateway.sandbox.vendor import TOKEN, Vendor
 
 if TYPE_CHECKING:
     from gateway.sandbox.ledger import Issued

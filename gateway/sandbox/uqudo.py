@@ -17,10 +17,10 @@ from aiohttp import web
 from gateway.model import MIB, Secret
 from gateway.sandbox.claims import signed
 from gateway.sandbox.forms import BadForm, read_form
-from gateway.sandbox.issuing import Granted
 from gateway.sandbox.multipart import Rule, UploadRefused, receive
 from gateway.sandbox.refusal import Refusal, oauth_error, phrase
-from gateway.sandbox.vendor import Vendor, Why
+from gateway.sandbox.rules import Granted, Why
+from gateway.sandbox.vendor import Vendor
 
 if TYPE_CHECKING:
     from gateway.sandbox.ledger import Issued

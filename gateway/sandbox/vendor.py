@@ -1,28 +1,26 @@
-"""An emulated vendor: a token port and an API port, with the vendor's rules between them.
+"""An emulated vendor on its sockets: a token port and an API port.
 
-Knows the life of a request at a vendor (count, fault, authenticate, answer) and the switches; what a vendor demands and
-how it says no stands in the four modules that carry a vendor's name. Their documents are the source; where the
-sandbox is stricter than a document, the line says so.
+Handles each request in the same order (count, fault, authenticate, answer). What a vendor demands and how it refuses
+is in `rules.py` and in the four modules that carry a vendor's name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-from abc import ABC, abstractmethod
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiohttp import web
 
 from gateway.model import Secret
 from gateway.sandbox import api_faults, token_faults
 from gateway.sandbox.endpoints import Endpoints
-from gateway.sandbox.issuing import Granted, issue, write_expiry
-from gateway.sandbox.ledger import Counters, Issued, Ledger, State, Time
+from gateway.sandbox.issuing import issue, write_expiry
+from gateway.sandbox.ledger import Counters, Issued, State, Time
 from gateway.sandbox.listener import Listener
 from gateway.sandbox.refusal import Refusal
+from gateway.sandbox.rules import VendorRules
 from gateway.sandbox.switches import Switches
 
 if TYPE_CHECKING:
@@ -30,65 +28,18 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-Why = Literal["missing", "unknown", "expired", "revoked"]
 TOKEN: web.RequestKey[Issued] = web.RequestKey("token", Issued)
 MAX_JSON = 32 * 1024 * 1024
 
 
-class Vendor(ABC):
-    """Common to all: ports, books, switches. Subclasses say what the vendor demands and answers."""
-
-    name: ClassVar[str]
-    life: ClassVar[float]
-    """The vendor's own life of a token, seconds."""
-    token_path: ClassVar[str]
-    token_on_api: ClassVar[bool] = False
-    """The API's host also serves the token endpoint, as the vendor's does."""
-    fields: ClassVar[tuple[str, str, str]] = ("access_token", "token_type", "expires_in")
-    open_paths: ClassVar[frozenset[str]] = frozenset()
-    """Paths of the API that ask for no token."""
+class Vendor(VendorRules):
+    """A vendor on two ports: token endpoint and API."""
 
     def __init__(self, clock: Time, host: str) -> None:
-        self.clock = clock
-        self.switches = Switches()
-        self.counters = Counters()
-        self.ledger = Ledger(clock)
-        self.signing_key = Secret(secrets.token_hex(32))
-        self.credentials: dict[str, Secret] = self.make_credentials()
-        """What a client must configure, by the names of the vendor's document. Replace a value to rotate it."""
+        super().__init__(clock)
         self.control_url = ""
         self.token_listener = Listener(self._token_app(), host)
         self.api_listener = Listener(self._api_app(self.api_routes()), host)
-
-    # ------------------------------------------------------------------------------------- what a vendor must say
-
-    @abstractmethod
-    def make_credentials(self) -> dict[str, Secret]:
-        """Return fresh random credentials."""
-
-    @abstractmethod
-    async def grant(self, request: web.Request) -> Granted:
-        """Judge a token request. Raises Refusal."""
-
-    @abstractmethod
-    def make_token(self, granted: Granted, life: float) -> Issued:
-        """Make the token, its claims included."""
-
-    @abstractmethod
-    def answer(self, issued: Issued) -> dict[str, Any]:
-        """Return the token endpoint's answer without its expiry field."""
-
-    @abstractmethod
-    def unauthorized(self, why: Why) -> Refusal:
-        """Return the API's 401."""
-
-    @abstractmethod
-    def error_body(self, status: int, message: str) -> Any:
-        """Return the body of any other error of the API."""
-
-    @abstractmethod
-    def api_routes(self) -> list[web.RouteDef]:
-        """Return the vendor's own endpoints."""
 
     # -------------------------------------------------------------------------------------------------- addresses
 
@@ -103,7 +54,7 @@ class Vendor(ABC):
         return self.token_listener.url + self.token_path
 
     def overlay(self) -> dict[str, Any]:
-        """Return what a configuration's credential for this vendor must say to come here: addresses only."""
+        """Return the keys that point a configuration's credential at this vendor: addresses only."""
         return {"grant": {"request": {"url": self.token_url}}}
 
     def listeners(self) -> dict[str, Listener]:
@@ -122,11 +73,11 @@ class Vendor(ABC):
         return self.switches
 
     def revoke(self, which: Literal["all", "newest"] = "all") -> list[str]:
-        """Kill live tokens at once; return their fingerprints."""
+        """Revoke valid tokens; return their fingerprints."""
         return self.ledger.revoke(which)
 
     def reset_counters(self) -> None:
-        """Count from zero again."""
+        """Set all counters to zero."""
         self.counters = Counters()
 
     async def start(self) -> None:
@@ -142,7 +93,7 @@ class Vendor(ABC):
     # ------------------------------------------------------------------------------------------- the token endpoint
 
     async def token(self, request: web.Request) -> web.StreamResponse:
-        """Serve one token request: think, fail if told to, judge, issue, travel, answer."""
+        """Serve one token request: wait for `latency`, fault, check, issue, wait for `travel`, answer."""
         self.counters.token_requests += 1
         self.counters.token_request_times.append(self.clock.monotonic())
         await asyncio.sleep(self.switches.latency)
@@ -155,10 +106,6 @@ class Vendor(ABC):
         await asyncio.sleep(self.switches.travel)
         headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
         return await token_faults.bent(request, self.switches.token_fault, answer, self.fields[:2], headers)
-
-    def now(self) -> float:
-        """The vendor's own wall clock."""
-        return self.clock.wall() + self.switches.clock_offset
 
     # ------------------------------------------------------------------------------------------------------ the API
 
@@ -180,13 +127,13 @@ class Vendor(ABC):
         issued.uses += 1
         return issued
 
-    def before(self, request: web.Request) -> None:  # noqa: B027 - a hook; most vendors need none
-        """Look at an API request before anything else (limits, Origin). May raise Refusal."""
+    def before(self, request: web.Request) -> None:
+        """Check an API request before anything else (limits, Origin). May raise Refusal."""
 
-    def after(self, status: int) -> None:  # noqa: B027 - a hook
-        """Look at an answer's status, the API's or a refusal of the token endpoint."""
+    def after(self, status: int) -> None:
+        """Record the status of an answer of the API, or of a refusal of the token endpoint."""
 
-    def decorate(self, response: web.StreamResponse) -> None:  # noqa: B027 - a hook
+    def decorate(self, response: web.StreamResponse) -> None:
         """Add the vendor's own fields to an answer of the API."""
 
     async def _api(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -230,9 +177,9 @@ class Vendor(ABC):
         try:
             body = json.loads(await request.read())
         except ValueError as error:
-            raise Refusal(400, self.error_body(400, "the body is no JSON")) from error
+            raise Refusal(400, self.error_body(400, "the body is not JSON")) from error
         if not isinstance(body, dict):
-            raise Refusal(400, self.error_body(400, "the body is no JSON object"))
+            raise Refusal(400, self.error_body(400, "the body is not a JSON object"))
         return body
 
     # ------------------------------------------------------------------------------------------------ applications

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.access import hash_key
 from tests.kit.clock import FakeClock
 from tests.kit.endpoint import TokenEndpoint
 from tests.kit.gateway import Running, running
+from tests.kit.metrics import families
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, connect, get, ok, post, vendor
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
 
 KEY = "gp_CANARY-5f1d2c-do-not-print-web"
 WEB = f"X-Gatepass-Key: {KEY}"
@@ -68,8 +66,7 @@ def configuration(port: int, endpoint: TokenEndpoint) -> dict[str, Any]:
 def counted(it: Running) -> dict[str, float]:
     """Every counter's value but nought, and how often each histogram was fed."""
     found: dict[str, float] = {}
-    families: list[Metric] = list(it.gateway.metrics.registry.collect())
-    for family in families:
+    for family in families(it.gateway.metrics):
         if not family.name.startswith("gatepass_") or family.type not in {"counter", "histogram"}:
             continue
         for sample in family.samples:

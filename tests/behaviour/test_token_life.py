@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit.emulation import Load, ask, emulated, warm
+from tests.kit.metrics import families
 from tests.kit.rest import until
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import connect, get, post
@@ -23,7 +24,7 @@ VENDORS = ["hypersign", "akiba", "uqudo", "idfy"]
 
 def failed_fetches(it: Running) -> float:
     """Fetches of idfy's token that failed: counted by the gateway, for a closed port counts nobody."""
-    (fetches,) = [each for each in it.gateway.metrics.registry.collect() if each.name == "gatepass_token_fetches"]
+    (fetches,) = [each for each in families(it.gateway.metrics) if each.name == "gatepass_token_fetches"]
     mine = [sample for sample in fetches.samples if sample.labels.get("credential") == "idfy"]
     return sum(sample.value for sample in mine if sample.labels["outcome"] == "unavailable")
 

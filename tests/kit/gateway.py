@@ -15,6 +15,7 @@ from gateway.clock import SystemClock
 from gateway.config import load
 from gateway.model import Logs
 from gateway.observe import close_logging, configure_logging
+from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -52,7 +53,7 @@ class Running:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a sample; 0 if it does not exist."""
-        return self.gateway.metrics.registry.get_sample_value(name, labels) or 0.0
+        return sample(self.gateway.metrics, name, labels) or 0.0
 
     def at_rest(self) -> bool:
         """Whether no exchange runs and no pool has a connection in use."""

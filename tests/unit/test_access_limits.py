@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from gateway.model import Client, ClientBudget, ClientLimit
 from gateway.observe import Metrics
 from tests.kit.clients import LEDGER, ORDERS, clients_of, config_of
 from tests.kit.clock import FakeClock
+from tests.kit.metrics import sample
 
 KEY = "gp_CANARY-web"
 WALL = datetime(2026, 11, 22, 23, 59, 50, tzinfo=UTC).timestamp()
@@ -298,7 +300,7 @@ async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody
 
     def shown() -> list[float | None]:
         labels = {"client": "web", "route": "orders"}
-        value = metrics.registry.get_sample_value
+        value = partial(sample, metrics)
         return [value("gatepass_client_budget_used", {**labels, "per": per}) for per in ("day", "month")]
 
     assert shown() == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from gateway.errors import StateError
 from gateway.model import ClientBudget
 from gateway.observe import Metrics
 from tests.kit.clock import FakeClock
+from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,7 +175,7 @@ async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> N
     folder.mkdir()
     path = folder / "state.json"
     it = counters(path, clock, metrics)
-    value = metrics.registry.get_sample_value
+    value = partial(sample, metrics)
     folder.rename(tmp_path / "away")
     it.counter(KEY).used = 4
     it.changed()

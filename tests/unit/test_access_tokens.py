@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.model import Client, ClientClaims, Issuer
 from gateway.observe import Metrics
 from tests.kit.clients import LEDGER, ORDERS, PASSING, config_of
 from tests.kit.clock import FakeClock
+from tests.kit.metrics import sample
 from tests.kit.signing import AUDIENCE, ISSUER, WALL, claims, forged, jwk, jwks, key, public_pem, token
 
 if TYPE_CHECKING:
@@ -297,7 +299,7 @@ async def test_the_metrics_say_how_the_keys_were_had() -> None:
     async with Stage() as stage:
         stage.answer = OSError("down")
         await stage.clock.advance(stage.issuer.refresh)
-        value = stage.metrics.registry.get_sample_value
+        value = partial(sample, stage.metrics)
         assert value("gatepass_issuer_key_fetches_total", {"issuer": "corp", "outcome": "ok"}) == 1
         assert value("gatepass_issuer_key_fetches_total", {"issuer": "corp", "outcome": "failed"}) == 1
         assert value("gatepass_issuer_keys_last_success_timestamp_seconds", {"issuer": "corp"})

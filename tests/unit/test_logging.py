@@ -33,6 +33,7 @@ from gateway.observe import (
 )
 from gateway.observe.journal import BATCH, INTERVAL
 from gateway.observe.log.writer import Writer, dropped_events
+from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -395,7 +396,7 @@ def test_whoever_looks_at_the_metrics_sees_every_request_that_has_ended() -> Non
         it.add(entry(metrics))
         labels = {"route": "idfy", "method": "GET", "status": "200", "code": ""}
         looks = (
-            lambda labels=labels: metrics.registry.get_sample_value("gatepass_requests_total", labels),
+            lambda labels=labels: sample(metrics, "gatepass_requests_total", labels),
             lambda: metrics.requests.by("route")["idfy"][0][1].value,
             lambda: float(
                 re.search(r"gatepass_client_requests_total{.*ok.*} (.*)", metrics.exposition()[0].decode())[1]
@@ -508,12 +509,12 @@ def test_a_stream_that_does_not_block_is_waited_for() -> None:
 def test_drops_are_in_the_metrics() -> None:
     metrics = Metrics()
     metrics.exposition()
-    before = metrics.registry.get_sample_value("gatepass_log_events_dropped_total")
+    before = sample(metrics, "gatepass_log_events_dropped_total")
     writer = Writer(io.StringIO())
     writer.close()
     writer.write(b"after the end\n")
     metrics.exposition()
-    assert metrics.registry.get_sample_value("gatepass_log_events_dropped_total") == before + 1
+    assert sample(metrics, "gatepass_log_events_dropped_total") == before + 1
 
 
 def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:

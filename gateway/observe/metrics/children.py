@@ -1,47 +1,35 @@
-"""What is counted for one route, one credential, one client on one route: children bound once, used for every request.
+"""The metrics of one route, one credential, and one client on one route: looked up once, used for every request.
 
-Knows nothing of who counts. On the hot path a request costs a dictionary look-up and a few additions to children that
-exist already (`values.py`); nothing here formats a label or takes a name from traffic unchecked.
+Counting a request costs one dictionary look-up and a few additions to values that exist already (`values.py`).
+Nothing here formats a label. A name that traffic chooses becomes a label only if it is in `labels.py`.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import COMMON_METHODS
+from gateway.observe.metrics.labels import OUTCOMES, outcome_of, status_label
 
 if TYPE_CHECKING:
     from gateway.observe.metrics.collectors import ValueCollector
-    from gateway.observe.metrics.registry import Metrics
+    from gateway.observe.metrics.declared import DeclaredMetrics
     from gateway.observe.metrics.values import Value
 
-STATUSES: Final = frozenset({int(status) for status in HTTPStatus} | {499})
-"""Statuses that are a label value of their own; any other is counted as its class (`5xx`), or as `other`."""
 GOOD_FETCHES: Final = frozenset({"ok", "unchanged"})
-_BAD: Final = 400
-"""From this status on, a vendor's answer is an error (RFC 9110 §15)."""
-OUTCOMES: Final = ("ok", "vendor_error", "refused", "failed", "gone")
-"""How a client's request ends: the vendor's 1xx to 3xx, its 4xx and 5xx, our 4xx, our 5xx, nobody left to answer."""
-
-
-def _status_label(status: int) -> str:
-    if status in STATUSES:
-        return str(status)
-    return f"{status // 100}xx" if 100 <= status <= 599 else "other"  # noqa: PLR2004  RFC 9110 §15
 
 
 class RouteMetrics:
-    """What is counted for one route. All children are bound here, once."""
+    """The metrics of one route. All values are looked up here, once."""
 
-    def __init__(self, name: str, parents: Metrics) -> None:
+    def __init__(self, name: str, parents: DeclaredMetrics) -> None:
         self.name = name
         self.in_flight = parents.in_flight.labels(name)
         self.pool_open = parents.pool_open.labels(name)
         self.pool_idle = parents.pool_idle.labels(name)
         self.gone = False
-        """The route is no longer configured: exchanges that still run on it are counted nowhere."""
+        """The route is no longer configured. Requests that still run on it are counted in no series."""
         self._parents = parents
         self._duration = parents.request_duration.labels(name)
         self._upstream_duration = parents.upstream_duration.labels(name)
@@ -74,9 +62,9 @@ class RouteMetrics:
         bytes_out: int,
         trace_id: str | None,
     ) -> None:
-        """Count one finished request of a kind whose `child` is known. The hot path.
+        """Count one finished request in `child` (from `child()`). The hot path.
 
-        `trace_id` becomes an exemplar of both durations: give it only for a trace that is recorded.
+        `trace_id` becomes an exemplar of both durations; pass it only for a trace that is recorded.
         """
         child.value += 1
         self._duration.observe(seconds, trace_id)
@@ -86,41 +74,41 @@ class RouteMetrics:
         self._bytes_out.value += bytes_out
 
     def child(self, method: str, status: int, code: str) -> Value:
-        """Return where requests of a kind are counted. What an app may invent has no label of its own."""
+        """Return the counter for requests of this method, status and code. An unknown method counts as `other`."""
         known = method in COMMON_METHODS
-        return self._value(self._parents.requests, method if known else "other", _status_label(status), code)
+        return self._value(self._parents.requests, method if known else "other", status_label(status), code)
 
     def _value(self, family: ValueCollector, *labels: str) -> Value:
         return family.new() if self.gone else family.labels(self.name, *labels)
 
     def vendor_refusal(self) -> None:
-        """Count an answer that refused the token which we had injected."""
+        """Count an answer that refused the token that the gateway injected."""
         self._refusals.inc()
 
     def replayed(self, outcome: str) -> None:
-        """Count a request that was, or could have been, sent again after a refusal."""
+        """Count the outcome of a possible replay after a refused token."""
         self._value(self._parents.replays, outcome).inc()
 
     def connect(self, outcome: str, seconds: float) -> None:
-        """Count an attempt to open a connection to the vendor."""
+        """Count an attempt to open a vendor connection, with its duration in seconds."""
         self._value(self._parents.connects, outcome).inc()
         self._connect_duration.observe(seconds)
 
     def pool_size(self, size: int) -> None:
-        """Show how many connections the pool may hold."""
+        """Set the limit of the route's pool."""
         self._value(self._parents.pool_size).set(size)
 
     def echoed(self, place: str) -> None:
-        """Count an answer that held our token, in its `header` or `body`."""
+        """Count an answer that contained the injected token; `place` is `header` or `body`."""
         self._value(self._parents.echoes, place).inc()
 
     def pool_wait(self, seconds: float) -> None:
-        """Count an exchange that waited for a free connection, served in the end or not."""
+        """Observe how many seconds a request waited for a free connection, whether or not it got one."""
         self._pool_wait.observe(seconds)
 
 
 class Waiters:
-    """Requests waiting for a token: a gauge of those who wait now and a counter of all who ever did."""
+    """Requests waiting for a token: a gauge of the current ones and a counter of all."""
 
     __slots__ = ("_now", "_total")
 
@@ -129,23 +117,23 @@ class Waiters:
         self._total = total
 
     def inc(self) -> None:
-        """One more waits."""
+        """A request starts to wait."""
         self._now.inc()
         self._total.inc()
 
     def dec(self) -> None:
-        """One waits no longer."""
+        """A request stops waiting."""
         self._now.dec()
 
 
 class CredentialMetrics:
-    """What is counted for one credential.
+    """The metrics of one credential.
 
-    Gauges that mean nothing before the first token (expiry, life, skew, last success) have no series until then:
-    a zero would read as "expired in 1970".
+    Gauges without a meaning before the first token (expiry, life, skew, last success) have no series until then,
+    because zero would read as "expired in 1970".
     """
 
-    def __init__(self, name: str, parents: Metrics) -> None:
+    def __init__(self, name: str, parents: DeclaredMetrics) -> None:
         self.name = name
         self.gone = False
         """The credential is no longer configured."""
@@ -159,67 +147,62 @@ class CredentialMetrics:
         return family.new() if self.gone else family.labels(self.name, *labels)
 
     def fetched(self, outcome: str, cause: str, seconds: float) -> None:
-        """Count one token request that ended."""
+        """Count one finished token request."""
         self._value(self._parents.fetches, outcome, cause).inc()
         self._duration.observe(seconds)
         if outcome in GOOD_FETCHES:
             self._value(self._parents.token_last_success).set(self._parents.wall())
 
     def expires(self, wall_timestamp: float, life: float) -> None:
-        """Show the token in hand: the wall-clock instant of its end and the seconds granted; `inf` for a static key."""
+        """Set the current token's expiry (seconds since the epoch) and life (seconds); both `inf` for a static key."""
         self._value(self._parents.token_expiry).set(wall_timestamp)
         self._value(self._parents.token_life).set(life)
         if isfinite(life):
             self._value(self._parents.token_issued).set(wall_timestamp - life)
 
     def ended(self) -> None:
-        """The token in hand was dropped before its time: it ends now, until another one comes."""
+        """Set the expiry to now, because the current token was dropped early."""
         self._value(self._parents.token_expiry).set(self._parents.wall())
 
     def skew(self, seconds: float) -> None:
-        """Show the vendor's clock minus ours."""
+        """Set the vendor's clock minus ours."""
         self._value(self._parents.token_skew).set(seconds)
 
     def failures(self, consecutive: int) -> None:
-        """Show how many token requests failed in a row."""
+        """Set the number of failed token requests in a row."""
         self._failures.set(consecutive)
 
     def unchanged(self) -> None:
-        """Count a token request that brought back the token in hand."""
+        """Count a token request that returned the current token again."""
         self._unchanged.inc()
 
     def secret_used(self, which: str) -> None:
-        """Show which secret worked last: `current` or `next`."""
+        """Set which secret worked last: `current` or `next`."""
         for secret in ("current", "next"):
             self._value(self._parents.secret_in_use, secret).set(int(secret == which))
 
 
 class ClientMetrics:
-    """What is counted for one client on one route."""
+    """The metrics of one client on one route."""
 
-    def __init__(self, name: str, route: str, parents: Metrics) -> None:
+    def __init__(self, name: str, route: str, parents: DeclaredMetrics) -> None:
         self.name = name
         self.route = route
         self.in_flight = parents.client_in_flight.labels(name, route)
         self.outcomes = {outcome: parents.client_requests.labels(name, route, outcome) for outcome in OUTCOMES}
-        """By how a request ends."""
+        """Counters by outcome."""
         self._parents = parents
 
     def outcome(self, vendor_status: int, status: int, code: str) -> Value:
-        """Return where calls of this client are counted that ended so, let in or not."""
-        if code == "client_gone":
-            return self.outcomes["gone"]
-        if not code:
-            return self.outcomes["ok" if vendor_status < _BAD else "vendor_error"]
-        refused = status < 500 and code != "aborted"  # noqa: PLR2004 - RFC 9110 §15.6
-        return self.outcomes["refused" if refused else "failed"]
+        """Return the counter for requests of this client with this outcome."""
+        return self.outcomes[outcome_of(vendor_status, status, code)]
 
     def limited(self, limit: str) -> None:
         """Count a request that was refused because of a limit: `rate`, `in_flight` or `budget`."""
         self._parents.client_limited.labels(self.name, self.route, limit).inc()
 
     def budget(self, per: str, soft: int | None, hard: int | None) -> Value:
-        """Show what a budget grants, and return the child of what is used."""
+        """Set the gauges of a budget's limits, and return the gauge of the calls used."""
         for level, calls in (("soft", soft), ("hard", hard)):
             if calls is not None:
                 self._parents.budget_limit.labels(self.name, self.route, per, level).set(calls)

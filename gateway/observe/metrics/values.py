@@ -1,8 +1,8 @@
-"""Counters, levels and spreads that a request may touch: plain numbers, one for each combination of label values.
+"""Counters, gauges and histograms as plain numbers, one object for each combination of label values.
 
-`prometheus_client` guards every increment with a lock and every observation with a walk over the buckets, which
-together cost more than matching and admitting a request. What the data plane counts is counted from one thread, the
-loop's, so that an addition is enough.
+`prometheus_client` takes a lock for every increment and walks the buckets for every observation, which together cost
+more than matching and admitting a request. Everything here is counted from one thread, the event loop's, so a plain
+addition is enough.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import bisect_left
 
 
 class Value:
-    """A number that goes up, and, as a gauge, down."""
+    """A counter, or a gauge."""
 
     __slots__ = ("value",)
 
@@ -24,20 +24,20 @@ class Value:
         self.value += amount
 
     def dec(self, amount: float = 1) -> None:
-        """Take `amount` away; only gauges go down."""
+        """Subtract `amount`. Gauges only."""
         self.value -= amount
 
     def set(self, value: float) -> None:
-        """Replace the value; only gauges are set."""
+        """Replace the value. Gauges only."""
         self.value = float(value)
 
 
 Exemplar = tuple[str, float, float]
-"""One observation that a trace explains: the trace's id, the value, and when (OpenMetrics 1.0, "Exemplars")."""
+"""Trace id, observed value, and seconds since the epoch (OpenMetrics 1.0, "Exemplars")."""
 
 
 class Histogram:
-    """A histogram: how many observations fell into each bucket, their sum, and the last one with a trace in each."""
+    """A histogram: observations per bucket, their sum, and the last traced observation of each bucket."""
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 
@@ -46,10 +46,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
         self.exemplars: dict[int, Exemplar] = {}
-        """By the bucket's index; only OpenMetrics shows them."""
+        """By bucket index; shown only in OpenMetrics."""
 
     def observe(self, value: float, trace_id: str | None = None) -> None:
-        """Count one observation; a bucket's bound belongs to it."""
+        """Count one observation. A value equal to a bound belongs to that bucket."""
         at = bisect_left(self.bounds, value)
         self.counts[at] += 1
         self.sum += value
