@@ -110,7 +110,7 @@ STILL_IN_CIRCLES: set[str] = {
     *("proxy.client", "proxy.handler", "proxy.exchange", "proxy.forward", "proxy.relay", "proxy.judge"),
     *("proxy.tracing", "proxy.intake", "proxy.port", "proxy.tunnel", "proxy.upload"),
 }
-"""Modules that import each other in a circle. The list only gets shorter: a change that opens a circle removes its names."""
+"""Modules that import each other in a circle. The list only gets shorter: whoever breaks a circle removes its names."""
 
 
 def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
