@@ -16,7 +16,8 @@ from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, TlsContexts, listen, prepare_routes
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
+from gateway.tls import UpstreamContexts
 from gateway.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Gateway:
         self._access = Access(config, clock=clock, metrics=self.metrics)
         self._journal = Journal(self.metrics)
         self._tracing = Tracing()
-        self._contexts = TlsContexts()
+        self._contexts = UpstreamContexts()
         self._pools: dict[object, Pool] = {}
         self._handler: Handler | None = None
         self._data: DataServer | None = None
@@ -156,7 +157,7 @@ class Gateway:
         pools: dict[object, Pool] = {}
         for route in config.routes:
             key = Pool.key_of(route)
-            tls = self._contexts.of(route.upstream)
+            tls = self._contexts.get(route.upstream)
             pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls)
         return pools
 
@@ -166,7 +167,7 @@ class Gateway:
         )
         allowed = Networks(config.allow_addresses)
         for route in config.routes:
-            pools[Pool.key_of(route)].govern(allowed, clients.sharing(route.name))
+            pools[Pool.key_of(route)].configure(allowed, clients.sharing(route.name))
         trusted = Networks(config.trusted_proxies)
         return Snapshot(routes, clients, config.limits, config.replay_budget, trusted)
 
@@ -206,8 +207,6 @@ class Gateway:
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
-        for pool in self._pools.values():
-            pool.show()
         if self._admin is not None:
             self._admin.use(config)
         if self._handler is not None:

@@ -8,7 +8,6 @@ that the configuration pins, so that no token can choose how it is verified (RFC
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -18,6 +17,7 @@ import orjson
 from gateway.addresses import look_up
 from gateway.observe import get_logger
 from gateway.resolver import GuardedResolver
+from gateway.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -201,8 +201,7 @@ class JwksFetcher:
     async def __call__(self, issuer: Issuer) -> bytes:
         """Return the document. Raises aiohttp.ClientError, OSError or ValueError."""
         # In a thread: reading the authorities takes some 40 ms. aiohttp's own may be empty (`commands/serve.py`).
-        authorities = str(issuer.ca_file) if issuer.ca_file else None
-        tls = await asyncio.to_thread(ssl.create_default_context, cafile=authorities)
+        tls = await asyncio.to_thread(client_context, issuer.ca_file)
         connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(self._allowed, self._look_up), force_close=True, use_dns_cache=False
         )

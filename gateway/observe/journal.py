@@ -100,7 +100,7 @@ class Journal:
         self._due = False
         """A look at what is left over is planned."""
         self._rows: dict[Key, _Row] = {}
-        metrics.settle = self.write_up
+        metrics.before_reading.append(self.write_up)
         before_closing(self)
 
     def add(self, entry: Entry) -> None:

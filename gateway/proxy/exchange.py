@@ -1,6 +1,6 @@
-"""One request and its answer: what is known so far, and what the access event says at the end.
+"""One request and its answer: the state of an exchange, and what its access event reports at the end.
 
-Defaults stand on the class and an instance holds only what differs: most exchanges never touch most of them.
+Default values are class attributes, because most exchanges never change most of them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,18 @@ _VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
 
 
 class Exchange:
-    """Filled in from top to bottom of `handler.Handler.exchange`."""
+    """The state of one exchange, filled in by `handler.Handler.exchange` from top to bottom."""
 
     prepared: PreparedRoute | None = None
     inbound: Inbound | None = None
-    """The fields of its head, once they are understood; its body is open then."""
+    """The parsed fields of the request's head; None until they are parsed and the body is open."""
     body: Body = NO_BODY
     client_name: str | None = None
     request_id: str = ""
     id_given: bool = False
-    """The app has named the request."""
+    """The app sent an `X-Request-Id` of its own."""
     our_fields: bytes = b""
-    """What is added in both directions, behind the fields that are there: `Via` and `X-Request-Id`.
-
-    A gateway adds itself to the end of `Via` (RFC 9110 §7.6.3).
-    """
+    """`Via` and `X-Request-Id`, appended in both directions; a gateway adds itself at the end (RFC 9110 §7.6.3)."""
     target: bytes = b""
     """Outbound path and query."""
     upload: Upload | NoUpload = NO_UPLOAD
@@ -52,13 +49,13 @@ class Exchange:
     attempts: int = 0
     """How often the request was sent to the vendor."""
     resent: bool = False
-    """Sent again because a kept connection turned out to be closed."""
+    """Sent again because a reused connection had been closed by the vendor."""
     replayed: bool = False
     """Sent again with another token."""
     sent_at: float = 0.0
     upstream_seconds: float | None = None
     prefetched: bytes = b""
-    """The beginning of the vendor's body, read to see whether it refuses the token."""
+    """The beginning of the vendor's body, read to decide whether the answer refuses the token."""
     head_sent: bool = False
     chunked: bool = False
     """The answer's body is chunked towards the app."""
@@ -68,13 +65,13 @@ class Exchange:
     """Empty for the vendor's own answer, else the gateway's error code."""
     reason: str = ""
     allowance: Allowance | None = None
-    """What the client may do here; None while nobody is known."""
+    """What the client may do on this route; None until the client is identified."""
     admission: Admission | None = None
-    """What the exchange has taken of it, to be released at its end."""
+    """What the exchange has used of the allowance; released when the exchange ends."""
     forwarded_from: str = ""
-    """The app's address, where a proxy that is trusted has told it."""
+    """The app's address as a trusted proxy reported it; empty without one."""
     path: str | None = None
-    """The template of the route that the path fits."""
+    """The route's path template that matches the path."""
     guard: BodyGuard | None = None
     bytes_out: int = 0
     vendor_status: int = 0
@@ -99,7 +96,7 @@ class Exchange:
         return self.request.method == "HEAD"
 
     def identify(self) -> None:
-        """Take the app's request id if it is sane, else make one (128 random bits, hex)."""
+        """Use the app's request id if it is valid, else generate one (128 random bits, hex)."""
         given = self.inbound.request_id if self.inbound is not None else None
         self.id_given = given is not None
         name = given if given is not None else b"%032x" % getrandbits(128)

@@ -1,7 +1,7 @@
-"""The way up: an app's request to the vendor, with the pass on it. Decides, too, when a request may go twice.
+"""Send an app's request to the vendor with the injected token, and decide when a request may be sent twice.
 
-The counterpart of `relay.py`. Framing is written anew from what was understood, never copied (RFC 9112 §6); the
-injected fields stand behind the app's own, from which everything that could be taken for them is gone (`fields.py`).
+The counterpart of `relay.py`. Framing is generated from the parsed request, never copied (RFC 9112 §6). The injected
+fields follow the app's own, from which `fields.py` has removed everything that could be mistaken for them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload | NoUpload:
-    """Return the request's body, ready to be sent; kept for a replay where the route allows one."""
-    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
+    """Return the request's body, ready to be sent; buffered for a replay if the route allows one."""
+    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
     inbound = x.inbound
     if x.body is NO_BODY:
         return NO_UPLOAD
@@ -37,15 +37,12 @@ def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload
 
 
 def send(x: Exchange, prepared: PreparedRoute, body: Upload | NoUpload, upstream: UpstreamConnection) -> None:
-    """Write the head, and the body as far as it is there."""
-    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
-    timeouts = prepared.route.timeouts
+    """Write the head and as much of the body as has arrived."""
+    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
     x.attempts += 1
     x.vendor_status = 0
-    upstream.begin(timeouts, head=x.is_head)
     x.sent_at = monotonic()
-    if timeouts.total is not None:
-        upstream.total_deadline = upstream.loop.time() + timeouts.total - (x.sent_at - x.started)
+    upstream.begin(prepared.route.timeouts, head=x.is_head, spent=x.sent_at - x.started)
     asks = x.inbound.expects_continue and not body.whole
     head, start = _head(x, prepared, asks=asks), body.start(upstream, ask=asks)
     upstream.write_pieces(head, *start) if start else upstream.write(head)
@@ -54,7 +51,7 @@ def send(x: Exchange, prepared: PreparedRoute, body: Upload | NoUpload, upstream
 
 
 def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
-    assert x.inbound is not None  # noqa: S101 - nothing is sent before it was admitted
+    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
     inbound = x.inbound
     lines = [x.request.method.encode("ascii") + b" " + x.target + prepared.fixed, *inbound.lines]
     lines += prepared.lines(x.tokens)
@@ -76,19 +73,19 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
 
 
 def may_replay(x: Exchange, prepared: PreparedRoute) -> bool:
-    """Whether the route lets this method be sent again after the vendor refused the token."""
+    """Whether the route allows this method to be sent again after the vendor refused the token."""
     methods = prepared.route.replay.methods
     return methods == "all" or (methods == "idempotent" and x.request.method in IDEMPOTENT_METHODS)
 
 
 def may_resend(x: Exchange, upstream: UpstreamConnection, body: Upload | NoUpload) -> bool:
-    """Whether a kept connection was closed under us, and the method allows another try (RFC 9110 §9.2.2)."""
+    """Whether a reused connection closed without an answer and the method allows a retry (RFC 9110 §9.2.2)."""
     stale = upstream.exchanges > 1 and upstream.silent
     return stale and body.replayable and not x.resent and x.request.method in IDEMPOTENT_METHODS
 
 
 def forwarded_line(kind: str, remote: str, host: str) -> bytes:
-    """Return the field that tells the vendor who called (RFC 7239 §4, or the older X-Forwarded-For)."""
+    """Return the field that names the app's address to the vendor (RFC 7239 §4, or the older X-Forwarded-For)."""
     if kind == "rfc7239":
         node = f'"[{remote}]"' if ":" in remote else remote
         return f'Forwarded: for={node};host="{host}"'.encode("latin-1")

@@ -79,6 +79,7 @@ class Handler:
         self._journal = journal
         self._budget = ReplayBudget(snapshot.replay_budget)
         self._swept: set[Pool] = set()
+        metrics.before_reading.append(self._show_pools)
 
     # ------------------------------------------------------------------------------------------------- the hot path
 
@@ -278,7 +279,6 @@ class Handler:
         if not (x.inbound.websocket and prepared.route.websocket):
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
         relay.switching(x, prepared, head)
-        upstream.deadline = upstream.total_deadline = None
         x.keep_alive = False
         _, x.bytes_out = await relay_tunnel(x.client, upstream, prepared.route.timeouts.idle)
         x.client.close()
@@ -364,6 +364,10 @@ class Handler:
         }
         for pool in self._swept:
             pool.sweep(now)
+
+    def _show_pools(self) -> None:
+        for prepared in self.snapshot.routes:
+            prepared.pool.show()
 
     # ------------------------------------------------------------------------------------------------------- reloading
 

@@ -1,7 +1,7 @@
-"""Who gets the next free connection of a pool: the clients in turn, none of them more than its share.
+"""Decide who gets the next free connection of a pool: clients take turns, and none exceeds its share.
 
-Pure bookkeeping over futures; opens nothing and waits for nothing. A client that asks for more than its share waits
-for its own requests to end, whatever is free: the rest is there for the others at once.
+Pure bookkeeping over futures: opens nothing and waits for nothing. A client that holds its whole share waits until one
+of its own requests ends, even while connections are free, so that the other clients never find the pool exhausted.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
 
-    from gateway.proxy.upstream import UpstreamConnection
-
 SHARE: Final = 3 / 4
-"""Of a pool's connections, what one client may use where several share the pool."""
+"""Fraction of a pool's connections that one client may use where several clients share the pool."""
 
 
 class Queue:
-    """The lines in front of one pool, one per client."""
+    """The waiting requests of one pool: a line per client."""
 
-    __slots__ = ("_clients", "_held", "_lines", "_share", "_size", "_waiting", "_woken")
+    __slots__ = ("_clients", "_held", "_lines", "_promised", "_share", "_size", "_waiting")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._share = size
         self._clients = 1
         self._held: defaultdict[str, int] = defaultdict(int)
-        """Connections in use or promised, by client."""
+        """Connections in use, being opened, or promised, by client."""
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._waiting = 0
-        self._woken: set[asyncio.Future[None]] = set()
-        """Those who were promised a place and have not yet come for it."""
+        self._promised: set[asyncio.Future[None]] = set()
+        """Waiters that were woken for a free place and have not yet taken it."""
 
     def __len__(self) -> int:
         return self._waiting
@@ -40,38 +38,36 @@ class Queue:
     def __repr__(self) -> str:
         return f"{self._waiting}"
 
-    def divide(self, clients: int) -> None:
-        """Say how many clients use the pool."""
+    def share_among(self, clients: int) -> None:
+        """Set how many clients use the pool; a single client may use all of it."""
         self._clients = max(1, clients)
-        self._share = self._size if clients < 2 else max(1, int(self._size * SHARE))  # noqa: PLR2004 - alone, all of it
+        self._share = max(1, int(self._size * SHARE)) if clients > 1 else self._size
 
     def admits(self, owner: str) -> bool:
-        """Whether somebody who comes now may take what is free: has not its share, and passes nobody who waits."""
+        """Whether a request that arrives now may take a free place.
+
+        It may if its client holds less than its share, and if nobody who could take the place waits for it.
+        """
         if self._held[owner] >= self._share:
             return False
         if not self._waiting:
-            return not self._woken
-        return not self._woken and all(self._held[other] >= self._share for other in self._lines)
+            return not self._promised
+        return not self._promised and all(self._held[other] >= self._share for other in self._lines)
 
     def full(self, owner: str, places: int) -> bool:
-        """Whether a client has filled its part of the `places` in line; each has the same, whoever came first."""
+        """Whether a client has filled its part of the `places`, which are divided equally among the clients."""
         return len(self._lines.get(owner, ())) >= -(-places // self._clients)
 
-    def hold(self, connection: UpstreamConnection, owner: str) -> None:
-        """Count a connection that is handed out."""
-        connection.owner = owner
+    def hold(self, owner: str) -> None:
+        """Count a connection that a client uses or opens."""
         self._held[owner] += 1
 
-    def begin(self, owner: str) -> None:
-        """Count a connection that is being opened."""
-        self._held[owner] += 1
-
-    def end(self, owner: str) -> None:
-        """Count one less."""
+    def release(self, owner: str) -> None:
+        """Count one connection less."""
         self._held[owner] -= 1
 
     def join(self, owner: str, waiter: asyncio.Future[None], *, in_front: bool) -> None:
-        """Stand in the client's line, at its end or, after a vain wait, in front of everybody."""
+        """Append a waiter to its client's line; `in_front` puts it before all others, of every client."""
         line = self._lines.setdefault(owner, deque())
         (line.appendleft if in_front else line.append)(waiter)
         if in_front:
@@ -79,9 +75,9 @@ class Queue:
         self._waiting += 1
 
     def leave(self, owner: str, waiter: asyncio.Future[None]) -> bool:
-        """Go, served or not; harmless when repeated. Return whether a place was promised, which is now free again."""
-        if waiter in self._woken:
-            self._woken.discard(waiter)
+        """Remove a waiter; may be called twice. Return whether a place was promised to it, which is now free again."""
+        if waiter in self._promised:
+            self._promised.discard(waiter)
             self._held[owner] -= 1
             return True
         line = self._lines.get(owner, ())
@@ -93,7 +89,7 @@ class Queue:
         return False
 
     def wake(self) -> None:
-        """Promise a free place to the next in turn who has not its share."""
+        """Promise a free place to the next waiter whose client holds less than its share."""
         for owner, line in list(self._lines.items()):
             while line and line[0].done():
                 line.popleft()
@@ -108,6 +104,6 @@ class Queue:
                 else:
                     del self._lines[owner]
                 self._held[owner] += 1
-                self._woken.add(waiter)
+                self._promised.add(waiter)
                 waiter.set_result(None)
                 return

@@ -208,12 +208,12 @@ class Upload:
             if upstream.writing_paused:
                 client.body_not_awaited()
                 client.pause_reading()
-                upstream.deadline = upstream.loop.time() + upstream.send_limit
+                upstream.await_reading()
             else:
                 client.body_awaited()
 
         def go_on() -> None:
-            upstream.deadline = None
+            upstream.reads_again()
             client.body_awaited()
             client.resume_reading()
 
@@ -228,7 +228,8 @@ class Upload:
             await upstream.drain()
         finally:
             client.end_intake()
-            body.sink = upstream.on_writable = upstream.deadline = None
+            body.sink = upstream.on_writable = None
+            upstream.reads_again()
             client.body_not_awaited()
             client.resume_reading()
 

@@ -1,8 +1,8 @@
 """A connection to a vendor: bytes in, response heads and bodies out.
 
-Knows one exchange at a time. Says of itself whether it may be used again: only after a cleanly framed response with
-nothing behind it; any doubt closes it (RFC 9112 §9.3, §11.2). Whether a body that ends with its connection is whole is
-told by the exception given to `connection_lost` (RFC 9112 §8).
+Serves one exchange at a time and owns that exchange's deadlines, all on the event loop's clock. It can be reused only
+after a cleanly framed response with no bytes behind it; in any doubt it is closed (RFC 9112 §9.3, §11.2). Whether a
+body that ends with its connection is complete is decided by how the connection closed (RFC 9112 §8).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT: Final = 64 * 1024
 _MOST_INTERIM: Final = 32
-"""1xx responses (RFC 9110 §15.2) taken before one final response."""
+"""1xx responses (RFC 9110 §15.2) accepted before one final response."""
 _SWITCHING: Final = 101
 _FINAL: Final = 200
 _BODYLESS: Final = frozenset({_SWITCHING, 204, 304})
@@ -46,40 +46,42 @@ class UpstreamConnection(Wire):
         super().__init__(loop, outbox)
         self._on_lost = on_lost
         self._heads: deque[Answer] = deque()
-        self._inbox = b""
-        """What has come and is looked at when the exchange goes on."""
+        self._unparsed = b""
+        """Bytes that are parsed when the exchange goes on."""
         self._waiter: asyncio.Future[None] | None = None
-        """The exchange waits for a head."""
+        """Set while the exchange waits for a head."""
         self._error: ExchangeError | None = None
         self._body: Body | None = None
-        """That of the final response, once its head is there."""
+        """The final response's body, once its head is parsed."""
         self._decoder: Decoder | None = None
-        """Takes the framing off the body that is still coming in."""
-        self._part = bytearray()
-        """The beginning of a head that comes in several segments."""
+        """Removes the framing of the body that is arriving."""
+        self._partial_head = bytearray()
+        """The beginning of a head that arrives in several segments."""
         self._poll: select.poll | None = None
         self._head_request = False
         self._interim = 0
         self._switched = False
-        self._said_goodbye = False
-        """The vendor closed in an orderly way (over TLS: with close_notify)."""
-        self._raw: Callable[[bytes], None] | None = None
+        self._closed_cleanly = False
+        """The vendor ended its direction in an orderly way (over TLS: with close_notify)."""
+        self._tunnel: Callable[[bytes], None] | None = None
+        """Takes every segment after a 101."""
         self.tail = b""
         """Bytes behind a 101: the first of the new protocol."""
         self.in_use = False
         self.dirty = False
-        """Something was said that no request asked for, or framing ended with the connection."""
+        """The connection cannot be reused: framing ended with it, or bytes came that no request asked for."""
         self.exchanges = 0
         self.owner = ""
         """The client whose exchange it serves."""
-        self.deadline: float | None = None
-        """Loop time at which the sweep fails the exchange (first byte, or a stalled upload)."""
-        self.total_deadline: float | None = None
-        self._first_byte = self.send_limit = 0.0
-        self.idle_limit: float | None = None
-        """Longest silence while the response body is read, seconds."""
         self.idle_from = 0.0
-        """Loop time at which it was put back into the pool."""
+        """Loop time at which it was returned to the pool."""
+        self._first_byte = self._idle = 0.0
+        """The exchange's time-outs, seconds."""
+        self._deadline: float | None = None
+        """Loop time at which the exchange fails unless the head comes, or the vendor reads on, before then."""
+        self._total_deadline: float | None = None
+        self._watched = False
+        """The response body is being read, so silence is a failure."""
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "in use" if self.in_use else "idle"
@@ -87,18 +89,35 @@ class UpstreamConnection(Wire):
 
     # ------------------------------------------------------------------------------------------------- one exchange
 
-    def begin(self, timeouts: Timeouts, *, head: bool) -> None:
-        """Take the connection for one exchange; `head` says that the response has no body (RFC 9110 §9.3.2)."""
+    def begin(self, timeouts: Timeouts, *, head: bool, spent: float = 0.0) -> None:
+        """Start one exchange.
+
+        Args:
+            timeouts: the route's.
+            head: the request is a HEAD, so the response has no body (RFC 9110 §9.3.2).
+            spent: seconds of `timeouts.total` that have passed already.
+        """
         self.in_use = True
         self.exchanges += 1
-        self._first_byte, self.send_limit = timeouts.first_byte, timeouts.idle
+        self._first_byte, self._idle = timeouts.first_byte, timeouts.idle
+        total = timeouts.total
+        if total is not None:
+            self._total_deadline = self.loop.time() + total - spent
         self._interim = 0
         self._head_request = head
 
     def await_head(self) -> None:
-        """The request is out: from now on the vendor has its first-byte time."""
+        """Start the first-byte time-out: the whole request has been sent."""
         if self._body is None:
-            self.deadline = self.loop.time() + self._first_byte
+            self._deadline = self.loop.time() + self._first_byte
+
+    def await_reading(self) -> None:
+        """Start the idle time-out: the vendor has stopped reading the request body."""
+        self._deadline = self.loop.time() + self._idle
+
+    def reads_again(self) -> None:
+        """Stop the time-out of `await_reading`."""
+        self._deadline = None
 
     async def response(self) -> Answer:
         """Return the next response head, interim ones included, and its body's stream.
@@ -106,8 +125,8 @@ class UpstreamConnection(Wire):
         Raises UpstreamReset, UpstreamMalformed, UpstreamTimeout, or whatever the exchange was failed with.
         """
         while not self._heads:
-            if self._inbox:
-                self._look()
+            if self._unparsed:
+                self._parse()
             elif self._error is not None:
                 raise self._error
             elif self.transport is None:
@@ -121,18 +140,17 @@ class UpstreamConnection(Wire):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _look(self) -> None:
-        """Understand what has come; as with an app's heads, when all that has come is read, unless that is much."""
-        data, self._inbox = self._inbox, b""
+    def _parse(self) -> None:
+        """Parse all segments that have arrived, in one go."""
+        data, self._unparsed = self._unparsed, b""
         self._feed_heads(data)
 
     def watch_silence(self) -> None:
-        """The body is on its way: from now on the sweep looks for silence."""
-        self.active = True
-        self.idle_limit = self.send_limit
+        """Start the idle time-out of the response body."""
+        self.active = self._watched = True
 
     def fail(self, error: ExchangeError) -> None:
-        """End the exchange with `error`: whoever waits for the head or the body gets it, the connection is aborted."""
+        """Abort the connection; reading the head or the body raises `error`."""
         self.dirty = True
         if self._error is None:
             self._error = error
@@ -143,7 +161,7 @@ class UpstreamConnection(Wire):
 
     @property
     def reusable(self) -> bool:
-        """Whether the connection may serve another exchange: the response is whole and nothing stands behind it."""
+        """Whether the connection may serve another exchange: the response is complete, with no bytes behind it."""
         return (
             not self.dirty
             and self.transport is not None
@@ -157,35 +175,35 @@ class UpstreamConnection(Wire):
 
     @property
     def silent(self) -> bool:
-        """Whether not a byte of a response has arrived for this exchange."""
-        return self._body is None and not self._part and not self._interim and not self._inbox
+        """Whether no byte of a response has arrived for this exchange."""
+        return self._body is None and not self._partial_head and not self._interim and not self._unparsed
 
     @property
     def answered(self) -> bool:
-        """Whether the response has come to its end."""
+        """Whether the response is complete."""
         return self._body is not None and self._body.ended
 
     def end(self) -> None:
-        """Forget the exchange before the connection goes back to its pool."""
-        self.in_use = False
+        """Forget the exchange before the connection returns to its pool."""
+        self.in_use = self._watched = False
         self._body = self._decoder = self._waiter = None
-        self.deadline = self.total_deadline = self.idle_limit = None
+        self._deadline = self._total_deadline = None
 
     @property
     def reuse_ok(self) -> bool:
-        """Whether an idle connection may be handed out.
+        """Whether an idle connection may be used for a new exchange.
 
-        The kernel is asked, too: the vendor may have closed it, or said something that would be taken for the next
-        answer, since the loop last looked.
+        Also polls the socket: since the last turn of the event loop the vendor may have closed the connection, or sent
+        bytes that would be taken for the next answer.
         """
         return (
             not self.dirty
             and self.transport is not None
             and not self.transport.is_closing()
-            and self._quiet(self.transport)
+            and self._nothing_to_read(self.transport)
         )
 
-    def _quiet(self, transport: asyncio.Transport) -> bool:
+    def _nothing_to_read(self, transport: asyncio.Transport) -> bool:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP)
@@ -194,25 +212,25 @@ class UpstreamConnection(Wire):
     # ---------------------------------------------------------------------------------------------------- protocol
 
     def data_received(self, data: bytes) -> None:
-        """Take a segment; the exchange is told of what may be a head."""
+        """Take a segment of a tunnel, of the body, or of heads, which are parsed when the exchange goes on."""
         self.active = True
-        if self._raw is not None:
-            self._raw(data)
+        if self._tunnel is not None:
+            self._tunnel(data)
         elif self._decoder is not None:
             self._feed_body(data)
         elif self._body is None and self.in_use:
-            self._inbox = self._inbox + data if self._inbox else data
-            if len(self._inbox) > AT_ONCE:
-                self._look()  # what follows is the body's, in pieces and with back-pressure
+            self._unparsed = self._unparsed + data if self._unparsed else data
+            if len(self._unparsed) > AT_ONCE:
+                self._parse()  # so that the body that follows is read with back-pressure
             self._wake()
         elif self._switched:
             self.tail += data
         else:
-            self._unasked()
+            self._unexpected()
 
     def _feed_heads(self, data: bytes) -> None:
         while self._body is None and self._error is None and data:
-            part = self._part
+            part = self._partial_head
             seen = len(part)
             end, data = find_end(part, data)
             try:
@@ -223,14 +241,14 @@ class UpstreamConnection(Wire):
                     return
                 part.clear()
                 rest = data[end + 4 :]
-                self._understood(read_response(data[:end]), rest)
+                self._take_head(read_response(data[:end]), rest)
             except ExchangeError as error:
                 self.fail(error)
                 return
             data = rest
 
-    def _understood(self, head: Outbound, rest: bytes) -> None:
-        """A head is complete, and `rest` stands behind it."""
+    def _take_head(self, head: Outbound, rest: bytes) -> None:
+        """Take a parsed head; `rest` are the bytes behind it."""
         if head.code < _FINAL and head.code != _SWITCHING:
             self._interim += 1
             if self._interim > _MOST_INTERIM:
@@ -238,7 +256,7 @@ class UpstreamConnection(Wire):
             body = NO_BODY
         else:
             self._body = body = self._open_body(head, rest)
-            self.deadline = None
+            self._deadline = None
         self._heads.append((head, body))
 
     def _open_body(self, head: Outbound, rest: bytes) -> Body:
@@ -248,7 +266,7 @@ class UpstreamConnection(Wire):
             self.hold_reading()
         elif self._head_request or head.code in _BODYLESS or head.length == 0:
             if rest:
-                self._unasked()
+                self._unexpected()
         elif head.length == len(rest):
             return Body(None, rest)
         else:
@@ -268,9 +286,9 @@ class UpstreamConnection(Wire):
         return body
 
     def _feed_body(self, data: bytes) -> None:
-        """Feed what belongs to the body; mark the connection if anything else is there."""
+        """Feed the body; bytes behind its end make the connection unusable."""
         decoder, body = self._decoder, self._body
-        assert decoder is not None and body is not None  # noqa: S101, PT018 - there is a body
+        assert decoder is not None and body is not None  # noqa: S101, PT018 - set by _begin_body
         try:
             rest = decoder.feed(data)
         except FramingError as error:
@@ -279,43 +297,43 @@ class UpstreamConnection(Wire):
         if body.ended:
             self._decoder = None
             if rest:
-                self._unasked()
+                self._unexpected()
 
-    def _unasked(self) -> None:
-        # These bytes would be the next app's answer. What was already understood is still delivered.
+    def _unexpected(self) -> None:
+        # The next exchange would take these bytes for its answer. Heads that are already parsed are still delivered.
         self.dirty = True
         if not self.in_use:
             self.close()
 
     def eof_received(self) -> bool:
-        """Close our side too, unless a tunnel wants to hear of it."""
-        self._said_goodbye = True
-        if self._raw is not None:
-            self._raw(b"")
+        """Close our side too, unless a tunnel keeps its other direction open."""
+        self._closed_cleanly = True
+        if self._tunnel is not None:
+            self._tunnel(b"")
             self.ended = self.half_closes
             return self.ended
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Settle what the exchange still waits for: a clean end may complete a body, a reset never does."""
+        """End the exchange: a clean close may complete a body, a reset never does."""
         super().connection_lost(exc)
-        if self._inbox:
-            self._look()  # an answer that was sent before the end is an answer
+        if self._unparsed:
+            self._parse()  # an answer that arrived before the close is valid
         self.dirty = True
-        if self._raw is not None:
-            self._raw(b"")
+        if self._tunnel is not None:
+            self._tunnel(b"")
         if self.in_use:
-            self._settle(exc)
+            self._end_exchange(exc)
         self._on_lost(self)
 
-    def _settle(self, exc: BaseException | None) -> None:
+    def _end_exchange(self, exc: BaseException | None) -> None:
         body = self._body
         if body is None:
             if self._error is None:
                 self._error = UpstreamReset(reason=type(exc).__name__ if exc else "closed before a response head")
             self._wake()
-        elif exc is not None or not self._said_goodbye:
-            # Over TLS an end without close_notify is as good as a reset (RFC 9112 §9.8).
+        elif exc is not None or not self._closed_cleanly:
+            # Over TLS, a close without close_notify may be a truncation (RFC 9112 §9.8).
             how = type(exc).__name__ if exc is not None else "closed without notice"
             body.fail(Aborted(reason=f"the vendor's connection broke: {how}"))
         elif isinstance(self._decoder, UntilClose):
@@ -326,18 +344,19 @@ class UpstreamConnection(Wire):
     # ------------------------------------------------------------------------------------------------------- tunnel
 
     def tunnel(self, receive: Callable[[bytes], None]) -> None:
-        """From now on hand every segment to `receive`; an empty one says that the peer sends no more."""
-        self._raw = receive
-        self.deadline = self.idle_limit = None
+        """Hand every segment to `receive` from now on, an empty one at the end; no time-out applies any more."""
+        self._tunnel = receive
+        self._deadline = self._total_deadline = None
+        self._watched = False
         self.release_reading()
 
     def sweep(self, now: float) -> None:
         """Fail the exchange if one of its time-outs has passed."""
-        if self._inbox:
-            return  # it has answered; that is looked at in a moment
-        if self.deadline is not None and now >= self.deadline:
+        if self._unparsed:
+            return  # an answer has arrived and is parsed in this turn of the event loop
+        if self._deadline is not None and now >= self._deadline:
             self.fail(UpstreamTimeout(reason="no response head in time"))
-        elif self.total_deadline is not None and now >= self.total_deadline:
+        elif self._total_deadline is not None and now >= self._total_deadline:
             self.fail(UpstreamTimeout(reason="the exchange took too long"))
-        elif self.idle_limit is not None and self.silent_for(now) >= self.idle_limit and not self._reading_paused:
+        elif self._watched and self.silent_for(now) >= self._idle and not self._reading_paused:
             self.fail(UpstreamTimeout(reason="silence inside the response body"))

@@ -18,6 +18,7 @@ from yarl import URL
 from gateway.addresses import AddressRefused, Networks, look_up
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable
 from gateway.resolver import GuardedResolver
+from gateway.tls import client_context
 from gateway.tokens.failures import TokenEndpointTimeout
 from gateway.tokens.grant import MAX_ANSWER
 
@@ -140,7 +141,7 @@ class Sender:
         aiohttp's own may be empty: `serve` imports it without them (`commands/serve.py`).
         """
         if self._trust is None:
-            self._trust = await asyncio.to_thread(ssl.create_default_context)
+            self._trust = await asyncio.to_thread(client_context)
         return self._trust
 
 

@@ -6,17 +6,19 @@ Ties the pure engine (`grant.py`) to the socket (`sender.py`). When to call it i
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import CredentialRefused
 from gateway.model import Token
 from gateway.observe import register
+from gateway.tls import client_context, load_pair
 from gateway.tokens.assertion import sign
 from gateway.tokens.expiry import skew_of
 from gateway.tokens.grant import parse, render
 
 if TYPE_CHECKING:
+    import ssl
+
     from gateway.model import Clock, Grant, GrantRequest
     from gateway.tokens.sender import Sender
 
@@ -93,12 +95,10 @@ async def _tls(request: GrantRequest) -> ssl.SSLContext | None:
 def _load(request: GrantRequest) -> ssl.SSLContext:
     part = "certificate authority"
     try:
-        context = ssl.create_default_context(cafile=str(request.ca_file) if request.ca_file else None)
+        context = client_context(request.ca_file)
         if request.client_certificate:
             part = "client certificate"
-            # A key under a passphrase must fail here: without the callback OpenSSL would ask the terminal for it.
-            certificate = request.client_certificate
-            context.load_cert_chain(certificate.certificate, certificate.key, password=lambda: b"")
+            load_pair(context, request.client_certificate.certificate, request.client_certificate.key)
     except (OSError, ValueError) as error:
         raise CredentialRefused(reason=f"the {part} cannot be read ({type(error).__name__})") from None
     return context

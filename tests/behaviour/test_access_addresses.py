@@ -53,7 +53,7 @@ def named(port: int, **more: object) -> dict[str, object]:
 @pytest.mark.parametrize("address", [LOOPBACK, METADATA, "0.0.0.0"])
 async def test_an_upstream_that_resolves_to_an_address_nobody_named_is_not_connected_to(address: str) -> None:
     async with vendor(answering(ok())) as upstream, running(named(upstream.port)) as it:
-        it.routes[0].pool._look_up = Names([address])
+        it.routes[0].pool.connector.look_up = Names([address])
         answer = await ask(it)
         assert json.loads(answer.body)["code"] == "upstream_unreachable"
         assert answer.status == 502
@@ -68,7 +68,7 @@ async def test_a_name_that_the_configuration_allows_is_served() -> None:
         vendor(answering(ok())) as upstream,
         running(named(upstream.port, allow_addresses=["127.0.0.0/8"])) as it,
     ):
-        it.routes[0].pool._look_up = Names([METADATA, LOOPBACK])
+        it.routes[0].pool.connector.look_up = Names([METADATA, LOOPBACK])
         assert (await ask(it)).status == 200
 
 
@@ -79,7 +79,7 @@ async def test_dns_rebinding_does_not_help() -> None:
         vendor(answering(close)) as upstream,
         running(named(upstream.port, allow_addresses=[f"{LOOPBACK}/32"])) as it,
     ):
-        names = it.routes[0].pool._look_up = Names([LOOPBACK], ["127.0.0.2"])
+        names = it.routes[0].pool.connector.look_up = Names([LOOPBACK], ["127.0.0.2"])
         assert (await ask(it)).status == 200
         assert (await ask(it)).status == 502
         assert names.asked == 2

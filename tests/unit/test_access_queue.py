@@ -27,27 +27,27 @@ async def test_clients_that_wait_are_served_in_turn() -> None:
 
 async def test_a_client_with_its_share_waits_for_itself_and_the_others_pass() -> None:
     queue = Queue(4)
-    queue.divide(2)
+    queue.share_among(2)
     for _ in range(3):
         assert queue.admits("greedy")
-        queue.begin("greedy")
+        queue.hold("greedy")
     assert not queue.admits("greedy")
     line = waiters(1)
     queue.join("greedy", line[0], in_front=False)
     assert queue.admits("modest")
     queue.wake()
     assert not line[0].done()
-    queue.end("greedy")
+    queue.release("greedy")
     queue.wake()
     assert line[0].done()
 
 
 async def test_alone_a_client_may_use_the_whole_pool() -> None:
     queue = Queue(4)
-    queue.divide(1)
+    queue.share_among(1)
     for _ in range(4):
         assert queue.admits("web")
-        queue.begin("web")
+        queue.hold("web")
     assert not queue.admits("web")
 
 

@@ -6,13 +6,13 @@ guessing between types. Cross-checks that need more than one credential live in 
 
 from __future__ import annotations
 
-import ssl
 from typing import Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.config.keys import kinds as f  # noqa: TC001 - pydantic reads the annotations at run time
 from gateway.config.keys.values import opened, refuse
+from gateway.tls import check_pair
 
 
 class Keys(BaseModel):
@@ -95,8 +95,8 @@ class ClientCertificateKeys(Keys):
     def belongs_together(self) -> Self:
         """Try the pair now rather than at the first connection."""
         try:
-            ssl.create_default_context().load_cert_chain(self.certificate, self.key, password=str)
-        except (ssl.SSLError, OSError, ValueError):
+            check_pair(self.certificate, self.key)
+        except (OSError, ValueError):
             refuse("certificate and key are no pair of PEM files")
         return self
 

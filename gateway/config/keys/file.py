@@ -5,7 +5,6 @@ Each field's description is its line in `docs/configuration.md` and in the JSON 
 
 from __future__ import annotations
 
-import ssl
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,6 +17,7 @@ from gateway.config.keys.credential import ClientCertificateKeys, CredentialKeys
 from gateway.config.keys.values import refuse
 from gateway.model import KIB, MIB, Address
 from gateway.model.http import UNSERVED_METHODS
+from gateway.tls import check_authorities
 
 
 class InjectionKeys(Keys):
@@ -197,8 +197,9 @@ class TlsKeys(ClientCertificateKeys):
     def authorities_can_be_read(self) -> Self:
         """Try the file now rather than at the first connection."""
         try:
-            ssl.create_default_context(cafile=self.client_ca)
-        except (ssl.SSLError, OSError, ValueError):
+            if self.client_ca is not None:
+                check_authorities(self.client_ca)
+        except (OSError, ValueError):
             refuse("client_ca is no PEM file of certificates")
         return self
 

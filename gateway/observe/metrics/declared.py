@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from gateway.observe.metrics.families import Family
 
 
-def _nothing() -> None:
-    """Do nothing: no requests are buffered."""
-
-
 class DeclaredMetrics:
     """One collector for each declared family.
 
@@ -30,8 +26,8 @@ class DeclaredMetrics:
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self.wall = wall
-        self.settle: Callable[[], None] = _nothing
-        """Counts the requests that have ended and are still buffered. Called before request metrics are read."""
+        self.before_reading: list[Callable[[], None]] = []
+        """Called before values are read; each updates values that are not kept up to date all the time."""
         self._collectors: list[FamilyCollector[Any]] = []
         self._declare_requests()
         self._declare_upstreams()
@@ -94,7 +90,8 @@ class DeclaredMetrics:
             self.config_loads.labels(outcome)
 
     def _settle(self) -> None:
-        self.settle()
+        for update in self.before_reading:
+            update()
 
     def _values(self, family: Family) -> ValueCollector:
         made = ValueCollector(family, self._settle)

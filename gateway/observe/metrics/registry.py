@@ -117,7 +117,7 @@ class Metrics(DeclaredMetrics):
         return self._parts(encode, openmetrics=openmetrics), content_type
 
     def _parts(self, encode: Callable[[Any], bytes], *, openmetrics: bool) -> Iterator[bytes]:
-        self.settle()
+        self._settle()
         self._log_dropped.set(dropped_events())
         self._spans_dropped.set(dropped_spans())
         for collector in self._collectors:
