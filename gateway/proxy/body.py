@@ -1,11 +1,13 @@
-"""One body on its way through a connection: fed by its decoder, read by one exchange, bounded by flow control.
+"""One message body: fed by its decoder, read by one exchange, bounded by flow control.
 
-At most `HIGH` bytes and one segment wait here: beyond that the connection stops reading until the reader has caught up.
+At most `HIGH` bytes and one segment are buffered: above that the connection stops reading until the body is read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+
+from gateway.proxy.wire import BODY_FULL
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
     from gateway.proxy.wire import Piece, Wire
 
 HIGH: Final = 128 * 1024
-"""Bytes that wait before the connection stops reading."""
+"""Buffered bytes at which the connection stops reading."""
 _JOINED: Final = 16 * 1024
-"""Bytes that are joined rather than handed on piece by piece."""
+"""Below this size, pieces are joined instead of being returned one by one."""
 _PIECE: Final = 64
-"""Bytes that a piece takes besides its own: a body may come in chunks of one byte."""
+"""Memory that a piece takes besides its bytes: a body may arrive in chunks of one byte."""
 
 
 class Body:
@@ -27,7 +29,7 @@ class Body:
     __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "sink", "size")
 
     def __init__(self, wire: Wire | None, data: bytes = b"") -> None:
-        """Begin a body that `wire` will feed; without one, `data` is all there is."""
+        """Begin a body that `wire` will feed; without a wire, `data` is the whole body."""
         self._wire = wire
         self._pieces = [data] if data else []
         self._held = 0
@@ -39,10 +41,10 @@ class Body:
         self.size = len(data)
         """Bytes that have arrived so far."""
         self.sink: Callable[[Piece], None] | None = None
-        """Takes what arrives at once, so that nothing waits here; whoever sets it has taken what was there."""
+        """Receives bytes as they arrive, so that none are buffered; call `take` before setting it."""
 
     def feed(self, data: Piece, *, last: bool) -> None:
-        """Take the next bytes, which may be none; `last` says that the body ends with them."""
+        """Add bytes, possibly none; `last` says that the body ends with them."""
         if data:
             size = len(data)
             self.size += size
@@ -55,16 +57,16 @@ class Body:
         if self._waiter is not None and (last or self.sink is None):
             self._wake()
         if self._held > HIGH and self._wire is not None:
-            self._wire.resume_reading() if last else self._wire.pause_reading()
+            self._wire.resume_reading(BODY_FULL) if last else self._wire.pause_reading(BODY_FULL)
 
     def fail(self, error: BaseException) -> None:
-        """Say that the rest will not come: reading raises `error`. A body that has ended is not touched."""
+        """Make reading raise `error`, because the rest will not arrive. Does nothing for a body that has ended."""
         if not self.ended and self.error is None:
             self.error = error
             self._wake()
 
     def take(self) -> bytes:
-        """Return what is there, which may be nothing. Raises what the body failed with."""
+        """Return all buffered bytes, possibly none. Raises the error that the body failed with."""
         if self.error is not None:
             raise self.error
         pieces = self._pieces
@@ -72,37 +74,37 @@ class Body:
             return b""
         self._pieces = []
         if self._held > HIGH and self._wire is not None:
-            self._wire.resume_reading()
+            self._wire.resume_reading(BODY_FULL)
         self._held = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def take_some(self) -> bytes:
-        """As `take`, but one piece alone where joining it with others would copy much."""
+        """As `take`, but return one piece alone if joining all would copy much."""
         pieces = self._pieces
         if self.error is not None or len(pieces) == 1 or self._held <= _JOINED:
             return self.take()
         some = pieces.pop(0)
         before, self._held = self._held, self._held - len(some) - _PIECE
         if before > HIGH >= self._held and self._wire is not None:
-            self._wire.resume_reading()
+            self._wire.resume_reading(BODY_FULL)
         return some
 
     @property
     def drained(self) -> bool:
-        """Whether all of it has arrived and was taken."""
+        """Whether the whole body has arrived and was read."""
         return self.ended and not self._pieces
 
     async def read(self) -> bytes:
-        """Return what has arrived, or a part of it, waiting for at least a byte; empty at the end.
+        """Return buffered bytes, after waiting for at least one; empty at the end of the body.
 
-        Raises what the body failed with.
+        Raises the error that the body failed with.
         """
         while not self._pieces and not self.ended and self.error is None and self._wire is not None:
             await self._wait(self._wire)
         return self.take_some()
 
     async def end(self) -> None:
-        """Wait until all of it has arrived. Raises what the body failed with."""
+        """Wait until the whole body has arrived. Raises the error that the body failed with."""
         while not self.ended and self.error is None and self._wire is not None:
             await self._wait(self._wire)
         if self.error is not None:

@@ -17,26 +17,55 @@ from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized
 from gateway.proxy.intake import LARGE, Intake
 from gateway.proxy.request import RequestHead, check_beginning
-from gateway.proxy.wire import Wire
+from gateway.proxy.upload import BodySource
+from gateway.proxy.wire import BACKLOG, BODY_FULL
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from gateway.model import Limits
     from gateway.proxy.framing import Decoder
-    from gateway.proxy.port import DataServer
     from gateway.proxy.request import Inbound
     from gateway.proxy.upload import Upload
+    from gateway.proxy.wire import Outbox
 
 _PENDING_LIMIT: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds that we go on reading (and discarding) behind a last answer, lest a reset destroy it (RFC 9112 §9.6)."""
 
 
-class ClientConnection(Wire):
+class Server:
+    """What a connection needs of the server that accepted it."""
+
+    def __init__(self, limits: Limits, outbox: Outbox) -> None:
+        self.limits = limits
+        """May be replaced while connections are open; the head size limit applies from the next connection."""
+        self.outbox = outbox
+        self.leaving = False
+        """Whether every connection closes after its current exchange."""
+
+    def opened(self, connection: ClientConnection) -> None:
+        """Count a new connection, or refuse it."""
+        raise NotImplementedError
+
+    def closed(self, connection: ClientConnection) -> None:
+        """Forget a connection."""
+        raise NotImplementedError
+
+    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
+        """Serve one request; the result says whether the connection may serve another."""
+        raise NotImplementedError
+
+    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
+        """Write the answer to bytes that are not a request."""
+        raise NotImplementedError
+
+
+class ClientConnection(BodySource):
     """One connection of an app."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: DataServer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
         super().__init__(loop, server.outbox)
         limits = server.limits
         self._server = server
@@ -106,7 +135,7 @@ class ClientConnection(Wire):
         self._pending.append(data)
         self._pending_size += len(data)
         if self._pending_size > _PENDING_LIMIT:
-            self.hold_reading()
+            self.pause_reading(BACKLOG)
 
     def _take(self, data: bytes) -> RequestHead | None:
         """Return the next request if its head is complete; what stands behind it waits in `_rest`."""
@@ -189,7 +218,7 @@ class ClientConnection(Wire):
                 await self._waiter
             head = self._next_head() if self._pending else None
             if head is not None:
-                keep_alive = await self._server.handler.exchange(self, head)
+                keep_alive = await self._server.exchange(self, head)
                 if not keep_alive or self._broken or self.transport is None or self._server.leaving:
                     self.finish()
                     return
@@ -204,7 +233,7 @@ class ClientConnection(Wire):
         pieces, self._pending, self._pending_size = self._pending, [], 0
         head = self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self.busy = head is not None
-        self.release_reading()
+        self.resume_reading(BACKLOG)
         return head
 
     async def _flushed(self) -> None:
@@ -274,7 +303,7 @@ class ClientConnection(Wire):
         """
         transport, decoder = self.transport, self._decoder
         if isinstance(decoder, Sized) and decoder.left > LARGE and transport is not None and transport.can_write_eof():
-            transport.set_protocol(cast("asyncio.Protocol", Intake(self, transport, decoder, upload)))
+            transport.set_protocol(Intake(self, transport, decoder, upload))
             self._intake = True
 
     def end_intake(self) -> None:
@@ -301,7 +330,7 @@ class ClientConnection(Wire):
         """From now on hand every segment to `receive`; an empty one says that the app sends no more."""
         self._raw = receive
         self._sweep_tunnel = sweep
-        self.release_reading()
+        self.resume_reading(BACKLOG)
 
     def finish(self) -> None:
         """Close after the last answer has left, and go on reading for a while: the app may still be sending."""
@@ -314,13 +343,13 @@ class ClientConnection(Wire):
         self._pending = []
         self.write_eof()
         self._body.fail(BadRequest())
-        self.resume_reading()
-        self.release_reading()
+        self.resume_reading(BODY_FULL)
+        self.resume_reading(BACKLOG)
 
     def refuse(self, error: ExchangeError) -> None:
         """Answer what never became a request, and close."""
         self._broken = True
-        self._server.handler.refuse(self, error)
+        self._server.refuse(self, error)
         self.finish()
 
     # ------------------------------------------------------------------------------------------------------- time-outs

@@ -1,8 +1,8 @@
-"""The data port: listens, accepts within bounds, sweeps, drains.
+"""The data port: listens, accepts within bounds, applies time-outs, drains.
 
-The listening sockets are kept beside asyncio's servers, which only borrow them: so new TLS files get a new server over
-the same queue of connections, a successor process can be given the sockets, and what the kernel had already accepted
-when we stop is served instead of reset.
+The listening sockets belong to this module; asyncio's servers use duplicates. So new TLS files get a new server on the
+same queue of connections, a successor process can get the sockets, and connections that the kernel has already
+accepted when the port closes are served instead of reset.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import TooManyConnections
-from gateway.proxy.client import ClientConnection
+from gateway.proxy.client import ClientConnection, Server
 from gateway.proxy.wire import Outbox
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
+    from gateway.errors import ExchangeError
     from gateway.model import Address, Limits, ServerTLS
     from gateway.proxy.handler import Handler
+    from gateway.proxy.request import RequestHead
 
 _BACKLOG: Final = 4096
 _REFUSING: Final = 256
-"""Connections over the bound that are told so at a time; any more are cut without a word."""
+"""Connections above the limit that get a 503 at the same time; any more are reset."""
 _LAST_CALL: Final = 1.0
-"""Seconds for the first request of a connection that was accepted just before the port closed."""
+"""Seconds to wait for the first request of a connection that was accepted just before the port closed."""
 _SETTLE: Final = 0.02
-"""Seconds in which the loop reads what apps had already sent when the port closed."""
+"""Seconds for reading what apps had already sent when the port closed."""
 
 
 async def listen(address: Address) -> list[socket.socket]:
-    """Return a listening socket for every address that the host means. Raises OSError when one cannot be had."""
+    """Return a listening socket for every address of the host. Raises OSError."""
     loop = asyncio.get_running_loop()
     flags = socket.AI_PASSIVE
     found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
@@ -59,30 +61,26 @@ async def listen(address: Address) -> list[socket.socket]:
     return sockets
 
 
-class DataServer:
+class DataServer(Server):
     """The data port: accepts, counts, sweeps, drains."""
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
+        super().__init__(limits, Outbox(asyncio.get_running_loop()))
         self.handler = handler
-        self.outbox = Outbox(asyncio.get_running_loop())
-        self.limits = limits
-        """May be replaced while connections are open; sizes of heads hold from the next connection on."""
-        self.leaving = False
-        """The port is closed: a connection ends with the exchange that it is in."""
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
         self._connections: set[ClientConnection] = set()
         self._by_address: Counter[str] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._rest: asyncio.Event = asyncio.Event()
+        self._all_closed: asyncio.Event = asyncio.Event()
 
     # ----------------------------------------------------------------------------------------------------- listening
 
     async def start(
         self, address: Address, *, tls: ServerTLS | None = None, sockets: Sequence[socket.socket] = ()
     ) -> tuple[str, int]:
-        """Listen, on `sockets` if any are given; return the first address with the port that was taken."""
+        """Listen, on `sockets` if any are given; return the first address and port."""
         self._tls = server_context(tls) if tls is not None else None
         self._sockets = list(sockets) or await listen(address)
         self._servers = await self._serve()
@@ -109,7 +107,7 @@ class DataServer:
         ]
 
     async def use_tls(self, tls: ServerTLS | None) -> None:
-        """Accept with other certificates (or none) from now on; open connections stay. Raises OSError for bad files."""
+        """Use other certificates (or none) for new connections. Raises OSError for bad files."""
         self._tls = server_context(tls) if tls is not None else None
         if self._sockets:
             old, self._servers = self._servers, await self._serve()
@@ -117,23 +115,23 @@ class DataServer:
                 server.close()
 
     async def _stop_listening(self, *, handed_over: bool) -> None:
-        """Close the port. What the kernel has accepted is taken in, unless a successor does that."""
+        """Close the port; serve what the kernel has already accepted, unless a successor does."""
         for server in self._servers:
             server.close()
         self._servers = []
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             if not handed_over:
-                await self._accept_rest(sock)
+                await self._accept_queued(sock)
             sock.close()
 
-    async def _accept_rest(self, sock: socket.socket) -> None:
+    async def _accept_queued(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # nobody waits any more; or the socket has died
+        with contextlib.suppress(OSError):  # the queue is empty, or the socket failed
             while True:
                 accepted, _ = sock.accept()
                 accepted.setblocking(False)
-                with contextlib.suppress(OSError):  # a TLS handshake that fails, an app that is gone
+                with contextlib.suppress(OSError):  # the TLS handshake failed, or the app is gone
                     await loop.connect_accepted_socket(self._connection, accepted, ssl=self._tls)
 
     # --------------------------------------------------------------------------------------------------- connections
@@ -144,7 +142,7 @@ class DataServer:
         return len(self._connections)
 
     def opened(self, connection: ClientConnection) -> None:
-        """Count a connection; answer 503 and close it when there are too many, of its address or in all."""
+        """Count a connection; refuse it if there are too many, in total or from its address."""
         self._connections.add(connection)
         self._by_address[connection.remote] += 1
         self.handler.metrics.connections.set(len(self._connections))
@@ -167,7 +165,15 @@ class DataServer:
                 del self._by_address[connection.remote]
         self.handler.metrics.connections.set(len(self._connections))
         if not self._connections:
-            self._rest.set()
+            self._all_closed.set()
+
+    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
+        """Serve one request; the result says whether the connection may serve another."""
+        return self.handler.exchange(connection, request)
+
+    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
+        """Write the answer to bytes that are not a request."""
+        self.handler.refuse(connection, error)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,7 +186,7 @@ class DataServer:
     # ------------------------------------------------------------------------------------------------------ going down
 
     async def stop_listening(self) -> None:
-        """Leave the listening sockets to a successor that has them too; what is open stays open."""
+        """Stop accepting, because a successor has the same sockets; open connections stay open."""
         await self._stop_listening(handed_over=True)
 
     async def drain(
@@ -189,38 +195,38 @@ class DataServer:
         *,
         last_call: float = 0.0,
     ) -> None:
-        """Accept nothing new, close what is idle, give the rest up to `timeout` seconds, then abort it.
+        """Stop accepting, close idle connections, wait `timeout` seconds for the others, then abort them.
 
-        For `last_call` seconds before that, kept-alive connections may send one more request: an app that sends while
-        we close would get no answer.
+        For `last_call` seconds before that, kept-alive connections may send one more request, because a request that
+        is sent while its connection closes gets no answer.
         """
         self.handler.draining = True
         await self._stop_listening(handed_over=not timeout)
-        await self._rest_within(min(last_call, timeout))
+        await self._wait_closed(min(last_call, timeout))
         end = asyncio.get_running_loop().time() + timeout
         self.leaving = True
         if timeout and self._connections:
             await asyncio.sleep(_SETTLE)
-            await self._await_rest(min(_LAST_CALL, timeout), fresh_too=False)
+            await self._close_idle(min(_LAST_CALL, timeout), fresh_too=False)
         self.handler.closing = True
-        await self._await_rest(end - asyncio.get_running_loop().time(), fresh_too=True)
+        await self._close_idle(end - asyncio.get_running_loop().time(), fresh_too=True)
         for connection in tuple(self._connections):
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        # A round of the loop lets aborted connections report back before their pools are closed.
+        # Aborted connections report back in the next round of the loop, before their pools are closed.
         await asyncio.sleep(0)
 
-    async def _await_rest(self, timeout: float, *, fresh_too: bool) -> None:  # noqa: ASYNC109 - as above
-        """Close what is idle and wait for the rest; a connection without a request so far is not idle, but fresh."""
+    async def _close_idle(self, timeout: float, *, fresh_too: bool) -> None:  # noqa: ASYNC109 - as above
+        """Close idle connections and wait for the others; `fresh_too` includes those that have sent nothing so far."""
         for connection in tuple(self._connections):
             if fresh_too or not connection.fresh:
                 connection.close_if_idle()
-        await self._rest_within(timeout)
+        await self._wait_closed(timeout)
 
-    async def _rest_within(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
+    async def _wait_closed(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
         if self._connections and timeout > 0:
-            self._rest.clear()
+            self._all_closed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._rest.wait()
+                    await self._all_closed.wait()

@@ -1,8 +1,10 @@
-"""Bytes both ways after a 101 (RFC 6455, RFC 9110 §7.8): not looked at, with back-pressure and half-close."""
+"""A tunnel after a 101 (RFC 6455, RFC 9110 §7.8): bytes in both directions, with back-pressure and half-close."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from gateway.proxy.wire import BACKLOG
 
 if TYPE_CHECKING:
     import asyncio
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Direction:
-    """One way through the tunnel."""
+    """One direction of the tunnel."""
 
     __slots__ = ("_done", "_source", "_target", "ended", "size")
 
@@ -23,19 +25,22 @@ class Direction:
         self._done = done
         self.ended = False
         self.size = 0
-        target.on_writable = source.release_reading
+        target.on_writable = self._target_writable
+
+    def _target_writable(self) -> None:
+        self._source.resume_reading(BACKLOG)
 
     def receive(self, data: bytes) -> None:
-        """Pass `data` on; an empty one ends this direction."""
+        """Pass `data` on; empty data ends this direction."""
         if data:
             self.size += len(data)
             self._target.write(data)
             if self._target.writing_paused:
-                self._source.hold_reading()
+                self._source.pause_reading(BACKLOG)
         elif not self.ended:
             self.ended = True
             self._end()
-        elif self._source.transport is None:  # it had ended its direction before, and has gone now
+        elif self._source.transport is None:  # it had ended its direction before, and is closed now
             self.finish()
 
     def _end(self) -> None:
@@ -53,9 +58,9 @@ class Direction:
 
 
 async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, idle: float) -> tuple[int, int]:
-    """Carry bytes until both sides have ended, one is gone, or nothing moved for `idle` seconds.
+    """Pass bytes on until both sides have ended, one is closed, or no byte moved for `idle` seconds.
 
-    Returns the bytes carried up and down. The caller closes both connections.
+    Returns the bytes sent to the vendor and to the app. The caller closes both connections.
     """
     done = client.loop.create_future()
     up, down = Direction(client, upstream, done), Direction(upstream, client, done)
@@ -83,7 +88,7 @@ async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, i
 
 
 def _sweep(client: Wire, upstream: Wire, now: float, idle: float, direction: Direction) -> None:
-    # Both are asked, so that each notes the bytes that it saw.
+    # Ask both: each call also records the bytes that moved on its side.
     silent = (client.silent_for(now), upstream.silent_for(now))
     if min(silent) >= idle or client.peer_reset or upstream.peer_reset:
         direction.finish()

@@ -1,7 +1,7 @@
 """A request body on its way to the vendor: streamed with back-pressure, kept for one replay while it fits.
 
-A body that is already whole leaves in the same write as the head. Any other is pumped by a task of its own while the
-response head is awaited; else a vendor that answers early would wait for us while we wait for it.
+A complete body is sent in the same write as the head. Any other is sent by its own task while the response head is
+awaited, because a vendor may answer before it has read the whole body.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BodyTooLarge, ExchangeError, InternalError
+from gateway.proxy.wire import BODY_FULL, Wire
 
 if TYPE_CHECKING:
     from gateway.proxy.body import Body
-    from gateway.proxy.client import ClientConnection
     from gateway.proxy.upstream import UpstreamConnection
     from gateway.proxy.wire import Piece
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CONTINUE_WAIT: Final = 1.0
-"""Seconds a vendor may think about `Expect: 100-continue` before we ask the app to go on (RFC 9110 §10.1.1)."""
+"""Seconds to wait for the vendor's 100 (Continue) before the app gets ours (RFC 9110 §10.1.1)."""
 
 
 def chunk(data: Piece) -> tuple[bytes, Piece, bytes]:
-    """Frame `data`, not empty, as one chunk (RFC 9112 §7.1); in pieces, so that it is not copied."""
+    """Frame `data`, which is not empty, as one chunk (RFC 9112 §7.1); in pieces, to avoid a copy."""
     return b"%x\r\n" % len(data), data, b"\r\n"
 
 
 class ReplayBudget:
-    """Bytes that all replay buffers together may hold; beyond it an exchange is simply not replayable."""
+    """Bytes that all replay buffers together may hold; an exchange that gets none is not replayable."""
 
     __slots__ = ("_left", "_size")
 
@@ -37,24 +37,56 @@ class ReplayBudget:
         self._left = self._size = size
 
     def resize(self, size: int) -> None:
-        """Allow another sum from now on; what is held over it is kept to its end."""
+        """Change the total; bytes that are held above it stay until they are given back."""
         self._left += size - self._size
         self._size = size
 
     def take(self, size: int) -> bool:
-        """Reserve `size` bytes if they are there."""
+        """Reserve `size` bytes; return whether they were available."""
         if size > self._left:
             return False
         self._left -= size
         return True
 
     def give(self, size: int) -> None:
-        """Give back what was taken."""
+        """Return `size` reserved bytes."""
         self._left += size
 
 
+class BodySource(Wire):
+    """What an upload needs of the app's connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes that may belong to the body or to the next request."""
+        raise NotImplementedError
+
+    def body_received(self, piece: memoryview) -> None:
+        """Take bytes that belong to the body."""
+        raise NotImplementedError
+
+    def eof_received(self) -> bool:
+        """Take the end of the app's direction; return whether the connection stays open."""
+        raise NotImplementedError
+
+    def body_awaited(self) -> None:
+        """Start (or restart) the timer that measures how long the app has sent no body bytes."""
+        raise NotImplementedError
+
+    def body_not_awaited(self) -> None:
+        """Stop that timer: the body is complete, or the vendor accepts no more of it."""
+        raise NotImplementedError
+
+    def begin_intake(self, upload: Upload) -> None:
+        """Read the rest of a large body of known length in large pieces, until `end_intake`."""
+        raise NotImplementedError
+
+    def end_intake(self) -> None:
+        """Read in the usual way again."""
+        raise NotImplementedError
+
+
 class NoUpload:
-    """A request without a body: nothing to read, send or keep."""
+    """A request without a body."""
 
     __slots__ = ()
     replayable = True
@@ -63,20 +95,20 @@ class NoUpload:
     size = 0
 
     def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[bytes, ...]:  # noqa: ARG002
-        """Return nothing."""
+        """Return no bytes."""
         return ()
 
     def go_on(self) -> None:
-        """Nothing flows."""
+        """Do nothing: no body waits for 100 (Continue)."""
 
     def hold_back(self) -> None:
-        """Nothing is asked for."""
+        """Do nothing: no body waits for 100 (Continue)."""
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no task sends a body."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no bytes are kept."""
 
 
 NO_UPLOAD: Final = NoUpload()
@@ -89,7 +121,7 @@ class Upload:
 
     def __init__(
         self,
-        client: ClientConnection,
+        client: BodySource,
         body: Body,
         *,
         chunked: bool,
@@ -111,7 +143,7 @@ class Upload:
 
     @property
     def replayable(self) -> bool:
-        """Whether all that was read is still in hand."""
+        """Whether every byte that was read is still kept."""
         return self._kept is not None
 
     @property
@@ -121,7 +153,7 @@ class Upload:
 
     @property
     def sent(self) -> bool:
-        """Whether all of it has been handed to the vendor's transport."""
+        """Whether the whole body was written to the vendor's transport."""
         return self._task is None or (self._task.done() and not self._task.cancelled())
 
     def _read(self, data: Piece) -> None:
@@ -140,9 +172,9 @@ class Upload:
         self._kept = None
 
     def start(self, upstream: UpstreamConnection, *, ask: bool) -> tuple[Piece, ...]:
-        """Return the framed bytes that leave with the head; start the pump if there will be more.
+        """Return the framed bytes to send with the head; start a task for the rest if the body is not complete.
 
-        `ask` waits for the vendor's 100 (Continue) before the first byte is taken from the app.
+        `ask` waits for the vendor's 100 (Continue) before the first byte is read from the app.
         """
         kept = b"".join(self._kept or ())
         if self._body.ended:
@@ -159,33 +191,33 @@ class Upload:
         return chunk(kept) if kept and self._chunked else (kept,)
 
     def go_on(self) -> None:
-        """Let a body that waits for 100 (Continue) flow, and tell the app."""
+        """Start a body that waits for 100 (Continue), and send the 100 to the app."""
         if self._go is not None and not self._go.is_set():
             self._go.set()
 
     def hold_back(self) -> None:
-        """A final answer is there: a body that still waits for 100 (Continue) is not asked for any more."""
+        """Cancel a body that still waits for 100 (Continue), because the final answer has arrived."""
         if self._go is not None and not self._go.is_set() and self._task is not None:
             self._task.cancel()
 
     async def _run(self, upstream: UpstreamConnection) -> None:
         try:
-            await self._pump(upstream)
+            await self._send_all(upstream)
         except ConnectionError:
-            pass  # the vendor is gone or has answered and closed: its answer, or its reset, tells the rest
+            pass  # the vendor closed its connection: the reader of its answer reports that
         except ExchangeError as error:
             upstream.fail(error)
         except Exception as error:
             upstream.fail(InternalError(reason=type(error).__name__))
             raise
 
-    async def _pump(self, upstream: UpstreamConnection) -> None:
+    async def _send_all(self, upstream: UpstreamConnection) -> None:
         if self._go is not None:
             try:
                 async with asyncio.timeout(CONTINUE_WAIT):
                     await self._go.wait()
             except TimeoutError:
-                pass  # a vendor that ignores Expect: the app is told to go on by us
+                pass  # the vendor ignores Expect
             self._client.write(CONTINUE)
         await self._flow(upstream)
         if self._chunked:
@@ -193,7 +225,7 @@ class Upload:
         upstream.await_head()
 
     async def _flow(self, upstream: UpstreamConnection) -> None:
-        """Pass on what comes, as it comes, until the body's end; the app is not read while the vendor takes no more."""
+        """Write bytes to the vendor as they arrive, until the body ends; stop reading while the vendor accepts none."""
         client, body = self._client, self._body
         if client.transport is None:
             raise ConnectionResetError
@@ -207,17 +239,17 @@ class Upload:
             upstream.write_pieces(*(chunk(data) if self._chunked else (data,)))
             if upstream.writing_paused:
                 client.body_not_awaited()
-                client.pause_reading()
+                client.pause_reading(BODY_FULL)
                 upstream.await_reading()
             else:
                 client.body_awaited()
 
-        def go_on() -> None:
+        def writable() -> None:
             upstream.reads_again()
             client.body_awaited()
-            client.resume_reading()
+            client.resume_reading(BODY_FULL)
 
-        upstream.on_writable = go_on
+        upstream.on_writable = writable
         client.body_awaited()
         client.begin_intake(self)
         try:
@@ -231,16 +263,16 @@ class Upload:
             body.sink = upstream.on_writable = None
             upstream.reads_again()
             client.body_not_awaited()
-            client.resume_reading()
+            client.resume_reading(BODY_FULL)
 
     async def stop(self) -> None:
-        """End the pump, wherever it is; what was read stays in hand."""
+        """End the task that sends the body; bytes that are kept stay kept."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
 
     def close(self) -> None:
-        """Give the kept bytes back to the budget and end the pump."""
+        """End the task that sends the body, and release the kept bytes."""
         if self._task is not None:
             self._task.cancel()
         self._drop()

@@ -16,7 +16,7 @@ from gateway.proxy.body import NO_BODY, Body
 from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
 from gateway.proxy.response import check_answer_beginning, read_response
-from gateway.proxy.wire import AT_ONCE, Wire
+from gateway.proxy.wire import AT_ONCE, BACKLOG, BODY_FULL, Wire
 
 if TYPE_CHECKING:
     import asyncio
@@ -263,7 +263,7 @@ class UpstreamConnection(Wire):
         if head.code == _SWITCHING:
             self.tail = rest
             self.dirty = self._switched = True
-            self.hold_reading()
+            self.pause_reading(BACKLOG)
         elif self._head_request or head.code in _BODYLESS or head.length == 0:
             if rest:
                 self._unexpected()
@@ -348,7 +348,7 @@ class UpstreamConnection(Wire):
         self._tunnel = receive
         self._deadline = self._total_deadline = None
         self._watched = False
-        self.release_reading()
+        self.resume_reading(BACKLOG)
 
     def sweep(self, now: float) -> None:
         """Fail the exchange if one of its time-outs has passed."""
@@ -358,5 +358,5 @@ class UpstreamConnection(Wire):
             self.fail(UpstreamTimeout(reason="no response head in time"))
         elif self._total_deadline is not None and now >= self._total_deadline:
             self.fail(UpstreamTimeout(reason="the exchange took too long"))
-        elif self._watched and self.silent_for(now) >= self._idle and not self._reading_paused:
+        elif self._watched and self.silent_for(now) >= self._idle and not self._paused_for & BODY_FULL:
             self.fail(UpstreamTimeout(reason="silence inside the response body"))

@@ -1,7 +1,7 @@
-"""What both ends of an exchange share: a transport with flow control in both directions.
+"""A connection of either side: a transport with flow control in both directions.
 
-Knows nothing of HTTP. What stops reading is the *transport*, never the reader of its bytes, so that
-a segment that was read is always parsed whole and memory stays bounded by one segment more.
+Knows nothing of HTTP. Reading is paused at the *transport*, never by the code that parses its bytes: a segment that was
+read is always parsed, so memory is bounded by one segment more than the limit.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ _BROKEN: Final = select.POLLHUP | select.POLLERR
 _HANGUP: Final = _BROKEN | getattr(select, "POLLRDHUP", 0)
 HIGH_WATER: Final = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
-
-
+BODY_FULL: Final = 1
+"""A reason to pause reading: the reader of the body is behind."""
+BACKLOG: Final = 2
+"""A reason to pause reading: bytes wait that cannot be parsed or passed on yet."""
 AT_ONCE: Final = 48 * 1024
-"""More bytes than these are not held back until the end of the round."""
+"""Above this size, bytes are sent at once instead of at the end of the round."""
 
 
 def queued(file: int, which: int) -> int:
-    """Return how many bytes of a socket wait in the kernel: to be read (FIONREAD) or to be acknowledged (TIOCOUTQ)."""
+    """Return how many bytes wait in the kernel: unread (FIONREAD) or unacknowledged (TIOCOUTQ)."""
     return int.from_bytes(fcntl.ioctl(file, which, bytes(4)), sys.byteorder)
 
 
 class Outbox:
-    """What connections write in one round of the loop leaves at its end, one connection after the other.
+    """Sends what connections wrote in one round of the loop at its end, one connection after the other.
 
-    A transport would write at once, and the kernel carries a segment on loopback or to a device right then: between
-    two exchanges, whose code and data it drives out of the processor's caches.
+    A transport would send at once. The kernel's work for that would evict the code and data of the next exchange from
+    the processor's caches (docs/decisions/0008).
     """
 
     __slots__ = ("_loop", "wires")
@@ -49,10 +51,10 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.wires: list[Wire] = []
-        """Who has written in this round."""
+        """Connections that have written in this round."""
 
     def open(self) -> list[Wire]:
-        """Begin to collect: return the list, which is emptied at the end of the round."""
+        """Schedule the sending; return the list, which is emptied at the end of the round."""
         self._loop.call_soon(self._send)
         return self.wires
 
@@ -63,79 +65,69 @@ class Outbox:
 
 
 class Wire:
-    """A connection: reading pauses by reason, writers wait in `drain`.
+    """A connection: reading is paused for reasons, writers wait in `drain`.
 
-    An `asyncio.Protocol` by its methods; not by its bases, as those of a compiled class are compiled, too.
+    Has the methods of `asyncio.Protocol` but does not inherit from it, because bases of a compiled class are compiled.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.loop = loop
         self._outbox = outbox
         self._outgoing: list[bytes] = []
-        """What was written in this round."""
+        """Bytes that were written in this round."""
         self._outgoing_size = 0
         self.transport: asyncio.Transport | None = None
         self.active = False
-        """Set by every byte that moves, taken back by the sweep that looks for silence."""
+        """Whether bytes have moved since the sweep last looked."""
         self.idle_since = 0.0
         self._unsent = 0
-        self._reading_paused = False
-        self._reading_held = False
+        self._paused_for = 0
+        """Why reading is paused: `BODY_FULL`, `BACKLOG`, both, or 0."""
         self.ended = False
-        """The peer has ended its direction, and ours goes on (a tunnel)."""
+        """Whether the peer has ended its direction while ours continues (a tunnel)."""
         self._drain_waiter: asyncio.Future[None] | None = None
         self.writing_paused = False
         self.on_writable: Callable[[], None] | None = None
-        """Called when the transport takes bytes again; a tunnel sets it."""
+        """Called when the transport accepts bytes again."""
 
     # ------------------------------------------------------------------------------------------------------- reading
 
-    def pause_reading(self) -> None:
-        """Stop reading until the body's reader has caught up."""
-        if not self._reading_paused:
-            self._reading_paused = True
-            if not self._reading_held:
-                self._pause_transport()
+    def pause_reading(self, reason: int) -> None:
+        """Stop reading for `reason`; there may be several, and reading goes on when none is left."""
+        if not self._paused_for:
+            self._pause_transport()
+        self._paused_for |= reason
 
-    def resume_reading(self) -> None:
-        """Read again: the body's reader has caught up, or the body has ended."""
-        if self._reading_paused:
-            self._reading_paused = False
-            if not self._reading_held:
+    def resume_reading(self, reason: int) -> None:
+        """Take a reason back; read again if it was the last one."""
+        if self._paused_for & reason:
+            self._paused_for &= ~reason
+            if not self._paused_for:
                 self._resume_transport()
 
-    def hold_reading(self) -> None:
-        """Stop reading because bytes wait that cannot be parsed yet."""
-        if not self._reading_held:
-            self._reading_held = True
-            if not self._reading_paused:
-                self._pause_transport()
-
-    def release_reading(self) -> None:
-        """Undo `hold_reading`."""
-        if self._reading_held:
-            self._reading_held = False
-            if not self._reading_paused:
-                self._resume_transport()
+    @property
+    def reading_paused(self) -> bool:
+        """Whether reading is paused, for any reason."""
+        return self._paused_for != 0
 
     def _pause_transport(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def _resume_transport(self) -> None:
-        self.active = True  # silence counts from here: while paused nothing could be heard
+        self.active = True  # silence counts from here: while paused nothing was read
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
     @property
     def peer_gone(self) -> bool:
-        """Whether the peer has closed or reset although reading is paused: a paused transport is not told of it."""
-        return (self._reading_paused or self._reading_held) and self._polled(_HANGUP)
+        """Whether the peer has closed or reset while reading is paused; a paused transport does not report it."""
+        return self.reading_paused and self._polled(_HANGUP)
 
     @property
     def peer_reset(self) -> bool:
-        """Whether the peer has reset although we do not read, as it had ended its direction or reading is paused."""
-        return (self.ended or self._reading_paused or self._reading_held) and self._polled(_BROKEN)
+        """Whether the peer has reset while nothing is read, because it had ended its direction or reading is paused."""
+        return (self.ended or self.reading_paused) and self._polled(_BROKEN)
 
     def _polled(self, events: int) -> bool:
         if self.transport is None:
@@ -147,11 +139,11 @@ class Wire:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def pause_writing(self) -> None:
-        """Stop writing: called by the transport when its buffer is over the high water mark."""
+        """Called by the transport when its buffer is above the high-water mark."""
         self.writing_paused = True
 
     def resume_writing(self) -> None:
-        """Write again: called by the transport when its buffer has drained."""
+        """Called by the transport when its buffer is below the low-water mark again."""
         self.writing_paused = False
         self.active = True
         self._wake_writer()
@@ -160,11 +152,11 @@ class Wire:
 
     @property
     def half_closes(self) -> bool:
-        """Whether one direction can end before the other: over TCP, not over TLS."""
+        """Whether one direction can end before the other; true for TCP, false for TLS."""
         return self.transport is not None and self.transport.can_write_eof()
 
     async def drain(self) -> None:
-        """Wait until the transport takes more. Raises ConnectionResetError when it is gone."""
+        """Wait until the transport accepts bytes. Raises ConnectionResetError when it is closed."""
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError
         if self.writing_paused:
@@ -184,20 +176,20 @@ class Wire:
     # ------------------------------------------------------------------------------------------------------ lifetime
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport. TCP_NODELAY is on by default in asyncio and uvloop."""
+        """Set the transport. asyncio and uvloop turn TCP_NODELAY on."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Forget the transport and wake whoever waits for it."""
+        """Forget the transport and wake the writer that waits for it."""
         self._outgoing, self._outgoing_size = [], 0
         self.transport = None
         self._wake_writer()
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; silently nothing when the connection is gone, as its reader will say so.
+        """Queue bytes for the end of the round; send at once if they are more than `AT_ONCE`.
 
-        They leave at the end of the round, unless they are many.
+        Does nothing when the connection is closed, because its reader reports that.
         """
         if self.transport is None:
             return
@@ -210,7 +202,7 @@ class Wire:
             self.flush()
 
     def write_pieces(self, *pieces: Piece) -> None:
-        """As `write`; where they are many they are not copied together."""
+        """As `write`, without joining pieces that are more than `AT_ONCE` together."""
         if sum(map(len, pieces)) <= AT_ONCE:
             self.write(b"".join(pieces))
         elif self.transport is not None and not self.transport.is_closing():
@@ -218,26 +210,26 @@ class Wire:
             self.transport.writelines([*before, *pieces])
 
     def flush(self) -> None:
-        """Hand what was written to the transport, unless that is closed."""
+        """Pass queued bytes to the transport, unless it is closed."""
         pieces = self._outgoing
         if pieces and self.transport is not None and not self.transport.is_closing():
             self._outgoing, self._outgoing_size = [], 0
             self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def write_eof(self) -> None:
-        """End our direction after what was written."""
+        """End our direction after the queued bytes."""
         self.flush()
         if self.transport is not None:
             self.transport.write_eof()
 
     def close(self) -> None:
-        """Close after what was written has left."""
+        """Close after the queued bytes have been sent."""
         self.flush()
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
-        """Close at once and with a reset, so that the peer cannot take what it has for all there was."""
+        """Close at once with a reset, so that the peer can tell that the message was cut off."""
         self._outgoing, self._outgoing_size = [], 0
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
@@ -246,9 +238,9 @@ class Wire:
             self.transport.abort()
 
     def _waiting_to_leave(self) -> int:
-        """Bytes that wait in the transport, and if there are any, with those that the peer has yet to acknowledge.
+        """Return the bytes in the transport; if there are any, plus those that the peer has not acknowledged.
 
-        The kernel takes more only in large steps, so a slow reader shows in its own queue first.
+        The kernel accepts more only in large steps, so a slow reader is visible in the kernel's queue first.
         """
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
         if unsent and self.transport is not None:
@@ -257,7 +249,7 @@ class Wire:
         return unsent
 
     def silent_for(self, now: float) -> float:
-        """Seconds since the sweep last saw a byte move: one that came, or one of those that wait to leave."""
+        """Return the seconds since the sweep last saw a byte arrive or leave."""
         unsent = self._waiting_to_leave()
         if self.active or unsent != self._unsent:
             self.active, self._unsent = False, unsent

@@ -1,6 +1,6 @@
-"""What a process that runs for years does with its memory: when garbage is looked for, when free memory is given back.
+"""Memory of a long-running process: when garbage is collected and when free memory is returned to the system.
 
-Both are done once a minute, aside from the requests; a request pays for neither.
+Both happen once a minute, outside of requests.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import ctypes
 import gc
 
 TIDY_EVERY = 60.0
-"""Seconds between two looks for all garbage and all free memory."""
+"""Seconds between two full collections."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PIECE = 2**20
-"""Larger than any piece of a body: smaller blocks come from the heap, and are not mapped one by one."""
+"""Size from which a block is mapped separately: larger than any piece of a body."""
 _KEPT_FREE = 2**27
-"""Bytes at the end of the heap that may lie free for a minute: more than all replay buffers may hold by default."""
+"""Free bytes at the end of the heap that are kept for a minute: more than all replay buffers hold by default."""
 
 
 def tune_collector() -> None:
-    """Have garbage collected as a gateway makes it, once all that lives for ever is there.
+    """Set the collector's thresholds; call once everything permanent has been created.
 
-    That is never walked again. A request makes dozens of objects and no cycles, and the default threshold would cost it
-    5 to 8 % of its CPU. Connections and cancelled exchanges are cycles, though, and those that lived for long are
-    garbage of the oldest generation: it is collected after a quarter of a million new objects, some 50 MiB at most.
+    Permanent objects are not visited again. A request creates dozens of objects and no cycles, and the default
+    threshold would cost 5 to 8 % of its CPU. Connections and cancelled exchanges are cycles. Those that lived long are
+    in the oldest generation, which is collected after 250,000 new objects, about 50 MiB at most.
     """
     gc.freeze()
     gc.set_threshold(10_000, 5, 5)
@@ -31,11 +31,11 @@ def tune_collector() -> None:
 
 
 def tune_allocator() -> None:
-    """Keep free memory for the next large pieces of bodies (mallopt(3), glibc only; nothing happens elsewhere).
+    """Keep free memory for the next large pieces of bodies (mallopt(3); does nothing without glibc).
 
-    Left alone, glibc gives the end of its heap back whenever half a megabyte of it is free: every piece of a body
-    would be mapped, zeroed and unmapped by the kernel, which costs a download a third of its CPU. Kept free is what
-    the bodies of concurrent uploads take, too: they are held for a replay and are freed together.
+    By default glibc returns the end of its heap to the system whenever half a megabyte of it is free. The kernel would
+    then map, clear and unmap every piece of a body, which costs a third of a download's CPU. The limit also covers the
+    bodies of concurrent uploads, which are kept for a replay and freed together.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -46,10 +46,10 @@ def tune_allocator() -> None:
 
 
 async def tidy() -> None:
-    """Free what has grown old before it died, however little is made, and give the kernel back what nobody uses.
+    """Collect all garbage and return free memory to the system, once a minute.
 
-    Where only now and then an exchange is cancelled, the collector's thresholds alone would leave it in memory for half
-    an hour. Takes 11 ms with 10,000 connections open, and up to 5 ms more where 40 MiB are given back.
+    If exchanges are seldom cancelled, the thresholds alone would leave their garbage in memory for half an hour. Takes
+    11 ms with 10,000 open connections, plus up to 5 ms for returning 40 MiB.
     """
     while True:
         await asyncio.sleep(TIDY_EVERY)
@@ -58,7 +58,7 @@ async def tidy() -> None:
 
 
 def _give_back() -> None:
-    """Give free memory back (malloc_trim(3), glibc only; nothing happens elsewhere)."""
+    """Return free memory to the system (malloc_trim(3); does nothing without glibc)."""
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.body import HIGH, NO_BODY, Body
-from gateway.proxy.wire import Outbox, Wire
+from gateway.proxy.wire import BACKLOG, Outbox, Wire
 from tests.kit.transport import Transport
 
 
@@ -201,11 +201,11 @@ def test_pieces_of_one_byte_pause_long_before_they_are_that_many_bytes() -> None
 def test_a_pause_with_another_reason_outlasts_the_body() -> None:
     wire, calls = recorded()
     body = Body(wire)
-    wire.hold_reading()
+    wire.pause_reading(BACKLOG)
     body.feed(b"x" * HIGH, last=False)
     body.take()
     assert calls == ["pause"]
-    wire.release_reading()
+    wire.resume_reading(BACKLOG)
     assert calls == ["pause", "resume"]
 
 
@@ -220,20 +220,20 @@ def test_whatever_is_fed_is_taken_and_nothing_stays_paused(steps: list[str | int
             some = len(body.take_some())
             assert some or fed == taken
             taken += some
-            assert wire._reading_paused or fed - taken <= HIGH
+            assert wire.reading_paused or fed - taken <= HIGH
         elif isinstance(step, str):
             taken += len(body.take())
             assert fed == taken
-            assert not wire._reading_paused
+            assert not wire.reading_paused
         else:
             body.feed(b"x" * step, last=False)
             fed += step
-            assert wire._reading_paused or fed - taken <= HIGH
+            assert wire.reading_paused or fed - taken <= HIGH
     if ends:
         body.feed(b"", last=True)
-        assert not wire._reading_paused
+        assert not wire.reading_paused
     assert taken + len(body.take()) == fed == body.size
-    assert not wire._reading_paused
+    assert not wire.reading_paused
     assert calls == ["pause", "resume"] * (len(calls) // 2)
 
 

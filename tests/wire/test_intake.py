@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.proxy.intake import LARGE, Intake
-from gateway.proxy.wire import queued
+from gateway.proxy.wire import BACKLOG, queued
 from tests.kit.emulation import ask, emulated, warm
 from tests.kit.gateway import one_route, running
 from tests.kit.rest import until
@@ -132,7 +132,7 @@ async def test_a_piece_never_changes_when_the_next_is_read(size: int) -> None:
         await until(lambda: NOISE[:1000] in upstream.received)
         (connection,) = connections(it)
         intake = reader(connection)
-        connection.hold_reading()
+        connection.pause_reading(BACKLOG)
         await app.send(NOISE[1000 : 1000 + size])
         await until(lambda: waiting(connection) == size)
         room = intake.get_buffer(-1)
@@ -146,7 +146,7 @@ async def test_a_piece_never_changes_when_the_next_is_read(size: int) -> None:
         (upload,) = uploads(it)
         assert b"".join(upload._kept) == NOISE[: 1000 + len(room)]
         take(connection, size)
-        connection.release_reading()
+        connection.resume_reading(BACKLOG)
         await app.send(NOISE[1000 + len(room) : MIB])
         assert (await app.message()).status == 200
     assert seen[0].body == NOISE[:MIB]
