@@ -134,7 +134,7 @@ class Gateway:
             status=self.tokens.status,
             state=lambda: self.state,
             data_address=lambda: self.data_address,
-            workbench=self.tokens,
+            credentials=self.tokens,
             reload=self._read_again,
             problems=lambda: self.problems,
         )

@@ -1,7 +1,7 @@
-"""What can be done through the admin port, by whoever has an admin key: fetch a token now, check it, tune the log.
+"""The actions of the admin port, which need an admin key: fetch a token, check it, reload, change the log settings.
 
-A person comes from the status page and goes back to it; a program sends `Authorization: Bearer` and gets JSON. Decides
-nothing about tokens: the workbench does.
+A person uses forms of the status page and is redirected back to it; a program sends `Authorization: Bearer` and gets
+JSON. What an action does is decided by `CredentialActions` and by the callables given.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from gateway.admin.guard import COOKIE, LIFETIME, Guard, Refused
+from gateway.admin.input import FORM, read_body, read_form
 from gateway.errors import TokenError
 from gateway.model import Logs
 from gateway.observe import adjust_logging, current_logging, get_logger, redact_text
@@ -30,31 +31,31 @@ LEVELS = ("debug", "info", "warning", "error")
 _log = get_logger("gatepass.admin")
 
 
-class Workbench(Protocol):
-    """What the credentials can be asked to do. Both raise KeyError for an unknown name, TokenError when it fails."""
+class CredentialActions(Protocol):
+    """Actions on credentials. Both raise KeyError for an unknown name and TokenError on failure."""
 
     async def fetch_now(self, name: str) -> None:
-        """Fetch a new token; the one in hand serves until it comes."""
+        """Fetch a new token. The current one stays in use until the new one arrives."""
 
     async def check(self, name: str) -> int:
-        """Show the token in hand to the vendor's identity endpoint; return the answer's status."""
+        """Send the current token to the vendor's identity endpoint; return the status of the answer."""
 
 
 class Actions:
-    """The handlers of everything that is not a GET."""
+    """The handlers of all actions, of the log settings, and of the login form."""
 
-    def __init__(self, guard: Guard, workbench: Workbench | None, reload: Reload | None = None) -> None:
+    def __init__(self, guard: Guard, credentials: CredentialActions | None, reload: Reload | None = None) -> None:
         self._guard = guard
-        self._workbench = workbench
+        self._credentials = credentials
         self._reload = reload
 
     def routes(self) -> list[web.RouteDef]:
-        """Return where they listen."""
+        """Return their routes."""
         return [
             web.post("/status/enter", self._enter),
             web.post("/status/leave", self._leave),
             web.post("/status/credentials/{name}/{act:fetch|check}", self._guarded(self._credential)),
-            web.post("/reload", self._guarded(self._read_again)),
+            web.post("/reload", self._guarded(self._reload_now)),
             web.get("/logging", self._logging),
             web.put("/logging", self._guarded(self._adjust_logging)),
         ]
@@ -62,9 +63,9 @@ class Actions:
     # ------------------------------------------------------------------------------------------------------- sessions
 
     async def _enter(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        form = await read_form(request)
         try:
-            cookie = self._guard.enter(str(form.get("key", "")), request.remote)
+            cookie = self._guard.enter(form.get("key", ""), request.remote)
         except Refused as refused:
             return _refusal(refused)
         answer = _back()
@@ -81,9 +82,9 @@ class Actions:
         self, act: Callable[[web.Request, Session | None], Awaitable[web.Response]]
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
-            form = await request.post() if request.content_type.endswith("form-urlencoded") else {}
+            form = await read_form(request) if request.content_type == FORM else {}
             try:
-                cookie, csrf = request.cookies.get(COOKIE), str(form.get("csrf", ""))
+                cookie, csrf = request.cookies.get(COOKIE), form.get("csrf", "")
                 session = self._guard.judge(request.headers, cookie, csrf, request.remote)
             except Refused as refused:
                 return _refusal(refused)
@@ -96,35 +97,35 @@ class Actions:
     async def _credential(self, request: web.Request, session: Session | None) -> web.Response:
         name, act = request.match_info["name"], request.match_info["act"]
         try:
-            good, said = await self._act(name, "fetch" if act == "fetch" else "check")
+            ok, message = await self._act(name, "fetch" if act == "fetch" else "check")
         except KeyError:
             raise web.HTTPNotFound from None
-        _log.info("admin_action", action=act, credential=name, good=good, remote=request.remote)
+        _log.info("admin_action", action=act, credential=name, ok=ok, remote=request.remote)
         if session is not None:
-            session.said = f"{name}: {said}"
+            session.message = f"{name}: {message}"
             return _back("../../../status")
-        status = HTTPStatus.OK if good else HTTPStatus.BAD_GATEWAY
-        return _json({"credential": name, "action": act, "good": good, "said": said}, status)
+        status = HTTPStatus.OK if ok else HTTPStatus.BAD_GATEWAY
+        return _json({"credential": name, "action": act, "ok": ok, "message": message}, status)
 
     async def _act(self, name: str, act: Act) -> tuple[bool, str]:
-        if self._workbench is None:
+        if self._credentials is None:
             raise KeyError(name)
         try:
             if act == "fetch":
-                await self._workbench.fetch_now(name)
+                await self._credentials.fetch_now(name)
                 return True, "a new token was fetched."
-            status = await self._workbench.check(name)
+            status = await self._credentials.check(name)
         except TokenError as error:
             return False, redact_text(f"{error.reason or error.detail}.")
-        good = status < HTTPStatus.BAD_REQUEST
-        return good, f"the vendor {'takes' if good else 'does not take'} the token (its answer was {status})."
+        ok = status < HTTPStatus.BAD_REQUEST
+        return ok, f"the vendor {'accepts' if ok else 'refuses'} the token (it answered {status})."
 
-    async def _read_again(self, request: web.Request, _session: Session | None) -> web.Response:
-        """Read the configuration again; answer when it is in force, or with what is wrong with it."""
+    async def _reload_now(self, request: web.Request, _session: Session | None) -> web.Response:
+        """Reload the configuration; answer when it is active, or with its problems."""
         if self._reload is None:
             raise web.HTTPNotFound
         problems = await self._reload()
-        _log.info("admin_action", action="reload", good=not problems, remote=request.remote)
+        _log.info("admin_action", action="reload", ok=not problems, remote=request.remote)
         status = HTTPStatus.CONFLICT if problems else HTTPStatus.OK
         return _json({"reloaded": not problems, "problems": [redact_text(problem) for problem in problems]}, status)
 
@@ -134,7 +135,7 @@ class Actions:
     async def _adjust_logging(self, request: web.Request, _session: Session | None) -> web.Response:
         """Change levels and sampling until the next reload or restart: `{"level": …, "loggers": {…}, "sample": …}`."""
         try:
-            logs = _changed(current_logging() or Logs(), orjson.loads(await request.read()))
+            logs = _changed(current_logging() or Logs(), orjson.loads(await read_body(request)))
         except ValueError as error:
             return _json({"status": 400, "title": redact_text(str(error))}, HTTPStatus.BAD_REQUEST)
         adjust_logging(logs)

@@ -1,9 +1,9 @@
-"""Who may change something through the admin port: whoever shows an admin key.
+"""Authentication of the admin port's actions by admin keys.
 
-A program shows it with every request (`Authorization: Bearer`); a person types it once and gets a session. A browser
-sends a session's cookie along whoever made it send the request, so a form counts only with the session's own token and
-from a page of ours (Origin, Sec-Fetch-Site), and the cookie is `SameSite=Strict`: three answers to one forgery.
-Knows hashes of keys, never a key.
+A program sends its key with every request (`Authorization: Bearer`); a person types it once and gets a session. A
+browser sends the session's cookie whichever site caused the request, so three defences stop cross-site request forgery:
+a form contains a token of its session, `Origin` and `Sec-Fetch-Site` must name our own page, and the cookie is
+`SameSite=Strict`. Keeps hashes of keys, never a key.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 COOKIE = "gatepass_admin"
 LIFETIME = 1800.0
-"""Seconds that a session lives after its last use."""
+"""Seconds after its last use until a session ends."""
 SESSIONS = 32
-"""Sessions at a time; the oldest goes first."""
+"""Sessions at a time; one more ends the oldest."""
 _log = get_logger("gatepass.admin")
 
 
 @dataclass(slots=True)
 class Session:
-    """A person who has shown the key. `said` is what the next page tells about the last action."""
+    """A person who has entered the key. `message` is the result of the last action, shown once on the next page."""
 
     ends: float
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    said: str = ""
+    message: str = ""
 
 
 class Refused(Exception):
-    """No, and why: `status` 401 or 403."""
+    """The request is refused with `status` 401 or 403; `title` says why."""
 
     def __init__(self, status: int, title: str) -> None:
         super().__init__(title)
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 class Guard:
-    """Keys and sessions. `keys_sha256` changes with the configuration; sessions end when it does."""
+    """Admin keys and sessions. All sessions end when the keys change."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -55,23 +55,23 @@ class Guard:
         self._sessions: dict[str, Session] = {}
 
     @property
-    def open_to_nobody(self) -> bool:
-        """Whether there is no admin key at all."""
+    def has_no_keys(self) -> bool:
+        """Whether no admin key is configured."""
         return not self._keys
 
     def use(self, keys_sha256: Collection[str]) -> None:
-        """Take over the keys of a configuration."""
+        """Accept these keys from now on."""
         keys = frozenset(key.lower() for key in keys_sha256)
         if keys != self._keys:
             self._keys, self._sessions = keys, {}
 
-    def knows(self, key: str) -> bool:
-        """Tell whether `key` is an admin key."""
-        shown = hashlib.sha256(key.strip().encode()).hexdigest()
-        return any([hmac.compare_digest(shown, known) for known in self._keys])  # noqa: C419  all of them, always
+    def is_key(self, key: str) -> bool:
+        """Return whether `key` is an admin key."""
+        digest = _hashed(key.strip())
+        return any([hmac.compare_digest(digest, each) for each in self._keys])  # noqa: C419  constant time: all of them
 
     def enter(self, key: str, remote: str | None) -> str:
-        """Begin a session; return the value of its cookie. Raises Refused."""
+        """Start a session; return the value of its cookie. Raises Refused."""
         self._require_key(key, remote)
         self._sweep()
         while len(self._sessions) >= SESSIONS:
@@ -87,33 +87,33 @@ class Guard:
             self._sessions.pop(_hashed(cookie), None)
 
     def session(self, cookie: str | None) -> Session | None:
-        """Return the session that a cookie stands for, and prolong it."""
+        """Return the session of a cookie and extend it."""
         self._sweep()
-        found = self._sessions.get(_hashed(cookie)) if cookie else None
-        if found is not None:
-            found.ends = self._now() + LIFETIME
-        return found
+        session = self._sessions.get(_hashed(cookie)) if cookie else None
+        if session is not None:
+            session.ends = self._now() + LIFETIME
+        return session
 
     def judge(self, headers: Mapping[str, str], cookie: str | None, csrf: str, remote: str | None) -> Session | None:
-        """See whether a request may change something; return its session, None for a program's. Raises Refused."""
+        """Check whether a request may change something; return its session, None for a program. Raises Refused."""
         scheme, _, key = headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             self._require_key(key, remote)
             return None
-        if self.open_to_nobody:
+        if self.has_no_keys:
             raise Refused(403, "No admin key is configured: set admin_keys_sha256")
         session = self.session(cookie)
         if session is None:
             raise Refused(401, "An admin key is needed")
-        if not same_origin(headers) or not hmac.compare_digest(csrf.encode(), session.csrf.encode()):
+        if not same_origin(headers) or not hmac.compare_digest(_encoded(csrf), _encoded(session.csrf)):
             _log.warning("admin_forgery_refused", remote=remote)
             raise Refused(403, "The request does not come from the status page")
         return session
 
     def _require_key(self, key: str, remote: str | None) -> None:
-        if self.open_to_nobody:
+        if self.has_no_keys:
             raise Refused(403, "No admin key is configured: set admin_keys_sha256")
-        if not self.knows(key):
+        if not self.is_key(key):
             _log.warning("admin_key_refused", remote=remote)
             raise Refused(401, "This is not an admin key")
 
@@ -123,7 +123,7 @@ class Guard:
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:
-    """Tell whether a browser says that a page of ours sent this; one that says nothing about it is not believed."""
+    """Return whether the browser says that our own page sent the request. Without such a field the answer is no."""
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     if site is not None and site != "same-origin":
         return False
@@ -132,5 +132,10 @@ def same_origin(headers: Mapping[str, str]) -> bool:
     return site is not None
 
 
-def _hashed(cookie: str) -> str:
-    return hashlib.sha256(cookie.encode()).hexdigest()
+def _hashed(text: str) -> str:
+    return hashlib.sha256(_encoded(text)).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    """Return the bytes of a text that may contain undecodable bytes of a header, as aiohttp represents them."""
+    return text.encode("utf-8", "surrogateescape")

@@ -26,11 +26,11 @@ BAR, CURVE_HEIGHT = 100, 24
 """Width of a life's bar and height of a curve, in units of their drawings."""
 
 
-def page(data: Mapping[str, Any], *, session: Session | None, locked: bool, said: str = "") -> str:
+def page(data: Mapping[str, Any], *, session: Session | None, locked: bool, message: str = "") -> str:
     """Return the page. `locked`: there is no admin key, so nothing can be done here."""
     style, script = _asset("status.css"), _asset("status.js")
     text: str = _template().render(
-        **data, session=session, locked=locked, said=said, style=style, script=script, refresh=REFRESH
+        **data, session=session, locked=locked, message=message, style=style, script=script, refresh=REFRESH
     )
     return text
 

@@ -1,7 +1,7 @@
-"""The ops port: health, readiness, metrics and status over `aiohttp.web`, on an address of its own.
+"""The admin port: health, readiness, metrics and status over `aiohttp.web`, on its own address.
 
-Knows metrics and statuses by the callables that it is given, nothing of the data plane. Serves no secret; what changes
-something wants an admin key (`actions.py`). Everything it says is `no-store`, every refusal is JSON.
+Gets metrics and statuses from callables and knows nothing of the data plane. Serves no secret; actions need an admin
+key (`actions.py`). Every answer is `no-store`, every error is JSON.
 """
 
 from __future__ import annotations
@@ -15,32 +15,42 @@ from aiohttp import web
 
 from gateway.admin import html, pages
 from gateway.admin.actions import Actions
+from gateway.admin.connection import Server
 from gateway.admin.guard import COOKIE, Guard
 from gateway.admin.history import STEP
+from gateway.admin.input import is_own_host
 from gateway.admin.overview import Overview
-from gateway.admin.quiet import Runner
+from gateway.observe import get_logger
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.admin.actions import Reload, Workbench
+    from gateway.admin.actions import CredentialActions, Reload
     from gateway.model import Address, Config, CredentialStatus
     from gateway.observe import Metrics
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = get_logger("gatepass.admin")
 SHUTDOWN_TIMEOUT = 1.0
-"""Seconds that a request under way may take when the port closes."""
+"""Seconds for running requests when the port closes."""
 BODY = 16 * 1024
-"""Largest body that is read."""
+"""Bytes of the largest request body."""
 
 
 class AdminServer:
-    """The admin port. `state` is `starting`, `ready` or `draining`; `data_address` is where the data port listens.
+    """The admin port. Call `use()` with the active configuration at the start and after each reload.
 
-    `workbench` can fetch and check a credential; without one nobody can. `reload` reads the configuration again and
-    returns what is wrong with it; `problems` is what was wrong with the latest one, if it is not in force. `address` is
-    where the port listens, known after `start()`: with port 0 a free one was taken. `use()` the configuration in force,
-    at the start and after each reload.
+    Args:
+        address: where to listen; port 0 takes a free one. `address` holds the real one after `start()`.
+        metrics: what `/metrics` shows.
+        status: returns the status of each credential.
+        state: returns `starting`, `ready` or `draining`.
+        data_address: returns where the data port listens.
+        credentials: fetches and checks tokens; None: these actions do not exist.
+        reload: loads the configuration again and returns its problems; None: this action does not exist.
+        problems: returns the problems of the latest configuration if it was refused.
     """
 
     def __init__(
@@ -51,7 +61,7 @@ class AdminServer:
         status: Callable[[], Sequence[CredentialStatus]],
         state: Callable[[], str],
         data_address: Callable[[], tuple[str, int] | None] = lambda: None,
-        workbench: Workbench | None = None,
+        credentials: CredentialActions | None = None,
         reload: Reload | None = None,
         problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
@@ -64,36 +74,50 @@ class AdminServer:
             metrics=metrics, status=status, state=state, data_address=data_address, problems=problems
         )
         self._guard = Guard()
-        self._actions = Actions(self._guard, workbench, reload)
+        self._actions = Actions(self._guard, credentials, reload)
+        self._hosts: frozenset[str] = frozenset()
         self._runner: web.AppRunner | None = None
+        self._server: Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
         self.address: tuple[str, int] = (address.host, address.port)
 
     def use(self, config: Config) -> None:
-        """Show this configuration and obey its admin keys."""
+        """Show this configuration, and use its admin keys and host names."""
         self._overview.use(config)
+        self._hosts = frozenset(name.lower().rstrip(".") for name in (self._wanted.host, *config.admin_hosts))
         self._guard.use(config.admin_keys_sha256)
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Open the port, or serve on `sockets` that listen already. Raises OSError when the address cannot be had."""
-        runner = Runner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+        """Open the port, or serve on `sockets` that listen already. Raises OSError if the address is not available."""
+        self._runner = runner = web.AppRunner(self._app())
         await runner.setup()
-        sites: list[web.BaseSite] = [web.SockSite(runner, sock) for sock in sockets]
+        assert runner.server is not None  # noqa: S101 - set by setup()
+        self._server = server = Server(runner.server)
+        loop = asyncio.get_running_loop()
         try:
-            for site in sites or [web.TCPSite(runner, self._wanted.host, self._wanted.port)]:
-                await site.start()
+            for sock in sockets:
+                self._listening.append(await loop.create_server(server, sock=sock))
+            if not sockets:
+                self._listening.append(await loop.create_server(server, self._wanted.host, self._wanted.port))
         except OSError:
-            await runner.cleanup()
+            await self.stop()
             raise
-        self._runner = runner
-        self.address = runner.addresses[0][:2]
+        self.address = self._listening[0].sockets[0].getsockname()[:2]
         self._tick()
 
     async def stop(self) -> None:
-        """Close the port; harmless when it is not open."""
+        """Close the port. Does nothing if it is not open."""
         runner, self._runner = self._runner, None
+        server, self._server = self._server, None
         if self._ticking is not None:
             self._ticking.cancel()
+        while self._listening:
+            self._listening.pop().close()
+        if server is not None:
+            await asyncio.sleep(0)  # a request that has arrived starts before its connection counts as idle
+            server.pre_shutdown()
+            await server.shutdown(SHUTDOWN_TIMEOUT)
         if runner is not None:
             await runner.cleanup()
 
@@ -102,7 +126,7 @@ class AdminServer:
         self._ticking = asyncio.get_running_loop().call_later(STEP, self._tick)
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_refusals_as_json], client_max_size=BODY)
+        app = web.Application(middlewares=[_errors_as_json, self._own_host_only], client_max_size=BODY)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
@@ -112,6 +136,16 @@ class AdminServer:
         app.add_routes(self._actions.routes())
         app.on_response_prepare.append(_common_fields)
         return app
+
+    @web.middleware
+    async def _own_host_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse a name that is not ours with 421 (RFC 9110 §15.5.20): a browser may have been led here by it."""
+        if not is_own_host(request.headers.getall("Host", []), self._hosts):
+            _log.warning("admin_host_refused", remote=request.remote)
+            raise web.HTTPMisdirectedRequest(
+                reason="Use the address of the admin port as Host, or list this name under admin_hosts"
+            )
+        return await handler(request)
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return _json({"state": pages.shown_state(self._state(), self._status()), "data": self._data_address()})
@@ -127,7 +161,7 @@ class AdminServer:
         body = bytearray()
         for part in parts:
             body += part
-            await asyncio.sleep(0)  # the data port's exchanges go on between two families
+            await asyncio.sleep(0)  # serve requests of the data port between two families
         return web.Response(body=bytes(body), headers={"Content-Type": content_type})
 
     async def _status_json(self, _request: web.Request) -> web.Response:
@@ -135,10 +169,10 @@ class AdminServer:
 
     async def _status_page(self, request: web.Request) -> web.Response:
         session = self._guard.session(request.cookies.get(COOKIE))
-        said = ""
+        message = ""
         if session is not None and "X-Refresh" not in request.headers:
-            said, session.said = session.said, ""
-        text = html.page(self._overview.data(), session=session, locked=self._guard.open_to_nobody, said=said)
+            message, session.message = session.message, ""
+        text = html.page(self._overview.data(), session=session, locked=self._guard.has_no_keys, message=message)
         fields = {"Content-Security-Policy": html.policy(), "Referrer-Policy": "same-origin"}
         return web.Response(text=text, content_type="text/html", headers=fields)
 
@@ -153,10 +187,8 @@ def _json(body: dict[str, Any], status: int = HTTPStatus.OK) -> web.Response:
 
 
 @web.middleware
-async def _refusals_as_json(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """404 and 405 in JSON, with the `Allow` field that the latter owes (RFC 9110 §15.5.6)."""
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer errors in JSON; a 405 keeps its `Allow` field (RFC 9110 §15.5.6)."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:

@@ -253,6 +253,7 @@ def config(
         trusted_proxies=keys.trusted_proxies,
         allow_addresses=keys.allow_addresses,
         admin_keys_sha256=keys.admin_keys_sha256,
+        admin_hosts=keys.admin_hosts,
         state_file=Path(keys.state_file).absolute() if keys.state_file else None,
         digest=digest,
         watched_files=watched_files,

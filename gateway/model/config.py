@@ -120,6 +120,8 @@ class Config:
     """Networks (CIDR) that a name may lead to although it is loopback, link-local or a cloud's metadata service."""
     admin_keys_sha256: tuple[str, ...] = ()
     """Keys for what changes something on the admin port; none: nothing can be changed there."""
+    admin_hosts: tuple[str, ...] = ()
+    """Names that the admin port answers to, beside literal addresses and `localhost`."""
     state_file: Path | None = None
     """Where the counts of budgets outlive a restart."""
     digest: str = ""

@@ -36,7 +36,7 @@ BEARER = {"Authorization": f"Bearer {ADMIN_KEY}"}
 
 
 @asynccontextmanager
-async def open_town() -> AsyncIterator[tuple[Running, Sandbox, str, aiohttp.ClientSession]]:
+async def opened() -> AsyncIterator[tuple[Running, Sandbox, str, aiohttp.ClientSession]]:
     """A warm gateway in front of the sandbox, its admin port, and a browser without a face."""
     jar = aiohttp.CookieJar(unsafe=True)
     async with emulated() as (it, sandbox), admin_port(it) as url, aiohttp.ClientSession(cookie_jar=jar) as browser:
@@ -75,7 +75,7 @@ async def press(
 
 
 async def test_the_page_shows_every_credential_route_and_nothing_secret() -> None:
-    async with open_town() as (it, sandbox, url, browser):
+    async with opened() as (it, sandbox, url, browser):
         for name in sandbox.vendors:
             assert (await ask(it, name))[0] == 200
         page = await page_of(browser, url)
@@ -191,7 +191,7 @@ async def test_what_a_vendor_says_stays_text() -> None:
 
 
 async def test_a_failing_credential_is_explained_with_what_to_do() -> None:
-    async with open_town() as (it, sandbox, url, browser):
+    async with opened() as (it, sandbox, url, browser):
         await sandbox.vendors["idfy"].set(token_fault="500")
         sandbox.vendors["idfy"].revoke()
         await ask(it, "idfy")
@@ -215,7 +215,7 @@ async def test_a_failing_credential_is_explained_with_what_to_do() -> None:
 )
 async def test_the_clock_of_a_token_endpoint_is_shown_and_moves_no_expiry(offset: float, words: str) -> None:
     """On the page, as data and as a metric; a request that fails measures it, too."""
-    async with open_town() as (it, sandbox, url, browser):
+    async with opened() as (it, sandbox, url, browser):
         await sandbox.idfy.set(clock_offset=offset, life=1800, rate_limit=False)
         await it.gateway.tokens.fetch_now("idfy")
         page = unescape(await page_of(browser, url))
@@ -274,7 +274,7 @@ async def test_the_data_is_numbers_by_route_with_the_hop_that_failed() -> None:
 
 
 async def test_a_revoked_token_is_replaced_by_fetch_now() -> None:
-    async with open_town() as (it, _, url, browser):
+    async with opened() as (it, _, url, browser):
         csrf = await enter(browser, url)
         before = it.gateway.tokens.tokens("uqudo").current()
         status, page = await press(browser, url, "uqudo/fetch", csrf)
@@ -286,24 +286,24 @@ async def test_a_revoked_token_is_replaced_by_fetch_now() -> None:
 
 
 async def test_check_shows_the_token_to_the_vendor() -> None:
-    async with open_town() as (_, sandbox, url, browser):
+    async with opened() as (_, sandbox, url, browser):
         csrf = await enter(browser, url)
         _, taken = await press(browser, url, "akiba/check", csrf)
         sandbox.vendors["akiba"].revoke()
         _, refused = await press(browser, url, "akiba/check", csrf)
         _, nothing = await press(browser, url, "idfy/check", csrf)
-    assert "akiba: the vendor takes the token (its answer was 200)." in taken
-    assert "akiba: the vendor does not take the token (its answer was 401)." in refused
+    assert "akiba: the vendor accepts the token (it answered 200)." in taken
+    assert "akiba: the vendor refuses the token (it answered 401)." in refused
     assert "idfy: the credential names no identity endpoint." in nothing
 
 
 async def test_a_program_shows_the_key_and_gets_json() -> None:
-    async with open_town() as (_, sandbox, url, browser):
+    async with opened() as (_, sandbox, url, browser):
         async with browser.post(f"{url}/status/credentials/idfy/fetch", headers=BEARER) as answer:
-            good = (answer.status, (await answer.json())["good"])
+            good = (answer.status, (await answer.json())["ok"])
         await sandbox.vendors["idfy"].set(token_fault="500")
         async with browser.post(f"{url}/status/credentials/idfy/fetch", headers=BEARER) as answer:
-            bad = (answer.status, (await answer.json())["good"])
+            bad = (answer.status, (await answer.json())["ok"])
         async with browser.post(f"{url}/status/credentials/nobody/fetch", headers=BEARER) as answer:
             missing = answer.status
     assert (good, bad, missing) == ((200, True), (502, False), 404)
@@ -327,7 +327,7 @@ async def test_a_program_shows_the_key_and_gets_json() -> None:
 async def test_a_forged_or_nameless_request_changes_nothing(
     cookie: bool, csrf: bool, headers: dict[str, str] | None, status: int
 ) -> None:
-    async with open_town() as (it, _, url, browser):
+    async with opened() as (it, _, url, browser):
         token = await enter(browser, url)
         if not cookie:
             browser.cookie_jar.clear()
@@ -349,7 +349,7 @@ async def test_a_wrong_key_opens_nothing_and_without_one_there_is_nothing_to_ope
 
 
 async def test_the_cookie_is_strict_and_out_of_reach_of_scripts_and_ends_with_the_session() -> None:
-    async with open_town() as (_, _, url, browser):
+    async with opened() as (_, _, url, browser):
         async with browser.post(f"{url}/status/enter", data={"key": ADMIN_KEY}, allow_redirects=False) as answer:
             morsel = answer.cookies[COOKIE]
         assert morsel["httponly"]

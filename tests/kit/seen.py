@@ -28,7 +28,7 @@ async def admin_port(it: Running, *, key: str | None = ADMIN_KEY) -> AsyncIterat
         status=gateway.tokens.status,
         state=lambda: gateway.state,
         data_address=lambda: gateway.data_address,
-        workbench=gateway.tokens,
+        credentials=gateway.tokens,
     )
     server.use(replace(gateway.config, admin_keys_sha256=(hash_key(key),) if key else ()))
     await server.start()

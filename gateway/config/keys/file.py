@@ -288,6 +288,11 @@ class FileKeys(Keys):
     admin_keys_sha256: f.Sha256s = Field(
         (), description="SHA-256 of the keys for changes over the admin port; none: nothing can be changed there."
     )
+    admin_hosts: f.HostNames = Field(
+        (),
+        description="Names that clients of the admin port may use as `Host`, as `gatepass`. Addresses and `localhost` "
+        "always may.",
+    )
     state_file: f.PlainText | None = Field(
         None, description="File in which the counts of budgets outlive a restart; in memory only unless set."
     )

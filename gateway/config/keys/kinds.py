@@ -55,6 +55,7 @@ Statuses = Annotated[tuple[int, ...], *kind("list of statuses", v.texts(v.status
 Words = Annotated[tuple[str, ...], *kind("list of text", v.texts(v.plain_text), **_LIST)]
 Names = Annotated[tuple[str, ...], *kind("list of names", v.texts(v.name_text), **_LIST)]
 HeaderName = Annotated[str, *kind("header name", v.header_name, type="string", pattern=f"^{net.TOKEN.pattern}$")]
+HostNames = Annotated[tuple[str, ...], *kind("list of host names", v.texts(v.host_name), **_LIST)]
 HeaderNames = Annotated[tuple[str, ...], *kind("list of header names", v.texts(v.header_name), **_LIST)]
 Headers = Annotated[Pairs, *kind("headers", v.headers, **_MAP)]
 Fields = Annotated[Pairs, *kind("fields", v.pairs, **_MAP)]

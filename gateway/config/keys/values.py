@@ -170,6 +170,11 @@ def status(value: object) -> int:
 # ---------------------------------------------------------------------------------------------------- names and values
 
 
+def host_name(value: str) -> str:
+    """A DNS name without a port."""
+    return value if net.HOST_NAME.fullmatch(value) else refuse("must be a host name without scheme and port")
+
+
 def header_name(value: object) -> str:
     """A field name (RFC 9110 §5.1)."""
     text = plain_text(value)
