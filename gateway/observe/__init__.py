@@ -1,7 +1,7 @@
-"""Everything that makes Gatepass visible: metrics, logs, and the redaction that no event escapes.
+"""Metrics, logs, traces, and the redaction of everything that is printed.
 
-Knows the model only. The one package with global state: a process has one log and one set of secrets to keep out of
-it.
+Imports only the floor below (`model`, `errors`). The only package with global state, because a process has one log and
+one set of secrets to keep out of it.
 """
 
 from gateway.observe.journal import Journal

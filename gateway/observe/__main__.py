@@ -1,4 +1,4 @@
-"""`python -m gateway.observe` prints the table of `docs/metrics.md`."""
+"""Prints the table of `docs/metrics.md`: `python -m gateway.observe`."""
 
 import sys
 

@@ -1,9 +1,8 @@
-"""Requests that have ended, to be counted and logged a few at a time.
+"""Counts and logs requests that have ended, in batches.
 
-What is done for one request after another is done with code and data that are still in the processor's caches; spread
-among the requests themselves the same work takes several times as long. So an exchange leaves one entry here when it
-ends, and a batch is written up when it is full, or within `INTERVAL` of its first entry; sooner when somebody looks at
-the metrics, or the log is closed. Called from the loop's thread alone.
+A batch is several times cheaper than the same work after each request, because code and data stay in the processor's
+caches. An exchange adds one entry when it ends. A batch is processed when it is full or `INTERVAL` after its first
+entry; earlier when metrics are read or the log is closed. Called only from the event loop's thread.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import COMMON_METHODS
-from gateway.observe.log.access import AccessLog, Shape, printed_id, write
-from gateway.observe.log.setup import before_closing, current_sink, get_logger, nothing_more
+from gateway.observe.log.access import LineRenderer, LineTemplate, printed_id, write
+from gateway.observe.log.setup import current_sink, flush_before_closing, get_logger, stop_flushing
 from gateway.observe.trace.spans import read_traceparent
 
 if TYPE_CHECKING:
@@ -54,15 +53,15 @@ if TYPE_CHECKING:
 
 _own = get_logger("gatepass")
 INTERVAL: Final = 0.05
-"""Seconds within which an entry is written up."""
+"""Most seconds that an entry waits."""
 BATCH: Final = 64
-"""Entries that are written up at once: few enough that a request in between does not notice."""
+"""Entries of one batch: few enough not to delay the requests being served."""
 
 
-_USUAL: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""A `traceparent` as nearly all are; the last bit says that somebody records the trace."""
+_USUAL_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""The usual form of `traceparent`; the last bit means that the trace is recorded."""
 _MOST_ROWS: Final = 1024
-"""Kinds of request whose row is kept."""
+"""Rows that are kept."""
 
 
 def _on_the_loop(seconds: float, call: Callable[[], None]) -> None:
@@ -70,16 +69,16 @@ def _on_the_loop(seconds: float, call: Callable[[], None]) -> None:
 
 
 class _Row:
-    """What requests of one kind have in common: where they are counted, and their line."""
+    """What requests with the same key share: their counters, and the constant parts of their log line."""
 
-    __slots__ = ("child", "client", "outcome", "route", "shape")
+    __slots__ = ("child", "client", "outcome", "route", "template")
 
     def __init__(self, key: Key, reason: str) -> None:
         route, client, method, path, vendor_status, status, code, attempts, fingerprint, remote = key
         self.route = route
         self.child = route.child(method, status, code) if route is not None else None
         self.outcome = client.outcome(vendor_status, status, code) if client is not None else None
-        self.shape = Shape(
+        self.template = LineTemplate(
             route.name if route is not None else None,
             client.name if client is not None else None,
             method, path, status, code, reason, attempts, fingerprint, remote,
@@ -87,41 +86,41 @@ class _Row:
 
 
 class Journal:
-    """Counts and logs what has ended."""
+    """Counts and logs requests that have ended."""
 
     __slots__ = ("_due", "_entries", "_later", "_log", "_metrics", "_rows")
 
     def __init__(self, metrics: Metrics, later: Later = _on_the_loop) -> None:
-        """Begin empty; `later` calls something so many seconds from now."""
+        """Start empty. `later` calls a function after some seconds."""
         self._metrics = metrics
         self._later = later
-        self._log = AccessLog()
+        self._log = LineRenderer()
         self._entries: list[Entry] = []
         self._due = False
-        """A look at what is left over is planned."""
+        """Whether a flush is scheduled."""
         self._rows: dict[Key, _Row] = {}
-        metrics.before_reading.append(self.write_up)
-        before_closing(self)
+        metrics.before_reading.append(self.flush)
+        flush_before_closing(self)
 
     def add(self, entry: Entry) -> None:
-        """Take note of an exchange that has ended. The hot path.
+        """Add an exchange that has ended. The hot path.
 
-        Its trace is what the app's `traceparent` says, or the id of one of ours and whether that is recorded.
+        Its trace is the app's `traceparent`, or the id of a trace that we started and whether it is recorded.
         """
         entries = self._entries
         entries.append(entry)
         if len(entries) >= BATCH:
-            self.write_up()
+            self.flush()
         elif not self._due:
             self._due = True
-            self._later(INTERVAL, self._look)
+            self._later(INTERVAL, self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._due = False
-        self.write_up()
+        self.flush()
 
-    def write_up(self) -> None:
-        """Count and log what has been noted so far."""
+    def flush(self) -> None:
+        """Count and log all entries."""
         entries, self._entries = self._entries, []
         if not entries:
             return
@@ -129,7 +128,7 @@ class Journal:
         for entry in entries:
             try:
                 line = self._written(entry, since, sink)
-            except Exception as error:  # noqa: BLE001 - one entry is lost, not those of others
+            except Exception as error:  # noqa: BLE001 - lose one entry, not the whole batch
                 _own.exception("request_not_logged", error=type(error).__name__)
             else:
                 if line is not None:
@@ -138,14 +137,14 @@ class Journal:
             write(sink, lines)
 
     def _written(self, entry: Entry, since: float, sink: Sink | None) -> bytes | None:
-        """Count an entry; return its line if one is wanted. `since` is the wall clock at the monotonic zero."""
+        """Count an entry; return its log line, None if it gets none. `since`: wall clock minus monotonic clock."""
         key, reason, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out = entry
         row = self._rows.get(key) if not reason else None
         if row is None:
             row = self._row(key, reason)
         trace_id, recorded = None, False
         if traced is not None:
-            trace_id, recorded = traced if isinstance(traced, tuple) else _of_the_app(traced)
+            trace_id, recorded = traced if isinstance(traced, tuple) else _app_trace(traced)
         seconds = ended - started
         if row.outcome is not None:
             row.outcome.value += 1
@@ -154,13 +153,15 @@ class Journal:
             row.route.count(row.child, seconds, upstream_seconds, bytes_in, bytes_out, exemplar)
         else:
             self._metrics.refused(key[6])
-        if sink is None or not row.shape.wanted(sink):
+        if sink is None or not row.template.wanted(sink):
             return None
         shown = printed_id(request_id) if given else request_id
-        return self._log.line(row.shape, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out)
+        return self._log.line(
+            row.template, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out
+        )
 
     def _row(self, key: Key, reason: str) -> _Row:
-        """Make a row; kept unless a reason is in it, or a method that any app may invent."""
+        """Return a new row. It is kept unless it holds a reason or a method that an app can invent."""
         row = _Row(key, reason)
         if not reason and key[2] in COMMON_METHODS:
             if len(self._rows) >= _MOST_ROWS:
@@ -169,21 +170,21 @@ class Journal:
         return row
 
     def forget(self) -> None:
-        """Forget where requests were counted: a configuration has come in which that may have no place."""
-        self.write_up()
+        """Drop all rows, because after a reload their counters may no longer exist."""
+        self.flush()
         self._rows.clear()
 
     def close(self) -> None:
-        """Write up the rest, and write out what waits in the log, for a second at most. The log itself stays open."""
-        self.write_up()
-        nothing_more(self)
+        """Process all entries and flush the log, for at most one second. The log stays open."""
+        self.flush()
+        stop_flushing(self)
         sink = current_sink()
         if sink is not None:
             sink.writer.flush()
 
 
-def _of_the_app(traceparent: bytes) -> tuple[str | None, bool]:
-    usual = _USUAL.fullmatch(traceparent)
+def _app_trace(traceparent: bytes) -> tuple[str | None, bool]:
+    usual = _USUAL_TRACEPARENT.fullmatch(traceparent)
     if usual is not None:
         return usual[1].decode(), traceparent[-1] in b"13579bdf"
     parent = read_traceparent(traceparent.decode("latin-1"))

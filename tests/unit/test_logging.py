@@ -89,7 +89,7 @@ def request(its: Journal | None = None, **over: Any) -> None:
     """Let a request end, and have it written up at once."""
     its = its or journal()
     its.add(entry(its._metrics, **over))
-    its.write_up()
+    its.flush()
 
 
 # ------------------------------------------------------------------------------------------------------ the shape
@@ -422,7 +422,7 @@ def test_an_entry_that_cannot_be_written_up_costs_no_other_its_line(out: io.Stri
     it = Journal(metrics, later=lambda _seconds, _call: None)
     for seconds in (0.1, float("nan"), 0.1):
         it.add(entry(metrics, upstream_seconds=seconds, request_id=CANARY))
-    it.write_up()
+    it.flush()
     events = lines(out)
     assert [event["event"] for event in events] == ["request_not_logged", "request", "request"]
     assert HALF not in json.dumps(events)
@@ -434,7 +434,7 @@ def test_an_entry_is_dated_by_when_it_ended_and_not_by_when_it_is_written_up(out
     ended = datetime.now(UTC)
     it.add(entry(metrics))
     time.sleep(0.05)
-    it.write_up()
+    it.flush()
     [event] = lines(out)
     assert abs(datetime.fromisoformat(event["timestamp"]) - ended) < timedelta(seconds=0.04)
 

@@ -1,1 +1,1 @@
-"""The log: one chain for every event, one thread that writes it, one line per request."""
+"""The log: one processor chain for all events, one writer thread, one line per request."""

@@ -1,10 +1,9 @@
-"""The access event: one line per request, at a cost of a few microseconds, also when every request fails.
+"""The event `request`: one line per request, for a few microseconds, also when every request fails.
 
-The hot path's own way to the log: no processors and no stack inspection, and a line put together from parts, of which
-those that come again and again (route, client, method, status) were rendered once; `journal.py` keeps them. It may skip
-redaction because it prints only names from the configuration, numbers, fingerprints and addresses; the values that an
-app or a vendor has a hand in (request id, method, the reason of a failure) are checked here. Neither path nor query is
-ever printed.
+Bypasses structlog's processors. A line is joined from parts, and the parts that repeat (route, client, method, status)
+are rendered once and kept by `journal.py`. Most values need no redaction, because they are names from the
+configuration, numbers, fingerprints and addresses. Values that an app or a vendor can influence (request id, method,
+reason) are redacted here. A path or a query is never printed.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ EVENT: Final = "request"
 
 _people = get_logger(ACCESS)
 _OURS_TO_BLAME: Final = 500
-"""Our own answers from here on are warnings: an operator can do something about them."""
+"""The gateway's own answers from this status on are warnings, because an operator can act on them."""
 AUDITED: Final = frozenset({"client_unknown", "client_forbidden", "rate_limited"})
-"""Refusals of who calls, what, or how much: warnings too, and written whatever else is not."""
+"""Codes of access control. Their lines are warnings and are written whatever `logs.access` and `logs.sample` say."""
 
 
-class Shape:
-    """What of a line comes again and again, rendered: its beginning, its middle and its end."""
+class LineTemplate:
+    """The rendered parts of a line that requests of one kind share."""
 
     __slots__ = ("good", "head", "middle", "tail", "warning")
 
@@ -53,9 +52,9 @@ class Shape:
     ) -> None:
         """Render the parts.
 
-        `code` is empty for the vendor's own answer, `attempts` counts how often the request was sent to the vendor,
-        `fingerprint` tells which token it carried last, `path` is a template of the configuration, never the path
-        itself; `reason` says why the gateway failed.
+        `code` is empty for the vendor's own answer. `attempts` is how often the request was sent to the vendor.
+        `fingerprint` is that of the token sent last. `path` is a template of the configuration, never the path itself.
+        `reason` says why the gateway failed.
         """
         self.warning = bool(code) and (status >= _OURS_TO_BLAME or code in AUDITED)
         self.good = 200 <= status < 300  # noqa: PLR2004 - RFC 9110 §15.3
@@ -72,17 +71,14 @@ class Shape:
         self.tail = _members(attempts=attempts, fingerprint=fingerprint, remote=remote)
 
     def wanted(self, sink: Sink) -> bool:
-        """Whether such a request is logged, this time.
-
-        With `logs.access` off, or a `logs.sample`, what failed or was refused to a client is still written.
-        """
+        """Return whether this request gets a line. Warnings get one whatever `logs.access` and `logs.sample` say."""
         if self.warning:
             return sink.failures
         return sink.access and (sink.sample >= 1 or not self.good or random() < sink.sample)  # noqa: S311
 
 
-class AccessLog:
-    """Makes the line of one request after another."""
+class LineRenderer:
+    """Renders the lines of requests."""
 
     __slots__ = ("_second", "_stamp")
 
@@ -92,7 +88,7 @@ class AccessLog:
 
     def line(  # noqa: PLR0917 - called once a request: keywords would cost more than the line
         self,
-        shape: Shape,
+        template: LineTemplate,
         at: float,
         request_id: str,
         trace_id: str | None,
@@ -101,9 +97,9 @@ class AccessLog:
         bytes_in: int,
         bytes_out: int,
     ) -> bytes:
-        """Return the line of a request, its newline included.
+        """Return the line of a request with its newline.
 
-        `at` is seconds since the epoch; `request_id` and `trace_id` are printed as they are. Durations are given in
+        `at` is in seconds since the epoch. `request_id` and `trace_id` are printed as they are. Durations are passed in
         seconds and printed in milliseconds.
         """
         second = int(at)
@@ -112,15 +108,15 @@ class AccessLog:
         trace = "null" if trace_id is None else f'"{trace_id}"'
         upstream = "null" if upstream_seconds is None else int(upstream_seconds * 1e6) / 1e3
         return (
-            f'{{"timestamp":"{self._stamp}.{int((at - second) * 1e6):06}Z",{shape.head},'
-            f'"request_id":"{request_id}","trace_id":{trace},{shape.middle},'
+            f'{{"timestamp":"{self._stamp}.{int((at - second) * 1e6):06}Z",{template.head},'
+            f'"request_id":"{request_id}","trace_id":{trace},{template.middle},'
             f'"duration_ms":{int(seconds * 1e6) / 1e3},"upstream_ms":{upstream},'
-            f'"bytes_in":{bytes_in},"bytes_out":{bytes_out},{shape.tail}}}\n'
+            f'"bytes_in":{bytes_in},"bytes_out":{bytes_out},{template.tail}}}\n'
         ).encode()
 
 
 def write(sink: Sink, lines: Sequence[bytes]) -> None:
-    """Send lines on their way."""
+    """Write lines to the sink."""
     if sink.console:
         for line in lines:
             _for_people(orjson.loads(line))
@@ -129,7 +125,7 @@ def write(sink: Sink, lines: Sequence[bytes]) -> None:
 
 
 def printed_id(request_id: str) -> str:
-    """Return an app's request id as it may stand inside a JSON string."""
+    """Return an app's request id, redacted and escaped for a JSON string."""
     return orjson.dumps(shown_id(request_id))[1:-1].decode()
 
 

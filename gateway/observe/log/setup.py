@@ -1,8 +1,8 @@
-"""Structured logging, set up once: structlog and the standard library's loggers through one chain, one way out.
+"""Structured logging: structlog and the standard library's loggers share one processor chain and one writer.
 
-The chain ends with redaction and a renderer, in this order, whatever the logger. Until `configure_logging` is called
-events go nowhere: commands that print for people are not disturbed by what a library has to say. Standard output
-gets one JSON object per line, or, on a terminal, lines for people. Global state of the process lives in this module.
+The chain of every logger ends with redaction and then a renderer. Until `configure_logging` is called, events are
+dropped, so that library messages do not appear in the output of commands. Standard output gets one JSON object per
+line, or readable lines on a terminal. The process's logging state lives in this module.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     from gateway.model import Logs
 
 FIRST = ("timestamp", "level", "event", "logger")
-"""Fields that open every line, in this order."""
+"""The first fields of every line, in this order."""
 
 
 class Sink(NamedTuple):
-    """Where events go at the moment: a writer, and how they look."""
+    """Where events go now, and which events of requests are written."""
 
     writer: Writer
     console: bool
     access: bool
-    """Whether every request has its event; one that failed has it anyway."""
+    """Whether requests at level info are logged."""
     failures: bool
-    """Whether the level lets warnings of the access log through."""
+    """Whether requests at level warning are logged."""
     sample: float
-    """Share of the requests answered with 2xx that have their event."""
+    """Share of the requests answered with 2xx that are logged, 0 to 1."""
 
 
-class Unwritten(Protocol):
-    """Somebody who holds events back for a moment."""
+class Buffered(Protocol):
+    """Something that buffers events."""
 
-    def write_up(self) -> None:
-        """Log them now."""
+    def flush(self) -> None:
+        """Log the buffered events now."""
 
 
 ACCESS = "gatepass.access"
-"""The logger of the event that every request has."""
+"""The logger of the event `request`."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _sink: Sink | None = None
-_closing: set[Unwritten] = set()
+_closing: set[Buffered] = set()
 _logs: Logs | None = None
 _levels: dict[str, int] = {}
 _least = logging.INFO
@@ -63,32 +63,32 @@ _METHOD_LEVELS = _LEVELS | {"exception": logging.ERROR}
 
 
 def current_sink() -> Sink | None:
-    """Return where events go; None until logging is configured, and after it was closed."""
+    """Return the current sink; None before logging is configured and after it is closed."""
     return _sink
 
 
-def before_closing(holder: Unwritten) -> None:
-    """Have `holder` write up what it holds before the log is closed or adjusted, until it has `nothing_more`."""
+def flush_before_closing(holder: Buffered) -> None:
+    """Flush `holder` before the log is closed or adjusted, until `stop_flushing(holder)`."""
     _closing.add(holder)
 
 
-def nothing_more(holder: Unwritten) -> None:
-    """Forget `holder`."""
+def stop_flushing(holder: Buffered) -> None:
+    """No longer flush `holder`."""
     _closing.discard(holder)
 
 
-def _write_up() -> None:
+def _flush() -> None:
     for holder in tuple(_closing):
-        holder.write_up()
+        holder.flush()
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return the logger `name` (`gatepass.tokens`); may be called at import, long before the configuration is read."""
+    """Return the logger `name`, such as `gatepass.tokens`. May be called at import, before logging is configured."""
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
 def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
-    """Send events to `stream` (standard output) from now on; what was configured before is written out and replaced."""
+    """Send events to `stream` (default: standard output). Flushes and replaces the previous configuration."""
     close_logging()
     out = sys.stdout if stream is None else stream
     console = logs.format == "console" or (logs.format == "auto" and _is_terminal(out))
@@ -96,14 +96,14 @@ def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
 
 
 def adjust_logging(logs: Logs) -> None:
-    """Take over levels and sampling, at run time; stream and format stay. Nothing happens while no log is open."""
+    """Apply levels and sampling at run time; stream and format stay. Does nothing while no log is open."""
     if _sink is not None:
-        _write_up()
+        _flush()
         _apply(logs, _sink.writer, console=_sink.console)
 
 
 def current_logging() -> Logs | None:
-    """Return the settings in force; None while no log is open."""
+    """Return the current settings; None while no log is open."""
     return None if _sink is None else _logs
 
 
@@ -118,7 +118,7 @@ def _apply(logs: Logs, writer: Writer, *, console: bool) -> None:
 
 
 def _level_of(name: str, otherwise: int) -> int:
-    """Return the level of a logger: its own, or that of the nearest one above it that has one."""
+    """Return the level of a logger: its own, or that of its nearest configured parent."""
     while name:
         if name in _levels:
             return _levels[name]
@@ -127,16 +127,16 @@ def _level_of(name: str, otherwise: int) -> int:
 
 
 def close_logging() -> None:
-    """Write what is buffered, wait for it a second at most, and log nothing any more. Harmless when nothing is open."""
+    """Flush for at most one second, then stop logging. Does nothing if no log is open."""
     global _sink
-    _write_up()
+    _flush()
     sink, _sink = _sink, None
     if sink is not None:
         sink.writer.close()
 
 
 def render_json(event: object) -> bytes:
-    """Return one line: what redaction leaves over is always JSON."""
+    """Return one line of JSON. Redaction leaves only values that JSON can represent."""
     return orjson.dumps(event, default=repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
 
 
@@ -144,7 +144,7 @@ def render_json(event: object) -> bytes:
 
 
 def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Take every secret out of an event, its keys included. Always the last processor before a renderer."""
+    """Remove every secret from an event, keys included. Always the last processor before the renderer."""
     return cast("MutableMapping[str, Any]", redact(event))
 
 
@@ -201,12 +201,12 @@ def _configure_structlog(level: int, renderer: Processor) -> None:
         processors=[_drop_when_closed, *single, _add_name, *_shared(), redact_event, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(min([level, *_levels.values()])),
         logger_factory=_SinkLogger,
-        cache_logger_on_first_use=False,  # loggers made at import follow every later configuration
+        cache_logger_on_first_use=False,  # so that loggers created at import follow later configurations
     )
 
 
 class _SinkLogger:
-    """What structlog calls with the finished line; carries the name that the logger was asked for with."""
+    """Writes finished lines for structlog; knows the name of its logger."""
 
     def __init__(self, name: str = "root") -> None:
         self.name = name
@@ -222,7 +222,7 @@ class _SinkLogger:
 
 
 class _Handler(logging.Handler):
-    """Takes the records of the standard library's loggers through the same chain."""
+    """Sends records of the standard library's loggers through the same chain."""
 
     def __init__(self, renderer: Processor) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception as error:  # noqa: BLE001  a record whose arguments do not fit: logging would print them raw
+        except Exception as error:  # noqa: BLE001  arguments that do not fit: logging would print them unredacted
             message = f"a log record of {record.name}:{record.lineno} cannot be formatted ({type(error).__name__})"
         event: Any = {"event": message, "logger": record.name}
         if record.exc_info:
@@ -253,7 +253,7 @@ def _configure_stdlib(level: int, renderer: Processor) -> None:
     for name in _adjusted:
         logging.getLogger(name).setLevel(logging.NOTSET)
     _adjusted.clear()
-    for noisy in ("aiohttp.access", "asyncio"):  # one says what our own access event says; the other debugs by default
+    for noisy in ("aiohttp.access", "asyncio"):  # aiohttp's access log repeats our own; asyncio logs much at debug
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     for name, each in _levels.items():
         logging.getLogger(name).setLevel(each)

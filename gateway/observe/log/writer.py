@@ -1,9 +1,8 @@
-"""The way out for log lines: a bounded buffer and one thread that writes it, so that no request ever waits for stdout.
+"""Writes log lines from a bounded buffer on one thread, so that no request ever waits for standard output.
 
-Knows bytes and a stream, nothing of events. A slow or closed stream costs lines, never time: what does not fit is
-dropped whole and counted. The thread sleeps while there is nothing to write, and gathers for `INTERVAL` when there is.
-Lines are copied into pages that are used again: kept as they come, each would touch new memory, which costs more than
-making the line.
+Knows bytes and a stream, nothing of events. If the stream is slow or closed, lines that do not fit are dropped whole
+and counted. The thread sleeps while the buffer is empty, and collects lines for `INTERVAL` before it writes. Lines are
+copied into reused pages, because new memory for each line would cost more than rendering the line.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ import threading
 from typing import IO, Any
 
 INTERVAL = 0.05
-"""Seconds between the first line of a batch and its writing."""
+"""Seconds from the first line of a batch until it is written."""
 BUFFER_BYTES = 8 * 1024 * 1024
-"""Bytes of lines that wait at most; beyond it new lines are dropped."""
+"""Bytes of the buffer; beyond it, new lines are dropped."""
 PAGE = 64 * 1024
-"""Bytes of one page of lines; a longer line gets a page of its own."""
+"""Bytes of one page; a longer line gets its own page."""
 SPARE = 16
-"""Pages that are kept for the next lines."""
+"""Empty pages that are kept for reuse."""
 CLOSE_TIMEOUT = 1.0
-"""Seconds that `close` waits for a stream that does not take the rest."""
+"""Seconds that `close` waits for a stream that blocks."""
 
-_dropped = 0  # of the process, over all writers: the counter of the metrics outlives a reconfiguration
+_dropped = 0  # of the process, not of a writer: a counter must not go back when logging is reconfigured
 _dropped_lock = threading.Lock()
 
 
 def dropped_events() -> int:
-    """Return how many lines this process has lost so far."""
+    """Return how many lines this process has dropped."""
     return _dropped
 
 
@@ -50,10 +49,10 @@ class _Page:
 
 
 class Writer:
-    """Takes whole lines from any thread, writes them in order from its own.
+    """Accepts whole lines from any thread and writes them in order on its own thread.
 
-    A stream with a file descriptor is written through it (a thread that hangs inside a buffered stream would keep
-    the interpreter from ending); any other stream gets text.
+    A stream with a file descriptor is written with `os.write`, because a thread that hangs inside a buffered stream
+    would keep the interpreter from exiting. Any other stream gets text.
     """
 
     def __init__(self, stream: IO[Any], *, limit: int = BUFFER_BYTES, interval: float = INTERVAL) -> None:
@@ -65,17 +64,17 @@ class Writer:
         self._pages: list[_Page] = []
         self._spare: list[_Page] = []
         self._size = 0
-        self._in_hand = 0
+        self._writing = 0
         self._closed = False
-        self._something = threading.Event()
-        self._hurry = threading.Event()
+        self._has_lines = threading.Event()
+        self._flush_now = threading.Event()
         self._empty = threading.Event()
         self._empty.set()
         self._thread = threading.Thread(target=self._run, name="gatepass-logs", daemon=True)
         self._thread.start()
 
     def write(self, text: bytes, lines: int = 1) -> None:
-        """Queue lines, newlines included. Never blocks; drops and counts them when the buffer is full or closed."""
+        """Buffer lines, which include their newlines. Never blocks; drops and counts lines that do not fit."""
         with self._lock:
             if self._closed or self._size + len(text) > self._limit:
                 fits = False
@@ -88,10 +87,10 @@ class Writer:
         if not fits:
             _drop(lines)
         elif first:
-            self._something.set()
+            self._has_lines.set()
 
     def _append(self, text: bytes, lines: int) -> None:
-        """Copy lines behind the others; called with the lock held."""
+        """Copy lines to the end of the buffer. Called with the lock held."""
         size = len(text)
         page = self._pages[-1] if self._pages else None
         if page is None or page.used + size > len(page.view):
@@ -103,42 +102,42 @@ class Writer:
         self._size += size
 
     def flush(self, timeout: float = CLOSE_TIMEOUT) -> bool:
-        """Have everything written now and wait for it, at most `timeout` seconds; return whether it was."""
-        self._hurry.set()
+        """Write everything now; wait at most `timeout` seconds. Return whether all was written."""
+        self._flush_now.set()
         written = self._empty.wait(timeout)
-        self._hurry.clear()
+        self._flush_now.clear()
         return written
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Write what is left, at most `timeout` seconds long; what remains then is dropped and counted."""
+        """Write the rest for at most `timeout` seconds; drop and count what remains then."""
         with self._lock:
             self._closed = True
-        self._hurry.set()
-        self._something.set()
+        self._flush_now.set()
+        self._has_lines.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
             with self._lock:
-                lost, self._pages = sum(page.lines for page in self._pages) + self._in_hand, []
-                self._in_hand = 0
+                lost, self._pages = sum(page.lines for page in self._pages) + self._writing, []
+                self._writing = 0
             _drop(lost)
 
     def _run(self) -> None:
         while not self._closed:
-            self._something.wait()
-            self._hurry.wait(self._interval)
-            self._something.clear()
+            self._has_lines.wait()
+            self._flush_now.wait(self._interval)
+            self._has_lines.clear()
             self._put_all()
         self._put_all()
 
     def _put_all(self) -> None:
         with self._lock:
             pages, self._pages = self._pages, []
-            self._in_hand = sum(page.lines for page in pages)
+            self._writing = sum(page.lines for page in pages)
         for page in pages:
             try:
                 self._put(page.view[: page.used])
                 lost = 0
-            except (OSError, ValueError):  # closed by the other end, or by us: nobody is left to tell but the counter
+            except (OSError, ValueError):  # closed by either end: only the counter can tell
                 lost = page.lines
             self._done_with(page, lost)
         with self._lock:
@@ -147,8 +146,8 @@ class Writer:
 
     def _done_with(self, page: _Page, lost: int) -> None:
         with self._lock:
-            lost = min(lost, self._in_hand)  # `close` may have given them up already
-            self._in_hand = max(0, self._in_hand - page.lines)
+            lost = min(lost, self._writing)  # `close` may have counted them already
+            self._writing = max(0, self._writing - page.lines)
             self._size -= page.used
             if len(page.view) == PAGE and len(self._spare) < SPARE:
                 page.used = page.lines = 0

@@ -1,10 +1,9 @@
 """Every metric that Gatepass exposes, declared once: name, kind, help, labels, buckets.
 
-Knows nothing of routes, tokens or sockets; `metrics.py` binds these to a registry and counts. `docs/metrics.md` is
-generated from here (`python -m gateway.observe`), and the dashboards are held to it by a test. Names follow
-Prometheus' conventions: `gatepass_` first, base units, `_total` for counters. Labels hold only names from the
-configuration and words from closed lists, so that the number of series is bounded by the configuration, never by
-traffic.
+`declared.py` holds the values. `docs/metrics.md` is generated from here (`python -m gateway.observe`), and a test
+compares the dashboards with it. Names follow Prometheus' conventions: prefix `gatepass_`, base units, `_total` for
+counters. Labels hold only names from the configuration and words from closed lists, so the number of series is bounded
+by the configuration and never by traffic.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Literal
 PREFIX = "gatepass_"
 
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""From one millisecond (the gateway's own part) to the slowest vendor's time-out."""
+"""Seconds, from the gateway's own part to the time-out of the slowest vendor."""
 CONNECT_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0)
 FETCH_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -54,7 +53,7 @@ REQUEST_DURATION = Family(
 UPSTREAM_DURATION = Family(
     "upstream_duration_seconds",
     "histogram",
-    "The vendor's part of a request: from the head sent to the vendor to the head of its answer.",
+    "Time from sending a request's head to the vendor until the head of its answer.",
     ("route",),
     REQUEST_BUCKETS,
 )
@@ -67,20 +66,20 @@ UNROUTED = Family(
     "Requests refused before a route was known, by error code.",
     ("code",),
 )
-CONNECTIONS = Family("client_connections", "gauge", "Connections of apps open on the data port.")
+CONNECTIONS = Family("client_connections", "gauge", "Open connections of apps on the data port.")
 
 # ------------------------------------------------------------------------------------------------------ upstreams
 
 REFUSALS = Family(
     "upstream_refusals_total",
     "counter",
-    "Vendor answers that refused the token which the gateway had put on the request (401, or the route's own sign).",
+    "Vendor answers that refused the injected token (401, or the route's `refusal_signs`).",
     ("route",),
 )
 REPLAYS = Family(
     "replays_total",
     "counter",
-    "Requests sent again after a refused token, or that could have been, by outcome.",
+    "Requests whose token the vendor refused, by whether they were sent again (outcome).",
     ("route", "outcome"),
 )
 CONNECTS = Family(
@@ -92,17 +91,17 @@ CONNECTS = Family(
 CONNECT_DURATION = Family(
     "upstream_connect_duration_seconds",
     "histogram",
-    "Time to open a connection to the vendor, TLS included; failures too.",
+    "Time to open a connection to the vendor, with TLS; failed attempts included.",
     ("route",),
     CONNECT_BUCKETS,
 )
-POOL_SIZE = Family("pool_size_connections", "gauge", "Connections that the route's pool may hold at most.", ("route",))
-POOL_OPEN = Family("pool_open_connections", "gauge", "Connections open to the vendor, busy or idle.", ("route",))
-POOL_IDLE = Family("pool_idle_connections", "gauge", "Connections open to the vendor and free.", ("route",))
+POOL_SIZE = Family("pool_size_connections", "gauge", "Limit of the route's connection pool.", ("route",))
+POOL_OPEN = Family("pool_open_connections", "gauge", "Open connections to the vendor, busy or idle.", ("route",))
+POOL_IDLE = Family("pool_idle_connections", "gauge", "Idle connections to the vendor.", ("route",))
 POOL_WAIT = Family(
     "pool_wait_seconds",
     "histogram",
-    "Time that requests waited for a connection because the pool was full; requests that found one are not counted.",
+    "Time that requests waited for a connection because the pool was full; other requests are not observed.",
     ("route",),
     CONNECT_BUCKETS,
 )
@@ -110,7 +109,7 @@ POOL_WAIT = Family(
 ECHOES = Family(
     "echoed_tokens_total",
     "counter",
-    "Answers in which the vendor sent our token back and it was masked, by place (header, body).",
+    "Answers that contained the injected token, which was masked, by place (header, body).",
     ("route", "place"),
 )
 
@@ -131,25 +130,25 @@ CLIENT_LIMITED = Family(
 CLIENT_IN_FLIGHT = Family(
     "client_requests_in_flight",
     "gauge",
-    "Requests of a client that are being served now.",
+    "Requests of a client being served now.",
     ("client", "route"),
 )
 BUDGET_USED = Family(
     "client_budget_used",
     "gauge",
-    "Calls counted against a budget in the day or month that runs.",
+    "Calls counted against a budget in the current day or month (UTC).",
     ("client", "route", "per"),
 )
 BUDGET_LIMIT = Family(
     "client_budget_limit",
     "gauge",
-    "Calls that a budget grants in a day or month; level soft warns, level hard refuses.",
+    "Limit of a budget in calls per day or month; level soft warns, level hard refuses.",
     ("client", "route", "per", "level"),
 )
 STATE_WRITES = Family(
     "state_writes_total",
     "counter",
-    "Writings of the state file, which keeps counts across restarts, by outcome (ok, failed).",
+    "Writes of the state file, which keeps counts across restarts, by outcome (ok, failed).",
     ("outcome",),
 )
 KEY_FETCHES = Family(
@@ -161,7 +160,7 @@ KEY_FETCHES = Family(
 KEYS_SEEN = Family(
     "issuer_keys_last_success_timestamp_seconds",
     "gauge",
-    "Wall-clock instant at which an issuer's keys were last seen; absent before.",
+    "Time of the last successful request for an issuer's keys; absent before the first.",
     ("issuer",),
 )
 
@@ -176,47 +175,47 @@ FETCHES = Family(
 FETCH_DURATION = Family(
     "token_fetch_duration_seconds",
     "histogram",
-    "Duration of token requests, good or bad.",
+    "Duration of token requests, successful or not.",
     ("credential",),
     FETCH_BUCKETS,
 )
 EXPIRY = Family(
     "token_expiry_timestamp_seconds",
     "gauge",
-    "Wall-clock instant at which the token in hand ends, or the last one did; +Inf: a static key; absent before one.",
+    "Expiry time of the current or last token; +Inf for a static key; absent before the first token.",
     ("credential",),
 )
 ISSUED = Family(
     "token_issued_timestamp_seconds",
     "gauge",
-    "Wall-clock instant from which the life of the token in hand counts: its age is the time since. No static keys.",
+    "Start of the current token's lifetime; its age is the time since. Absent for static keys.",
     ("credential",),
 )
-LIFE = Family("token_life_seconds", "gauge", "Life that was granted to the token in hand.", ("credential",))
+LIFE = Family("token_life_seconds", "gauge", "Lifetime granted to the current token.", ("credential",))
 WAITERS = Family("token_waiters", "gauge", "Requests waiting for a token now.", ("credential",))
 WAITS = Family("token_waits_total", "counter", "Requests that had to wait for a token.", ("credential",))
 UNCHANGED = Family(
     "token_unchanged_total",
     "counter",
-    "Token requests that brought back the very token that was in hand.",
+    "Token requests that returned the current token again.",
     ("credential",),
 )
 FAILURES = Family(
     "token_consecutive_failures",
     "gauge",
-    "Failed token requests since the last good one; 0 again when nobody asks for a token any more.",
+    "Failed token requests since the last successful one; 0 again after requests for the token stop.",
     ("credential",),
 )
 LAST_SUCCESS = Family(
     "token_last_success_timestamp_seconds",
     "gauge",
-    "Wall-clock instant of the last good token request; absent before it.",
+    "Time of the last successful token request; absent before the first.",
     ("credential",),
 )
 SKEW = Family(
     "token_clock_skew_seconds",
     "gauge",
-    "The token endpoint's clock minus ours, from its Date header; shown, never used.",
+    "The token endpoint's clock minus ours, from its Date header; not used for expiry.",
     ("credential",),
 )
 SECRET_IN_USE = Family(
@@ -231,34 +230,34 @@ SECRET_IN_USE = Family(
 BUILD = Family(
     "build_info",
     "info",
-    "Version of Gatepass, of Python and of aiohttp, and whether the hot path is compiled; always 1.",
+    "Versions of Gatepass, Python and aiohttp, and whether the hot path is compiled; always 1.",
 )
-CONFIG = Family("config_info", "info", "Digest of the configuration in force; always 1.")
+CONFIG = Family("config_info", "info", "Digest of the active configuration; always 1.")
 CONFIG_LOADS = Family(
     "config_loads_total",
     "counter",
-    "Times that the configuration was read, by outcome (ok, failed).",
+    "Loads of the configuration, by outcome (ok, failed).",
     ("outcome",),
 )
 CONFIG_LOADED = Family(
     "config_last_load_success_timestamp_seconds",
     "gauge",
-    "Wall-clock instant at which the configuration in force was read.",
+    "Time at which the active configuration was loaded.",
 )
 CONFIG_CURRENT = Family(
     "config_last_load_successful",
     "gauge",
-    "1 when the configuration that was read last is in force, 0 when it was refused and an older one goes on.",
+    "1 if the configuration loaded last is active, 0 if it was refused and an older one stays active.",
 )
 LOG_DROPPED = Family(
     "log_events_dropped_total",
     "counter",
-    "Log events lost because standard output was slow or closed.",
+    "Log events dropped because standard output was slow or closed.",
 )
 SPANS_DROPPED = Family(
     "trace_spans_dropped_total",
     "counter",
-    "Spans lost because the collector of traces was slow, closed or refused them.",
+    "Spans dropped because the trace collector was slow, closed or refused them.",
 )
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))

@@ -1,1 +1,1 @@
-"""Redaction: finds secrets, in every encoding, in what is about to be printed, and takes them out."""
+"""Removes secrets, in every encoding, from everything that is printed."""

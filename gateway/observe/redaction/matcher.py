@@ -1,8 +1,7 @@
-"""Finding any of many secrets in a text, in any encoding that a secret wears on its way.
+"""Finds any of many secrets in a text, in the encodings in which a secret can appear.
 
-Knows strings only. The cost does not grow with the number of secrets: each form of a secret is filed under its
-first few characters, and a text is looked through once, window by window. A match counts when it is long enough,
-even if the text breaks off inside the secret.
+Knows only strings. Each encoded form of a secret is indexed by its first characters, and a text is scanned once, so the
+cost does not grow with the number of secrets. A match may be cut short if it is long enough.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from collections import OrderedDict
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 6
-"""Secrets of fewer characters are not hunted for."""
+"""Secrets of fewer characters are not searched for."""
 CUT = 12
-"""A form that is cut short counts from this many characters on."""
+"""A cut form matches from this many characters on."""
 REMEMBERED = 128
-"""Passing secrets (tokens) held at most; the one registered longest ago goes first. Each costs some 15 KiB."""
+"""Tokens held at most; the oldest is dropped first. Each takes about 15 KiB."""
 KEPT = 2048
-"""Lasting secrets (of the configuration) held at most; those of the longest ago reading go first."""
+"""Configured secrets held at most; the oldest are dropped first."""
 
 
 class SecretMatcher:
@@ -32,7 +31,7 @@ class SecretMatcher:
         self._kept: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._by_head: dict[str, set[str]] = {}
         self.version = 0
-        """Changes with every secret that is added."""
+        """Increases with every secret that is added."""
 
     def __contains__(self, text: object) -> bool:
         return text in self._secrets or text in self._kept
@@ -41,7 +40,7 @@ class SecretMatcher:
         return len(self._secrets) + len(self._kept)
 
     def add(self, secret: str, *, kept: bool = False) -> None:
-        """Add a secret, or make it the youngest again; a `kept` one does not go however many others come."""
+        """Add a secret, or make it the newest again. Tokens never displace a `kept` secret."""
         if len(secret) < SHORTEST:
             return
         home, room = (self._kept, KEPT) if kept else (self._secrets, self._remembered)
@@ -58,7 +57,7 @@ class SecretMatcher:
             self._rebuild_without_the_oldest(home, room)
 
     def _rebuild_without_the_oldest(self, home: OrderedDict[str, frozenset[str]], room: int) -> None:
-        """Two secrets may share a form, so the index is made anew; once for every sixteenth of the room."""
+        """Rebuild the index, because two secrets may share a form. Drops a sixteenth of the room at once."""
         for _ in range(max(1, room // 16)):
             home.popitem(last=False)
         self._by_head = {}
@@ -83,7 +82,7 @@ class SecretMatcher:
         return "".join([*out, text[start:]])
 
     def _match(self, text: str, at: int) -> int:
-        """Return the length of the longest match at this place, 0 for none."""
+        """Return the length of the longest match at `at`, 0 for none."""
         longest = 0
         for form in self._by_head.get(text[at : at + SHORTEST], ()):
             common = _common_prefix(form, text[at : at + len(form)])
@@ -98,7 +97,7 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 def forms(secret: str) -> frozenset[str]:
-    """Return the texts under which a secret may stand in a log: itself, and every encoding that we put it through.
+    """Return the texts in which a secret may appear in a log: itself and its encodings.
 
     Percent and form encoding (RFC 3986, RFC 6749 §2.3.1), JSON and Python escapes, HTML, hex, and base64 (RFC 4648)
     of the plain and the form-encoded secret at each of the three places at which it may start inside a longer

@@ -1,9 +1,8 @@
-"""What may not be printed, taken out of whatever is about to be printed. The last step before every renderer.
+"""Removes secrets from values that are about to be printed. The last step before every renderer.
 
-Three nets, each catching what slips through the one before: values wrapped in `model.Secret` print as fingerprints;
-secrets that this process holds (`register`) are found in any text, in the encodings in which they travel, even cut
-short; and patterns catch credentials that we never held (an app's bearer, a key in a URL). Errs on the side of
-printing less. Knows nothing of logging; the admin port uses it too.
+Three defences: values wrapped in `model.Secret` print as fingerprints; secrets that this process holds (`register`) are
+found in any text, in their usual encodings, even cut short; patterns match credentials that the process never held (an
+app's bearer, a key in a URL). When in doubt, it masks. Knows nothing of logging; the admin port uses it, too.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from gateway.observe.redaction.matcher import SecretMatcher
 
 MASK = "<redacted>"
 DEPTH = 8
-"""Levels of nesting that are looked into; what lies deeper is not printed."""
+"""Levels of nesting that are printed; deeper values are not."""
 ITEMS = 1000
-"""Items of one collection that are looked at; the rest is not printed."""
+"""Items of one collection that are printed; the others are not."""
 
 SHORT = 40
-"""A request id up to this length is a UUID or its like: too short for a JWT or one of our keys."""
+"""A request id of up to this many characters is too short for a JWT or one of our keys."""
 LONGEST = 64 * 1024
-"""Characters of one text that are printed; a bound on the work, too."""
+"""Characters of one text that are printed, which also bounds the work."""
 
 OFTEN = 256
-"""Texts that `redact_often` remembers."""
+"""Texts that `redact_often` caches."""
 
 _live = SecretMatcher()
 _often: dict[tuple[int, str], str] = {}
@@ -64,10 +63,10 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     ),
     (("?", "&"), re.compile(r"([?&][\w.~%\[\]-]+=)(?!<redacted>|<secret )[^&\s\"'<>]+"), rf"\1{MASK}"),
 )
-"""Words (lower case) without which the pattern cannot match, the pattern, its replacement: private keys, credentials
-after a scheme, JWTs, our own keys, user info in URLs, header fields, named values, and every value of a query."""
+"""Lower-case words without which the pattern cannot match, the pattern, its replacement. In this order: private keys,
+credentials after a scheme, JWTs, our own keys, user info in URLs, header fields, named values, values of a query."""
 _WORD = re.compile(r"[A-Za-z0-9_.-]*")
-"""What most values of an event are; only two of the patterns can match inside one."""
+"""Most values of an event are such a word, in which only two of the patterns can match."""
 
 _SECRET_NAMES = frozenset(
     {
@@ -80,18 +79,18 @@ _SECRET_ENDINGS = ("_secret", "_password", "_api_key", "_secret_key", "_access_t
 
 
 def register(secret: Secret) -> None:
-    """Remember a secret, so that it is taken out of everything printed from now on, whatever its encoding.
+    """Redact a secret, in any encoding, from everything printed from now on.
 
-    For tokens, when they arrive: the most recent ones are remembered. Configured secrets: `register_all`.
-    Secrets of fewer than `needles.SHORTEST` characters are not hunted for; they would blank half of every line.
+    For tokens when they arrive; the most recent ones are kept. For configured secrets, use `register_all`. Secrets of
+    fewer than `matcher.SHORTEST` characters are not searched for, because they would mask half of every line.
     """
     _live.add(secret.reveal())
 
 
 def register_all(value: object) -> None:
-    """Remember every `Secret` in a tree of dataclasses, mappings and sequences, such as a whole `model.Config`.
+    """Redact every `Secret` in a tree of dataclasses, mappings and sequences, such as a `model.Config`.
 
-    For as long as the process runs: tokens that come and go do not push them out.
+    They are kept as long as the process runs; tokens do not displace them.
     """
     if isinstance(value, Secret):
         _live.add(value.reveal(), kept=True)
@@ -107,19 +106,19 @@ def register_all(value: object) -> None:
 
 
 def is_live(text: str) -> bool:
-    """Tell whether `text` as a whole is a registered secret. One look-up."""
+    """Return whether `text` as a whole is a registered secret. Costs one look-up."""
     return text in _live
 
 
 def shown_id(request_id: str) -> str:
-    """Return an app's request id as it may be printed; cheap for the usual one."""
+    """Return an app's request id, redacted. Cheap for a short one."""
     return request_id if len(request_id) <= SHORT and not is_live(request_id) else redact_text(request_id)
 
 
 def redact_often(text: str) -> str:
-    """As `redact_text`, for the few texts that come again and again, such as the reasons of failures under a flood.
+    """As `redact_text`, with a cache for texts that repeat, such as the reasons of many failures.
 
-    What was found out is forgotten whenever a secret is registered.
+    Registering a secret clears the cache.
     """
     key = (_live.version, text)
     known = _often.get(key)
@@ -131,9 +130,9 @@ def redact_often(text: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return `text` without registered secrets and without what looks like a credential.
+    """Return `text` without registered secrets and without text that looks like a credential.
 
-    Always valid UTF-8, and never longer than `LONGEST` characters.
+    The result is valid UTF-8 and has at most `LONGEST` characters.
     """
     if len(text) > LONGEST:
         text = text[:LONGEST] + "…"
@@ -171,7 +170,7 @@ def _redact(value: object, depth: int) -> Any:  # noqa: PLR0911  a table of type
 
 
 def _redact_int(value: int) -> int | str:
-    """A number stays one, unless its digits are a secret or JSON has no room for it."""
+    """Return the number, or a text if its digits are a secret or JSON cannot represent it."""
     text = str(value) if -(1 << 256) < value < 1 << 256 else "<huge number>"
     if is_live(text) or not -(1 << 63) <= value < 1 << 63:
         return redact_text(text)
@@ -185,7 +184,7 @@ def _items(mapping: Mapping[Any, Any], depth: int) -> Iterable[tuple[str, Any]]:
 
 
 def _names_a_secret(name: str, value: object) -> bool:
-    """A text under a telling name is masked whatever it looks like; a `Secret` shows its fingerprint instead."""
+    """Return whether a value must be masked because of its name. A `Secret` prints its fingerprint instead."""
     plain = name.lower().replace("-", "_")
     telling = plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
     return telling and value is not None and not isinstance(value, (Secret, bool))
@@ -200,5 +199,5 @@ def _repr(value: object) -> str:
         return value.__qualname__
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001  whatever a stranger's repr raises, the event still has to go out
+    except Exception as error:  # noqa: BLE001  a foreign repr may raise anything, and the event must still be printed
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"

@@ -1,8 +1,8 @@
-"""Spans on their way to a collector, by OTLP over HTTP: the only module that knows OpenTelemetry.
+"""Sends spans to a collector by OTLP over HTTP. The only module that knows OpenTelemetry.
 
-An optional extra (`pip install 'gatepass[tracing]'`), imported only where `tracing.otlp` is set. Spans wait in a
-bounded queue and leave in batches from a thread of its own; a collector that is slow, closed or unwilling costs spans,
-which are counted, and never time.
+OpenTelemetry is an optional extra (`pip install 'gatepass[tracing]'`), imported only if `tracing.otlp` is set. Spans
+wait in a bounded queue and are sent in batches by a separate thread. If the collector is slow or fails, spans are
+dropped and counted; requests never wait.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from gateway.observe.trace.spans import Span
 
 QUEUE = 4096
-"""Spans that wait at most; beyond it new ones are dropped."""
+"""Spans in the queue at most; beyond it, new spans are dropped."""
 BATCH = 512
 INTERVAL = 1.0
-"""Seconds between two sendings."""
+"""Seconds between two batches."""
 TIMEOUT = 5.0
-"""Seconds for one sending, its repetitions included."""
+"""Seconds for one batch, retries included."""
 CLOSE_TIMEOUT = 2.0
 
 _log = get_logger("gatepass.tracing")
 
 
 class TracingUnavailable(GatepassError):
-    """`tracing.otlp` is set, and OpenTelemetry is not installed."""
+    """`tracing.otlp` is set, but OpenTelemetry is not installed."""
 
 
 class Tracing:
-    """What a process traces with: nothing, or an exporter that changes with the configuration."""
+    """The exporter of the current configuration, if there is one."""
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
         self._exporter: Exporter | None = None
 
     def use(self, settings: Settings | None) -> Tracer | None:
-        """Return the tracer for these settings: None for none, and the same one for the same settings.
+        """Return the tracer for these settings, None for None. Equal settings keep the current tracer.
 
-        Raises TracingUnavailable when the extra is missing; what was in use before then goes on.
+        Raises TracingUnavailable if the extra is missing; the previous exporter then stays in use.
         """
         if settings != self._settings:
             before, self._exporter = self._exporter, Exporter(settings) if settings is not None else None
@@ -59,16 +59,16 @@ class Tracing:
         return self._exporter.tracer if self._exporter is not None else None
 
     async def close(self) -> None:
-        """Send what is left, `CLOSE_TIMEOUT` long at most."""
+        """Send the rest, for at most `CLOSE_TIMEOUT` seconds."""
         exporter, self._exporter, self._settings = self._exporter, None, None
         if exporter is not None:
             await asyncio.to_thread(exporter.close)
 
 
 class Exporter:
-    """Sends spans to the collector at `tracing.otlp`; `close()` sends what is left.
+    """Sends spans to the collector at `tracing.otlp`.
 
-    Raises TracingUnavailable when the extra is missing.
+    Raises TracingUnavailable if the extra is missing.
     """
 
     def __init__(self, tracing: Settings) -> None:
@@ -90,11 +90,11 @@ class Exporter:
             drop(1)
 
     def end(self) -> None:
-        """Take nothing more; what is left is sent in the background."""
+        """Accept no more spans; send the rest in the background."""
         self._closed.set()
 
     def close(self) -> None:
-        """Send what is left, at most `CLOSE_TIMEOUT` long."""
+        """Send the rest, for at most `CLOSE_TIMEOUT` seconds."""
         self.end()
         self._thread.join(CLOSE_TIMEOUT)
 
@@ -110,13 +110,13 @@ class Exporter:
             sent = self._otel.send(batch)
             if not sent:
                 drop(len(batch))
-            if sent is self._failing:  # tell each change once
+            if sent is self._failing:  # log each change once
                 (_log.info if sent else _log.warning)("traces_sent_again" if sent else "traces_not_sent")
             self._failing = not sent
 
 
 class _OpenTelemetry:
-    """OpenTelemetry's own types and its exporter, imported when one is built."""
+    """OpenTelemetry's types and exporter, imported on construction."""
 
     def __init__(self, tracing: Settings) -> None:
         from opentelemetry import trace  # noqa: PLC0415  optional
@@ -138,7 +138,7 @@ class _OpenTelemetry:
         self._kinds = {"server": kinds.SERVER, "client": kinds.CLIENT, "internal": kinds.INTERNAL}
 
     def send(self, spans: list[Span]) -> bool:
-        """Send one batch and wait for the collector's answer."""
+        """Send one batch; return whether the collector accepted it."""
         return self._exporter.export([self._readable(span) for span in spans]) is self._success
 
     def close(self) -> None:

@@ -1,9 +1,8 @@
-"""A request's trace: W3C Trace Context taken, made or passed on, and the spans of one exchange.
+"""The trace of a request: W3C Trace Context, read, started or passed on, and the spans of one exchange.
 
-Knows identifiers and instants, nothing of OpenTelemetry: a finished span is a plain tuple handed to whoever exports it
-(`otlp.py`), so that the request itself pays for a few additions only. Nobody traces unless a `Tracer` was built: the
-data plane's whole cost is then one `is None`. Spans hold names from the configuration, numbers and error codes; never
-a path, a query, a header or a token.
+Knows nothing of OpenTelemetry: a finished span is a plain tuple that goes to the exporter (`otlp.py`), so a request
+pays only for a few additions. Without a `Tracer`, the data plane pays for one `is None`. Spans contain names from the
+configuration, numbers and error codes; never a path, a query, a header or a token.
 
 https://www.w3.org/TR/trace-context/ · OpenTelemetry semantic conventions for HTTP spans.
 """
@@ -31,22 +30,22 @@ T = TypeVar("T")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
 _NOTHING: Mapping[str, Value] = {}
-_lost = 0  # of the process, as for log lines
+_dropped = 0  # of the process, as for log lines
 
 
 def dropped_spans() -> int:
-    """Return how many spans this process has lost so far."""
-    return _lost
+    """Return how many spans this process has dropped."""
+    return _dropped
 
 
 def drop(spans: int) -> None:
-    """Count spans that nobody will see."""
-    global _lost  # noqa: PLW0603  global state lives here and is this one number
-    _lost += spans
+    """Count dropped spans."""
+    global _dropped  # noqa: PLW0603  global state lives here and is this one number
+    _dropped += spans
 
 
 class Span(NamedTuple):
-    """One finished span; instants in nanoseconds since the epoch, `error` empty when all went well."""
+    """One finished span. Instants are nanoseconds since the epoch; `error` is empty on success."""
 
     name: str
     kind: Kind
@@ -60,7 +59,7 @@ class Span(NamedTuple):
 
 
 class Parent(NamedTuple):
-    """What a `traceparent` field says."""
+    """The content of a `traceparent` field."""
 
     trace_id: str
     span_id: str
@@ -68,22 +67,22 @@ class Parent(NamedTuple):
 
 
 def read_traceparent(value: str) -> Parent | None:
-    """Return what the field says, None if it is not one (Trace Context §3.2.2: an invalid one counts as absent)."""
-    found = _TRACEPARENT.fullmatch(value)
-    if found is None:
+    """Return the parsed field; None if it is invalid, which counts as absent (Trace Context §3.2.2)."""
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None:
         return None
-    version, trace_id, span_id, flags, more = found.groups()
+    version, trace_id, span_id, flags, more = match.groups()
     if more and version == "00":
         return None
     return Parent(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 
 
 class Tracer:
-    """Decides which requests are recorded: those whose caller records them, and of the others a share.
+    """Decides which requests are recorded: those that their caller records, and a share of the others.
 
     Args:
         sample: share of the requests without a `traceparent` that are recorded, 0 to 1.
-        export: takes each finished span; must not block.
+        export: receives each finished span; must not block.
     """
 
     def __init__(self, sample: float, export: Callable[[Span], None]) -> None:
@@ -91,9 +90,9 @@ class Tracer:
         self._export = export
 
     def begin(self, parents: Sequence[str], started: float) -> Trace:
-        """Return the trace of a request that came with these `traceparent` fields.
+        """Return the trace of a request with these `traceparent` fields.
 
-        `started` is the monotonic instant at which it began.
+        `started` is the monotonic instant of its start.
         """
         parent = read_traceparent(parents[0]) if len(parents) == 1 else None
         sampled = random() < self._sample if parent is None else parent.sampled  # noqa: S311  no secret hangs on it
@@ -103,7 +102,7 @@ class Tracer:
 
 
 class Trace:
-    """The trace of one exchange. Instants given to it are monotonic."""
+    """The trace of one exchange. Its arguments are monotonic instants."""
 
     __slots__ = (
         "_base", "_export", "_parent", "_started", "_vendor", "_vendor_at", "given", "sampled", "span_id", "trace_id",
@@ -113,7 +112,7 @@ class Trace:
         self.trace_id = f"{getrandbits(128) or 1:032x}" if parent is None else parent.trace_id
         self.sampled = sampled
         self.given = True
-        """The request came with `traceparent` fields, good or bad."""
+        """Whether the request had `traceparent` fields, valid or not."""
         self.span_id = _new_id() if sampled else ""
         self._parent = parent
         self._started = started
@@ -123,9 +122,9 @@ class Trace:
         self._vendor_at = 0.0
 
     def upward(self, lines: list[bytes]) -> None:
-        """Put the `traceparent` that the vendor gets among the request's fields.
+        """Set the `traceparent` for the vendor among the request's fields.
 
-        One that is not recorded here goes on as it came, so that the chain between app and vendor does not break.
+        If the trace is not recorded here, the app's field passes unchanged, so that the app's trace stays connected.
         """
         if not self.sampled and self._parent is not None:
             return
@@ -147,7 +146,7 @@ class Trace:
         return result
 
     def answered(self, status: int, attempt: int, upstream: Upstream, error: BaseException | None) -> None:
-        """End the span of one sending to the vendor: with its status, or, where that is 0, with what went wrong."""
+        """End the span of one attempt: with the vendor's status, or with the error if the status is 0."""
         vendor, self._vendor = self._vendor, None
         if vendor is None or not self.sampled:
             return
@@ -163,7 +162,7 @@ class Trace:
         self, *, method: str, route: str | None, prefix: str | None, client: str | None, status: int, code: str,
         request_id: str,
     ) -> None:  # fmt: skip
-        """End the request's own span; `code` is the gateway's error, empty for the vendor's own answer."""
+        """End the span of the request; `code` is the gateway's error, empty for the vendor's own answer."""
         if not self.sampled:
             return
         method = method if method in COMMON_METHODS else "_OTHER"
