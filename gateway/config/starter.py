@@ -39,8 +39,10 @@ def profiles() -> Mapping[str, str]:
     return {name: shipped.profile(name).help for name in shipped.names()}
 
 
-def starter(vendors: Sequence[str]) -> str:
-    """Return the text of a configuration for the profiles named, secrets read from the environment.
+def starter(vendors: Sequence[str], secret_files: str | None = None) -> str:
+    """Return the text of a configuration for the profiles named.
+
+    Secrets are read from the environment, or from files in the folder `secret_files`.
 
     Raises ConfigError for a name that is no profile, and for none at all.
     """
@@ -52,15 +54,17 @@ def starter(vendors: Sequence[str]) -> str:
         raise ConfigError(unknown or [Problem("profiles", 0, "", "name at least one of " + ", ".join(known))])
     names = list(dict.fromkeys(vendors))
     head = HEAD.format(count=NUMBERS.get(len(names), f"{len(names)} vendors"), first=names[0], init=" ".join(names[:2]))
-    blocks = "".join(_credential(name) for name in names)
+    blocks = "".join(_credential(name, secret_files) for name in names)
     return head + blocks + ROUTES + "".join(f"  {name}: {{credential: {name}}}\n" for name in names)
 
 
-def _credential(name: str) -> str:
+def _credential(name: str, secret_files: str | None) -> str:
     prefix = name.upper().replace("-", "_")
     lines = [f"  {name}:", f"    profile: {name}"]
     for param in shipped.profile(name).params.values():
         if param.required:
-            value = param.example or f"${{{prefix}_{param.name.upper()}}}"
+            variable = f"{prefix}_{param.name.upper()}"
+            source = variable if secret_files is None else f"file:{secret_files.rstrip('/')}/{variable.lower()}"
+            value = param.example or f"${{{source}}}"
             lines.append(f"    {param.name}: {value}")
     return "\n".join(lines) + "\n"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
 from gateway.config import load, merged, profiles, starter
 from tests.kit.configuration import ROOT, canaries
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHOWN = [ROOT / "config.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]
 
@@ -44,3 +42,14 @@ def test_init_writes_a_configuration_that_loads_for_each_profile(vendor: str, tm
     path.write_text(text, "utf-8")
     config = load([path], environ=canaries(text))
     assert [route.prefix for route in config.routes] == [f"/{vendor}"]
+
+
+@pytest.mark.parametrize("vendor", profiles())
+def test_init_reads_each_secret_from_a_file_where_that_is_asked(vendor: str, tmp_path: Path) -> None:
+    text = starter([vendor], f"{tmp_path}/")
+    for name in re.findall(r"\$\{file:(.+?)\}", text):
+        assert Path(name).parent == tmp_path
+        Path(name).write_text("CANARY")
+    path = tmp_path / "config.yaml"
+    path.write_text(text, "utf-8")
+    assert [route.prefix for route in load([path], environ={}).routes] == [f"/{vendor}"]

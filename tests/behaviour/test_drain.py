@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ import pytest
 from gateway.serving.sockets import SocketError, inherited
 from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.nginx import PROGRAM, nginx
 from tests.kit.served import Apps, Served, accepts, free_port, until
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import answering, connect, get, ok, vendor
@@ -203,53 +203,21 @@ async def test_sigterm_gives_the_token_back_where_that_is_configured(tmp_path: P
 
 # ----------------------------------------------------------------------------------------------------- several in turn
 
-NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-    upstream gatepass {{
-        server 127.0.0.1:{one} max_fails=0;
-        server 127.0.0.1:{two} max_fails=0;
-        keepalive 16;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://gatepass;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
-    }}
-}}
-"""
 
-
-@pytest.mark.long
-@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") is None, reason="nginx is not installed")
-async def test_a_rolling_restart_of_two_instances_behind_nginx_fails_no_request(tmp_path: Path) -> None:
+@pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
+async def test_a_rolling_restart_of_two_instances_behind_the_shipped_nginx_snippet_fails_no_request(
+    tmp_path: Path,
+) -> None:
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "drain": {"grace": "500ms", "timeout": "5s"}}
+        config = {**one_route(it_vendor.port), "drain": {"grace": "2s", "timeout": "5s"}}
         gateways = [
             Served(tmp_path / name, config, environ=ENVIRON) for name in ("one", "two") if _folder(tmp_path, name)
         ]
         port = free_port()
-        text = NGINX.format(folder=tmp_path, one=gateways[0].port, two=gateways[1].port, port=port)
-        (tmp_path / "nginx.conf").write_text(text)
-        nginx = None
         try:
             await asyncio.gather(*(gateway.start() for gateway in gateways))
-            nginx = await asyncio.create_subprocess_exec(
-                shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") or "",
-                "-c",
-                str(tmp_path / "nginx.conf"),
-                "-p",
-                str(tmp_path),
-            )
-            await until(lambda: accepts(port))
             async with (
+                nginx(tmp_path, [gateway.port for gateway in gateways], port),
                 Apps(("127.0.0.1", port), "/v/x", apps=4) as reading,
                 Apps(("127.0.0.1", port), "/v/x", apps=4, post=True) as writing,
             ):
@@ -261,9 +229,6 @@ async def test_a_rolling_restart_of_two_instances_behind_nginx_fails_no_request(
             assert not writing.failures, writing.failures
             assert reading.good > 100
         finally:
-            if nginx is not None:
-                nginx.terminate()
-                await nginx.wait()
             for gateway in gateways:
                 await gateway.stop()
 

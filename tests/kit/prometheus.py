@@ -54,23 +54,27 @@ class Prometheus:
 @asynccontextmanager
 async def prometheus(target: str, *, every: str = "500ms") -> AsyncIterator[Prometheus]:
     """Run a Prometheus that scrapes `target` (`host:port`) as the job gatepass and evaluates our rules."""
+    scrape = {"job_name": "gatepass", "static_configs": [{"targets": [target]}]}
+    async with configured({"rule_files": [str(RULES)], "scrape_configs": [scrape]}, every=every) as it:
+        await it.until('up{job="gatepass"} == 1')  # five seconds: it waits that long for its first targets
+        yield it
+
+
+@asynccontextmanager
+async def configured(config: dict[str, Any], *, every: str = "500ms") -> AsyncIterator[Prometheus]:
+    """Run a Prometheus with this configuration, but with quick intervals; paths in it must be absolute."""
     assert PROGRAM is not None
+    quick = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        config = Path(folder, "prometheus.yaml")
-        config.write_text(  # noqa: ASYNC240 - a small file in a temporary folder
-            yaml.safe_dump(
-                {
-                    "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"},
-                    "rule_files": [str(RULES)],
-                    "scrape_configs": [{"job_name": "gatepass", "static_configs": [{"targets": [target]}]}],
-                }
-            )
+        path = Path(folder, "prometheus.yaml")
+        path.write_text(  # noqa: ASYNC240 - a small file in a temporary folder
+            yaml.safe_dump(config | {"global": quick})
         )
         process = await asyncio.create_subprocess_exec(
-            PROGRAM, f"--config.file={config}", f"--storage.tsdb.path={folder}/data", "--log.level=error",
+            PROGRAM, f"--config.file={path}", f"--storage.tsdb.path={folder}/data", "--log.level=error",
             f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -78,7 +82,6 @@ async def prometheus(target: str, *, every: str = "500ms") -> AsyncIterator[Prom
             async with aiohttp.ClientSession() as session:
                 it = Prometheus(f"http://127.0.0.1:{port}", session)
                 await _ready(it.url, session)
-                await it.until('up{job="gatepass"} == 1')  # five seconds: it waits that long for its first targets
                 yield it
         finally:
             process.terminate()
