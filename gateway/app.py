@@ -17,6 +17,7 @@ from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
+from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts
 from gateway.tokens import TokenSet
 
@@ -40,18 +41,21 @@ AT_START = ("listen", "admin", "state_file")
 class Gateway:
     """A whole gateway: data port, tokens, admin port. `start()` it, `drain()` or `stop()` it."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, *, clock: Clock | None = None, resolver: Resolver | None = None) -> None:
         clock = clock or SystemClock()
+        self._resolver = resolver or Resolver()
+        self._resolver.report = _report_name
+        self._resolver.stale = config.resolver_stale
         self.config = config
         self.metrics = Metrics()
-        self.tokens = TokenSet(config, clock=clock, metrics=self.metrics)
+        self.tokens = TokenSet(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
         self.data_address: tuple[str, int] | None = None
         self.admin_address: tuple[str, int] | None = None
         self.problems: tuple[str, ...] = ()
         """Why the latest reading of the configuration was refused; empty when it is the one in force."""
         self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
         """Reads the configuration again, for the admin port: set by whoever knows where it comes from."""
-        self._access = Access(config, clock=clock, metrics=self.metrics)
+        self._access = Access(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
         self._journal = Journal(self.metrics)
         self._tracing = Tracing()
         self._contexts = UpstreamContexts()
@@ -158,7 +162,7 @@ class Gateway:
         for route in config.routes:
             key = Pool.key_of(route)
             tls = self._contexts.get(route.upstream)
-            pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls)
+            pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls, self._resolver)
         return pools
 
     def _snapshot(self, config: Config, pools: dict[object, Pool], clients: Clients) -> Snapshot:
@@ -202,6 +206,7 @@ class Gateway:
 
     def _reloaded(self, config: Config) -> None:
         before, self.config = self.config, config
+        self._resolver.stale = config.resolver_stale
         self._contexts.keep(route.upstream for route in config.routes)
         self._journal.forget()
         self.metrics.keep("route", {route.name for route in config.routes})
@@ -273,6 +278,13 @@ class Gateway:
             sock.close()
         await self._tracing.close()
         self._journal.close()
+
+
+def _report_name(name: str, stale: bool) -> None:
+    if stale:
+        _log.warning("name_not_resolved", name=name, hint="its last known addresses are used")
+    else:
+        _log.info("name_resolved_again", name=name)
 
 
 def _same_reach(host: str, config: Config) -> None:

@@ -14,15 +14,14 @@ import aiohttp
 import jwt
 import orjson
 
-from gateway.addresses import look_up
 from gateway.observe import get_logger
-from gateway.resolver import GuardedResolver
+from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from gateway.addresses import LookUp, Networks
+    from gateway.addresses import Networks
     from gateway.model import Clock, Issuer
     from gateway.observe import Metrics
 
@@ -194,16 +193,16 @@ class KeySet:
 class JwksFetcher:
     """Fetches JWKS documents: no redirect, no cookie, no proxy of the environment, a bounded answer."""
 
-    def __init__(self, allowed: Networks, look_up: LookUp = look_up) -> None:
+    def __init__(self, allowed: Networks, resolver: Resolver | None = None) -> None:
         self._allowed = allowed
-        self._look_up = look_up
+        self._resolver = resolver or Resolver()
 
     async def __call__(self, issuer: Issuer) -> bytes:
         """Return the document. Raises aiohttp.ClientError, OSError or ValueError."""
         # In a thread: reading the authorities takes some 40 ms. aiohttp's own may be empty (`commands/serve.py`).
         tls = await asyncio.to_thread(client_context, issuer.ca_file)
         connector = aiohttp.TCPConnector(
-            resolver=GuardedResolver(self._allowed, self._look_up), force_close=True, use_dns_cache=False
+            resolver=GuardedResolver(self._allowed, self._resolver), force_close=True, use_dns_cache=False
         )
         async with (
             aiohttp.ClientSession(

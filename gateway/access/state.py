@@ -11,6 +11,7 @@ from gateway.access.counters import CounterStore, MemoryCounters
 from gateway.access.statefile import FileCounters
 from gateway.addresses import Networks
 from gateway.observe import get_logger
+from gateway.resolver import Resolver
 
 if TYPE_CHECKING:
     from gateway.access.jwt import JwtJudge
@@ -26,8 +27,17 @@ LOOK = 3600.0
 class Access:
     """Who may call. Built once per process: `start` it, ask it for the `clients` of each configuration, `stop` it."""
 
-    def __init__(self, config: Config, *, clock: Clock, metrics: Metrics, store: CounterStore | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        store: CounterStore | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
         self._clock = clock
+        self._resolver = resolver or Resolver()
         self._metrics = metrics
         self._store: CounterStore = store or MemoryCounters()
         if store is None and config.state_file is not None:
@@ -79,10 +89,11 @@ class Access:
         from gateway.access.jwt import JwtJudge  # noqa: PLC0415
         from gateway.access.keysets import JwksFetcher, KeySet  # noqa: PLC0415 - PyJWT takes a fifth of a second
 
+        fetch = JwksFetcher(allowed, self._resolver)
         for issuer in config.issuers:
             keys = self._keysets.get((issuer, allowed))
             if keys is None:
-                keys = KeySet(issuer, clock=self._clock, metrics=self._metrics, fetch=JwksFetcher(allowed))
+                keys = KeySet(issuer, clock=self._clock, metrics=self._metrics, fetch=fetch)
                 self._keysets[issuer, allowed] = keys
                 keys.start()
             elif issuer.jwks_file is not None:

@@ -252,6 +252,7 @@ def config(
         issuers=tuple(_issuer(name, each) for name, each in keys.issuers.items()),
         trusted_proxies=keys.trusted_proxies,
         allow_addresses=keys.allow_addresses,
+        resolver_stale=keys.resolver.stale,
         admin_keys_sha256=keys.admin_keys_sha256,
         admin_hosts=keys.admin_hosts,
         state_file=Path(keys.state_file).absolute() if keys.state_file else None,

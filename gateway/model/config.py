@@ -118,6 +118,8 @@ class Config:
     """Networks (CIDR) whose `X-Forwarded-For` is believed."""
     allow_addresses: tuple[str, ...] = ()
     """Networks (CIDR) that a name may lead to although it is loopback, link-local or a cloud's metadata service."""
+    resolver_stale: float = 3600.0
+    """Seconds for which a name's last known addresses are used while its look-ups fail or hang; 0: not at all."""
     admin_keys_sha256: tuple[str, ...] = ()
     """Keys for what changes something on the admin port; none: nothing can be changed there."""
     admin_hosts: tuple[str, ...] = ()

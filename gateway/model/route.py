@@ -61,6 +61,8 @@ class PoolLimits:
     """Connections to the vendor per route, and how long an exchange waits for a free one."""
 
     size: int = 100
+    max_age: float = 300.0
+    """Seconds after which a connection is not reused; each connection's own limit is up to a tenth shorter."""
     wait: float = 5.0
     queue: int = 1000
     """Exchanges that wait at most; beyond it one is refused at once, so that one slow vendor never holds every app."""

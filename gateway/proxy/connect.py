@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import aiohappyeyeballs
 
-from gateway.addresses import AddressRefused, Networks, look_up, permitted
+from gateway.addresses import AddressRefused, Networks, permitted
 from gateway.errors import UpstreamTimeout, UpstreamTLS, UpstreamUnreachable
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.proxy.wire import Outbox
@@ -21,8 +21,8 @@ from gateway.proxy.wire import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.addresses import LookUp
     from gateway.model import Upstream
+    from gateway.resolver import Resolver
 
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address is tried beside one that does not answer (RFC 8305 §5)."""
@@ -36,15 +36,13 @@ class Connector:
         upstream: where to.
         tls: the context for an https upstream; None for plain http.
         timeout: seconds for name resolution, TCP and TLS together.
-        look_up: returns the addresses of a name.
+        resolver: returns the addresses of the upstream's name.
     """
 
-    def __init__(
-        self, upstream: Upstream, tls: ssl.SSLContext | None, timeout: float, look_up: LookUp = look_up
-    ) -> None:
+    def __init__(self, upstream: Upstream, tls: ssl.SSLContext | None, timeout: float, resolver: Resolver) -> None:
         self.allowed = Networks()
         """Networks that the name may lead to although they are loopback, link-local or a metadata service."""
-        self.look_up = look_up
+        self._resolver = resolver
         self._upstream = upstream
         self._tls = tls
         self._timeout = timeout
@@ -65,11 +63,25 @@ class Connector:
         except OSError as error:
             raise _unreachable(error) from None
 
+    def current(self) -> frozenset[str] | None:
+        """Return the addresses that the upstream's name led to at its last successful look-up; None without one."""
+        return self._resolver.current(self._upstream.host)
+
+    def permits(self, address: str) -> bool:
+        """Whether connections to this address of the upstream are allowed."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            permitted(self._upstream.host, [(family, socket.SOCK_STREAM, 0, "", (address, 0))], self.allowed)
+        except AddressRefused:
+            return False
+        return True
+
     async def _open(self, on_lost: Callable[[UpstreamConnection], None]) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         sock = await self._open_socket(loop)
         self._outbox = self._outbox or Outbox(loop)
         connection = UpstreamConnection(loop, self._outbox, on_lost)
+        connection.address = str(sock.getpeername()[0])
         try:
             await loop.create_connection(
                 lambda: cast("asyncio.Protocol", connection),
@@ -87,7 +99,7 @@ class Connector:
     async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
         """Return a socket that is connected to one of the upstream's permitted addresses."""
         host, port = self._upstream.host, self._upstream.port
-        infos = permitted(host, await self.look_up(host, port), self.allowed)
+        infos = permitted(host, await self._resolver.look_up(host, port), self.allowed)
         addresses = [(family, kind, proto, "", address) for family, kind, proto, _, address in infos]
         return await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop

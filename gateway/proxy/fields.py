@@ -43,6 +43,7 @@ REQUEST_ID: Final = 10
 TRACEPARENT: Final = 11
 DATE: Final = 12
 CACHE_CONTROL: Final = 13
+KEEP_ALIVE: Final = 14
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
 _NEVER_UP: Final = (b"cookie", b"forwarded", b"origin", b"referer", b"x-real-ip")
@@ -65,6 +66,7 @@ MEANING_DOWN: Final = {
     b"x-request-id": DROP,
     b"date": DATE,
     b"cache-control": CACHE_CONTROL,
+    b"keep-alive": KEEP_ALIVE,
 }
 _MOST_NAMES: Final = 512
 """Names and lines that one table caches: they come from clients and vendors, so memory for them is bounded."""

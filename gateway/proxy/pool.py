@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from random import uniform
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamTLS
@@ -16,14 +17,25 @@ from gateway.proxy.queue import Queue
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from gateway.addresses import Networks
     from gateway.model import Route
     from gateway.observe import RouteMetrics
     from gateway.proxy.upstream import UpstreamConnection
+    from gateway.resolver import Resolver
 
 IDLE_KEEP: Final = 30.0
 """Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
+_MARGIN: Final = 1.0
+"""Seconds by which an idle connection is closed before the vendor's own time-out (`Keep-Alive: timeout=N`)."""
+_YOUNGEST: Final = 0.9
+"""Part of `pool.max_age` that a connection reaches at least: so that those opened together do not end together."""
+_MOVES: Final = 30.0
+"""Least seconds between two times at which a changed look-up retires connections.
+
+Some name servers answer with other addresses each time; without this bound no connection would be reused.
+"""
 _RETRY_AFTER: Final = 1.0
 _FLUSH: Final = 10.0
 """Seconds in which a closing connection must hand over what was written to it; then it is aborted."""
@@ -32,9 +44,9 @@ _FLUSH: Final = 10.0
 class Pool:
     """All connections of one route's upstream."""
 
-    def __init__(self, route: Route, metrics: RouteMetrics, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, route: Route, metrics: RouteMetrics, tls: ssl.SSLContext | None, resolver: Resolver) -> None:
         self.key = self.key_of(route)
-        self.connector = Connector(route.upstream, tls, route.timeouts.connect)
+        self.connector = Connector(route.upstream, tls, route.timeouts.connect, resolver)
         self._limits = route.pool
         self._metrics = metrics
         self._idle: deque[UpstreamConnection] = deque()
@@ -45,6 +57,10 @@ class Pool:
         self._closing: dict[UpstreamConnection, float] = {}
         """Connections that still flush what was written to them, and the loop time at which they are aborted."""
         self._retired = False
+        self._addresses: frozenset[str] | None = None
+        """The vendor's addresses when connections were last retired because of them."""
+        self._moves_from = 0.0
+        """Loop time from which a changed look-up may retire connections again."""
 
     @staticmethod
     def key_of(route: Route) -> object:
@@ -66,7 +82,11 @@ class Pool:
 
     def configure(self, allowed: Networks, clients: int) -> None:
         """Set which addresses are allowed (see `gateway.addresses`), and how many clients share the pool."""
-        self.connector.allowed = allowed
+        if allowed != self.connector.allowed:
+            self.connector.allowed = allowed
+            for connection in self._open:
+                connection.outdated = connection.outdated or not self.connector.permits(connection.address)
+            self._discard_idle(lambda connection: connection.outdated)
         self._queue.share_among(clients)
         self._wake_if_free(0)
 
@@ -80,7 +100,9 @@ class Pool:
     def _take(self, owner: str, *, fresh: bool) -> UpstreamConnection | None:
         while self._idle and not fresh:
             connection = self._idle.pop()
-            if connection.reuse_ok:
+            if connection.reuse_ok and (
+                connection.idle_timeout is None or connection.loop.time() < connection.idle_until
+            ):
                 connection.owner = owner
                 self._queue.hold(owner)
                 return connection
@@ -162,6 +184,7 @@ class Pool:
                 self._queue.wake()
         self._open.add(connection)
         connection.owner = owner
+        connection.retire_at = loop.time() + self._limits.max_age * uniform(_YOUNGEST, 1.0)  # noqa: S311 - no secret
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
@@ -171,9 +194,8 @@ class Pool:
         vendor sees that the exchange was cut off.
         """
         self._queue.release(connection.owner)
-        if connection.reusable and not self._retired:
+        if connection.reusable and not self._retired and not connection.outdated and self._may_idle(connection):
             connection.end()
-            connection.idle_from = connection.loop.time()
             self._idle.append(connection)
         else:
             if not connection.answered:
@@ -182,6 +204,20 @@ class Pool:
             self._discard(connection)
         if self._queue:
             self._queue.wake()
+
+    @staticmethod
+    def _may_idle(connection: UpstreamConnection) -> bool:
+        """Decide how long a connection may stay idle; False if not at all."""
+        now = connection.loop.time()
+        vendors = connection.idle_timeout
+        keep = IDLE_KEEP if vendors is None else min(IDLE_KEEP, vendors - _MARGIN)
+        connection.idle_until = min(now + keep, connection.retire_at)
+        return now < connection.idle_until
+
+    def _discard_idle(self, which: Callable[[UpstreamConnection], bool]) -> None:
+        for connection in [each for each in self._idle if which(each)]:
+            self._idle.remove(connection)
+            self._discard(connection)
 
     def _discard(self, connection: UpstreamConnection) -> None:
         connection.close()
@@ -199,15 +235,26 @@ class Pool:
             self._queue.wake()
 
     def sweep(self, now: float) -> None:
-        """Apply time-outs to connections in use, close idle ones that are too old, abort those that do not close."""
+        """Apply time-outs to connections in use, close outdated idle ones, abort those that do not close."""
         for connection in tuple(self._open):
             if connection.in_use:
                 connection.sweep(now)
         for connection, deadline in tuple(self._closing.items()):
             if now >= deadline:
                 connection.abort()
-        while self._idle and now - self._idle[0].idle_from > IDLE_KEEP:
-            self._discard(self._idle.popleft())
+        self._follow_moves(now)
+        self._discard_idle(lambda connection: now >= connection.idle_until or connection.outdated)
+
+    def _follow_moves(self, now: float) -> None:
+        """Retire connections to addresses that the vendor's name does not lead to any more."""
+        current = self.connector.current()
+        if current is None or current == self._addresses or now < self._moves_from:
+            return
+        if self._addresses is not None:
+            self._moves_from = now + _MOVES
+        self._addresses = current
+        for connection in self._open:
+            connection.outdated = connection.outdated or connection.address not in current
 
     def show(self) -> None:
         """Set the route's gauges of open and idle connections."""

@@ -13,6 +13,7 @@ from gateway.proxy.fields import (
     CONTROLS,
     DATE,
     DROP,
+    KEEP_ALIVE,
     MEANING_DOWN,
     PASS,
     UPGRADE,
@@ -27,6 +28,7 @@ from gateway.proxy.fields import (
 
 _VERSION: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\Z")
+_TIMEOUT: Final = re.compile(rb"""(?:^|[,;\s])timeout\s*=\s*"?([0-9]{1,9})(?![^",;\s])""", re.IGNORECASE)
 _DOWN = Verdicts(MEANING_DOWN)
 _KEPT: Final = frozenset({PASS, DATE})
 _MOST_FIELDS: Final = 200
@@ -42,6 +44,8 @@ class Outbound(Head):
     """There is a `Date` field."""
     upgrade: bytes | None = None
     """The value of `Upgrade`."""
+    idle_timeout: int | None = None
+    """Seconds after which the vendor closes an idle connection, as its `Keep-Alive` field says."""
 
     def __init__(self, code: int, status_line: bytes) -> None:
         super().__init__()
@@ -126,11 +130,20 @@ def _read_field(head: Outbound, line: bytes) -> int:
             _DOWN.remember(line, name, DROP)
         else:
             head.connection += b"," + value.lower()
-    elif verdict == UPGRADE:
-        head.upgrade = value
-    elif verdict != DROP and (problem := read_framing(head, verdict, value)):
-        raise BadRequest(problem)
+    elif verdict != DROP:
+        _read_hop_field(head, verdict, value)
     return DROP
+
+
+def _read_hop_field(head: Outbound, verdict: int, value: bytes) -> None:
+    """Read a field about framing, or about the vendor's connection."""
+    if verdict == UPGRADE:
+        head.upgrade = value
+    elif verdict == KEEP_ALIVE:  # as `timeout=5, max=100` (RFC 2068 §19.7.1.1)
+        match = _TIMEOUT.search(value)
+        head.idle_timeout = int(match[1]) if match is not None else None
+    elif problem := read_framing(head, verdict, value):
+        raise BadRequest(problem)
 
 
 def _read_connection(head: Outbound) -> None:

@@ -73,8 +73,16 @@ class UpstreamConnection(Wire):
         self.exchanges = 0
         self.owner = ""
         """The client whose exchange it serves."""
-        self.idle_from = 0.0
-        """Loop time at which it was returned to the pool."""
+        self.address = ""
+        """The vendor's IP address."""
+        self.retire_at = 0.0
+        """Loop time from which the connection is too old for another exchange."""
+        self.outdated = False
+        """The vendor's name does not lead to `address` any more, or a reload forbids it: no further exchange."""
+        self.idle_until = 0.0
+        """Loop time until which it may stay idle in the pool."""
+        self.idle_timeout: int | None = None
+        """Seconds after which the vendor closes an idle connection; None if it has not said so."""
         self._first_byte = self._idle = 0.0
         """The exchange's time-outs, seconds."""
         self._deadline: float | None = None
@@ -257,6 +265,8 @@ class UpstreamConnection(Wire):
         else:
             self._body = body = self._open_body(head, rest)
             self._deadline = None
+            if head.idle_timeout is not None:
+                self.idle_timeout = head.idle_timeout
         self._heads.append((head, body))
 
     def _open_body(self, head: Outbound, rest: bytes) -> Body:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
-from gateway.addresses import AddressRefused, Networks, look_up
+from gateway.addresses import AddressRefused, Networks
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable
-from gateway.resolver import GuardedResolver
+from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context
 from gateway.tokens.failures import TokenEndpointTimeout
 from gateway.tokens.grant import MAX_ANSWER
@@ -25,7 +25,6 @@ from gateway.tokens.grant import MAX_ANSWER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.addresses import LookUp
     from gateway.model import Clock
     from gateway.tokens.grant import TokenRequest
 
@@ -56,9 +55,9 @@ class Sender:
     networks hold it.
     """
 
-    def __init__(self, clock: Clock, allowed: Networks | None = None, look_up: LookUp = look_up) -> None:
+    def __init__(self, clock: Clock, allowed: Networks | None = None, resolver: Resolver | None = None) -> None:
         self._clock = clock
-        self._resolver = GuardedResolver(allowed or Networks(), look_up)
+        self._resolver = GuardedResolver(allowed or Networks(), resolver or Resolver())
         self._session: aiohttp.ClientSession | None = None
         self._trust: ssl.SSLContext | None = None
         """The system's authorities, once they were needed."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.model import Clock, Config, Credential, CredentialStatus, Token, Tokens
     from gateway.observe import Metrics
+    from gateway.resolver import Resolver
     from gateway.tokens.report import Cause
     from gateway.tokens.store import Store
 
@@ -37,7 +38,15 @@ Keys = tuple[str, ...]
 class TokenSet:
     """Every credential's tokens."""
 
-    def __init__(self, config: Config, *, clock: Clock, metrics: Metrics, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        store: Store | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
         """Build all caches; nothing is fetched before `start`.
 
         Args:
@@ -45,13 +54,14 @@ class TokenSet:
             clock: all instants and timers.
             metrics: the process's metrics.
             store: where tokens outlive a reload; in memory by default.
+            resolver: looks up the names of token endpoints; one of its own by default.
         """
         self.warmed = asyncio.Event()
         """Set when each credential that is kept warm was tried once."""
         self._clock = clock
         self._metrics = metrics
         self._store = store or MemoryStore(clock)
-        self._sender = Sender(clock)
+        self._sender = Sender(clock, resolver=resolver)
         self._caches: dict[Keys, TokenCache] = {}
         self._tokens: dict[str, TokenCache | StaticTokens] = {}
         self._credentials: Mapping[str, Credential] = {}

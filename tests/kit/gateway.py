@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from gateway.model import Clock
+    from gateway.resolver import Resolver
 
 CANARY = "CANARY-5f1d2c-do-not-print"
 """The secret that tests use everywhere, and that may be found nowhere but on the vendors' wires."""
@@ -68,7 +69,11 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    config: Mapping[str, object] | str, *, clock: Clock | None = None, **environ: str
+    config: Mapping[str, object] | str,
+    *,
+    clock: Clock | None = None,
+    resolver: Resolver | None = None,
+    **environ: str,
 ) -> AsyncIterator[Running]:
     """Run a gateway on free ports; afterwards no canary may stand in its log or metrics."""
     text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
@@ -81,7 +86,7 @@ async def running(
     stream = io.StringIO()
     configure_logging(Logs(format="json", level="debug"), stream)
     clock = clock or SystemClock()
-    gateway = Gateway(loaded, clock=clock)
+    gateway = Gateway(loaded, clock=clock, resolver=resolver)
     it = Running(gateway, stream, clock)
     try:
         await gateway.start()

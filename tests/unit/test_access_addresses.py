@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
-from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway import addresses
-from gateway.addresses import AddressRefused, Networks, forwarded_client, look_up, parse, permitted, refused
-from gateway.resolver import GuardedResolver
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from gateway.addresses import AddressRefused, Networks, embedded, forwarded_client, is_own, parse, permitted, refused
 
 PUBLIC, LOOPBACK, METADATA = "93.184.216.34", "127.0.0.1", "169.254.169.254"
 
@@ -49,13 +41,49 @@ def infos(*addresses: str) -> list[tuple[object, ...]]:
         ("224.0.0.1", "multicast"),
         ("255.255.255.255", "multicast"),
         ("ff02::1", "multicast"),
+        ("0.1.2.3", "unspecified"),
+        ("168.63.129.16", "metadata"),
+        ("fd20:ce::254", "metadata"),
+        ("fd00:42::42", "metadata"),
+        ("fd00:c1::a9fe:a9fe", "metadata"),
+        ("::ffff:0:127.0.0.1", "loopback"),
+        ("::ffff:0:169.254.169.254", "link-local"),
+        ("::ffff:168.63.129.16", "metadata"),
+        ("::0.0.0.0", "unspecified"),
+        ("64:ff9b::0.0.0.0", "unspecified"),
+        ("64:ff9b:1::127.0.0.1", "loopback"),
+        ("64:ff9b:1:7f00:0:100::", "loopback"),
+        ("64:ff9b:1:7f:0:1::", "loopback"),
+        ("64:ff9b:1:0:7f:0:100:0", "loopback"),
+        ("64:ff9b:1:a9fe:a9:fe00::", "link-local"),
+        ("64:ff9b:1:abcd::169.254.169.254", "link-local"),
+        ("2001:0:7f00:1::1", "loopback"),
+        ("2001:0:5db8:d822:0:0:80ff:fffe", "loopback"),
+        ("2001:0:5db8:d822:0:0:5601:5601", "link-local"),
+        ("2001:db8::5efe:127.0.0.1", "loopback"),
+        ("2001:db8::200:5efe:169.254.169.254", "link-local"),
     ],
 )
 def test_an_address_where_nothing_goes_is_told_by_its_kind(address: str, kind: str) -> None:
     assert kind in str(refused(ipaddress.ip_address(address)))
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "10.0.0.1", "172.18.0.3", "192.168.1.1", "fd12::1", "2606::1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "93.184.216.34",
+        "10.0.0.1",
+        "172.18.0.3",
+        "192.168.1.1",
+        "fd12::1",
+        "2606::1",
+        "::ffff:0:93.184.216.34",
+        "64:ff9b:1::93.184.216.34",
+        "64:ff9b:1:5db8:d8:2200::",
+        "2001:0:5db8:d822:0:0:a247:27dd",
+        "2002:5db8:d822::1",
+    ],
+)
 def test_public_and_private_addresses_are_ordinary(address: str) -> None:
     assert refused(ipaddress.ip_address(address)) is None
 
@@ -98,16 +126,41 @@ def test_a_name_that_leads_only_there_is_refused(host: str, found: list[str], ki
     assert not any(each in str(refusal.value) for each in found)
 
 
-async def test_a_session_s_resolver_looks_at_the_addresses_that_it_hands_on() -> None:
-    answers = [infos(PUBLIC, LOOPBACK), infos(LOOPBACK)]
+@pytest.mark.parametrize("length", [48, 56, 64, 96])
+def test_a_local_translator_s_address_is_read_for_each_length_of_its_prefix(length: int) -> None:
+    """RFC 6052 §2.2: the bits of the IPv4 address follow the prefix, and bits 64 to 71 are left out."""
+    inner = ipaddress.IPv4Address("169.254.169.254")
+    bits = f"{int(ipaddress.IPv6Address('64:ff9b:1::')):0128b}"[:length] + f"{int(inner):032b}"
+    if length < 96:
+        bits = bits[:64] + "0" * 8 + bits[64:]
+    assert inner in embedded(ipaddress.IPv6Address(int(bits.ljust(128, "0"), 2)))
 
-    async def look_up(_host: str, _port: int) -> object:
-        return answers.pop(0)
 
-    resolver = GuardedResolver(Networks(), look_up)
-    assert [found["host"] for found in await resolver.resolve("vendor.example", 443)] == [PUBLIC]
-    with pytest.raises(AddressRefused):
-        await resolver.resolve("vendor.example", 443)
+def test_an_address_of_this_machine_is_refused_by_name_unless_it_is_allowed() -> None:
+    """The admin port, or another service of this machine, listens on it as it does on loopback."""
+    mine = {"10.9.8.7", "fd12::7"}.__contains__
+    assert permitted("vendor.example", infos("10.9.8.7", PUBLIC), Networks(), mine) == infos(PUBLIC)
+    with pytest.raises(AddressRefused, match="an address of this machine"):
+        permitted("vendor.example", infos("10.9.8.7", "fd12::7"), Networks(), mine)
+    assert permitted("vendor.example", infos("10.9.8.7"), Networks(["10.9.0.0/16"]), mine) == infos("10.9.8.7")
+    assert permitted("10.9.8.7", infos("10.9.8.7"), Networks(), mine) == infos("10.9.8.7")
+
+
+def test_the_kernel_knows_which_addresses_are_this_machine_s() -> None:
+    assert is_own("127.0.0.1")
+    assert not is_own("192.0.2.1")
+    assert not is_own("2001:db8::1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        assert is_own(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize("host", ["localhost.", "a.localhost.", "LOCALHOST"])
+def test_localhost_is_the_same_name_with_a_dot_at_its_end(host: str) -> None:
+    assert permitted(host, infos(LOOPBACK), Networks()) == infos(LOOPBACK)
 
 
 # ------------------------------------------------------------------------------------------------------------ proxies
@@ -154,62 +207,5 @@ def test_memory_for_what_networks_were_asked_is_bounded() -> None:
     networks = Networks(["10.0.0.0/8"])
     for number in range(20_000):
         assert (f"10.0.{number // 256}.{number % 256}" in networks) is True
-    assert len(networks._seen) <= 4096
+    assert len(networks._answers) <= 4096
     assert parse("no address") is None
-
-
-# ---------------------------------------------------------------------------------------------------------- looking up
-
-
-class Resolver:
-    """The system's resolver: a few threads, of which a question that hangs keeps one, waited for or not."""
-
-    def __init__(self, threads: int = 4) -> None:
-        self.free = asyncio.Semaphore(threads)
-        self.asked: Counter[str] = Counter()
-        self.answer = asyncio.Event()
-
-    async def __call__(self, host: str, port: int) -> Sequence[Any]:
-        async with self.free:
-            self.asked[host] += 1
-            if host == "hangs.example":
-                await self.answer.wait()
-            if host == "nobody.example":
-                raise socket.gaierror(-2, "Name or service not known")
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
-
-
-async def test_a_name_that_hangs_is_asked_for_once_and_leaves_the_others_their_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Twenty attempts, given up one after another as connect time-outs do: one question goes on, not twenty."""
-    resolver = Resolver()
-    monkeypatch.setattr(addresses, "_ask", resolver)
-    asking = [asyncio.ensure_future(look_up("hangs.example", 443)) for _ in range(20)]
-    await asyncio.sleep(0)
-    for each in asking[:10]:
-        each.cancel()
-    await asyncio.gather(*asking[:10], return_exceptions=True)
-    asking += [asyncio.ensure_future(look_up("hangs.example", 443)) for _ in range(20)]
-    async with asyncio.timeout(30):
-        assert (await look_up("well.example", 443))[0][4] == (PUBLIC, 443)
-        assert resolver.asked == {"hangs.example": 1, "well.example": 1}
-        resolver.answer.set()
-        assert {(await each)[0][4] for each in asking[10:]} == {(PUBLIC, 443)}
-        assert (await look_up("hangs.example", 443))[0][4] == (PUBLIC, 443)
-    assert resolver.asked["hangs.example"] == 2, "an answer is not kept"
-
-
-async def test_a_name_that_does_not_resolve_is_told_to_all_who_asked_and_asked_for_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    resolver = Resolver()
-    monkeypatch.setattr(addresses, "_ask", resolver)
-    for turn in (1, 2):
-        told = await asyncio.gather(*(look_up("nobody.example", 443) for _ in range(5)), return_exceptions=True)
-        assert [type(each) for each in told] == [socket.gaierror] * 5
-        assert resolver.asked["nobody.example"] == turn
-    gone = asyncio.ensure_future(look_up("nobody.example", 443))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.sleep(0.01)

@@ -58,6 +58,9 @@ class PoolKeys(Keys):
     """Connections to the vendor."""
 
     size: f.Count = Field(100, description="Most connections of this route at a time.")
+    max_age: f.SomeDuration = Field(
+        300.0, description="A connection that is older, less a random tenth, is not used for another request."
+    )
     wait: f.SomeDuration = Field(5.0, description="Longest wait for a free one; then 503 `upstream_busy`.")
     queue: f.Count = Field(1000, description="Requests that wait at most; one more gets its 503 at once.")
 
@@ -258,6 +261,15 @@ class TracingKeys(Keys):
     service: f.PlainText = Field("gatepass", description="`service.name` of the spans.")
 
 
+class ResolverKeys(Keys):
+    """Resolution of the names of vendors, token endpoints and issuers."""
+
+    stale: f.Duration = Field(
+        3600.0,
+        description="How long a name's last known addresses are used while look-ups fail or hang; 0: not at all.",
+    )
+
+
 class FileKeys(Keys):
     """The configuration as a whole."""
 
@@ -284,6 +296,10 @@ class FileKeys(Keys):
         (),
         description="Networks that a vendor's or an issuer's name may lead to though they are loopback, link-local "
         "or a cloud's metadata service.",
+    )
+    resolver: ResolverKeys = Field(
+        default_factory=ResolverKeys.empty,
+        description="Resolution of the names of vendors, token endpoints and issuers.",
     )
     admin_keys_sha256: f.Sha256s = Field(
         (), description="SHA-256 of the keys for changes over the admin port; none: nothing can be changed there."

@@ -11,11 +11,15 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.addresses import embedded, parse, refused
 from gateway.model import Address, Upstream
 from gateway.model.http import HOP_BY_HOP
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
+
+    from gateway.addresses import IPAddress
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 §5.6.2."""
@@ -49,17 +53,21 @@ def is_loopback(host: str) -> bool:
 
 
 def may_be_plain(host: str) -> bool:
-    """Whether `http://` is fine: a host that the public Internet cannot be.
+    """Whether `http://` is allowed: the host cannot be on the public Internet.
 
-    Loopback and private addresses (link-local ones not: clouds keep their metadata there), single-label names as
-    compose gives them, and names under `.localhost`, `.local`, `.internal` or `.test`.
+    Allowed are loopback and private addresses, but no link-local ones and no metadata services; single-label names as
+    compose gives them; and names under `.localhost`, `.local`, `.internal` or `.test`.
     """
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
+    address = parse(host)
+    if address is None:
         name = host.rstrip(".").lower()
         return "." not in name or name.endswith(PRIVATE_SUFFIXES)
-    return found.is_loopback or (found.is_private and not found.is_link_local and not found.is_unspecified)
+    inner: Sequence[IPAddress] = embedded(address)
+    return all(_is_near(each) for each in inner or [address])
+
+
+def _is_near(address: IPAddress) -> bool:
+    return address.is_loopback or (address.is_private and refused(address) is None)
 
 
 def url_mistake(text: str) -> str | None:
