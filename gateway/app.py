@@ -171,7 +171,7 @@ class Gateway:
         )
         allowed = Networks(config.allow_addresses)
         for route in config.routes:
-            pools[Pool.key_of(route)].configure(allowed, clients.sharing(route.name))
+            pools[Pool.key_of(route)].configure(allowed, clients.count_on(route.name))
         trusted = Networks(config.trusted_proxies)
         return Snapshot(routes, clients, config.limits, config.replay_budget, trusted)
 

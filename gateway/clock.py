@@ -1,4 +1,7 @@
-"""The system's clock, on the running asyncio loop. Everything that waits or compares instants takes a `model.Clock`."""
+"""The system's clock on the running asyncio loop, as a `model.Clock`.
+
+Tokens and access take a `model.Clock`, so that tests control time; the data plane reads the loop's own clock.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SystemClock:
-    """Real time: `time.monotonic`, `time.time` and the running loop's timers."""
+    """Real time, with the running loop's timers."""
 
     __slots__ = ()
 

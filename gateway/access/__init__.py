@@ -1,11 +1,11 @@
-"""Who may call, what they may call, and how much. Knows the model, the errors and what is observed; no vendor."""
+"""Which clients may call, what they may call, and how much. Knows no vendor and no HTTP."""
 
 from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
 from gateway.access.clients import OPEN, Clients, LastKey
-from gateway.access.counters import Counter, CounterStore, MemoryCounters, Usage
+from gateway.access.counters import Counter, CounterStore, MemoryCounters, RateState
 from gateway.access.keys import hash_key, new_key, well_formed
-from gateway.access.pending import SigningKeysNeeded
+from gateway.access.refetch import SigningKeysNeeded
 from gateway.access.state import Access
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "CounterStore",
     "LastKey",
     "MemoryCounters",
+    "RateState",
     "SigningKeysNeeded",
-    "Usage",
     "certificate_names",
     "hash_key",
     "new_key",

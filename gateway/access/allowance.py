@@ -1,7 +1,7 @@
-"""One client on one route, with everything prepared that admitting a call needs: rules, rate, in flight, budgets.
+"""One client on one route: its rules, rate, calls in flight and budgets, prepared for the hot path.
 
-The hot path: no awaits, no look-ups by name. First everything is asked, then everything is taken, so that a call that
-is refused for one reason uses up nothing of the others.
+No awaits and no lookups by name. All checks run before anything is counted, so a call that is rejected for one reason
+does not count against another limit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.budgets import rate_limit_fields
-from gateway.access.counters import Usage
+from gateway.access.counters import RateState
 from gateway.errors import ClientForbidden, RateLimited
 
 if TYPE_CHECKING:
@@ -23,32 +23,26 @@ if TYPE_CHECKING:
     from gateway.observe import ClientMetrics
 
 _BUSY_RETRY: Final = 1.0
-"""Seconds after which to try again when too many requests are in flight: nobody knows when one ends."""
+"""`Retry-After` in seconds when too many requests are in flight; when one ends is not known."""
 _OK, _BAD = 200, 400
 _ROUNDING: Final = 0.01
-"""Share of an interval that a call may come too early, lest rounding of large instants refuse one that is due."""
+"""Share of an interval by which a call may be early, so that rounding never rejects a call that is due."""
 
 
 class Admission:
-    """A call that was let in. `release` it once, however it ends."""
+    """An admitted call. Call `release` once when it ends."""
 
-    __slots__ = ("_allowance", "_in_flight", "reserved")
+    __slots__ = ("_in_flight", "reserved")
 
     def __init__(self, allowance: Allowance, reserved: tuple[tuple[Budget, Counter], ...] = ()) -> None:
-        self._allowance = allowance
         self._in_flight = allowance.in_flight
         self.reserved = reserved
 
-    @property
-    def name(self) -> str:
-        """The client."""
-        return self._allowance.name
-
     def release(self, vendor_status: int, *, left: bool = False) -> None:
-        """Give back what the call has taken. 2xx and 3xx of the vendor are counted against the budgets.
+        """Release what the call has reserved. It counts against the budgets if the vendor answered 2xx or 3xx.
 
-        `vendor_status` is 0 when the vendor did not answer. `left`: the app hung up after its request had gone out;
-        that counts, too, or hanging up would be a way to call without paying.
+        `vendor_status` is 0 if the vendor did not answer. `left`: the app disconnected after its request had been
+        sent; that counts, too, because the vendor may charge for it.
         """
         self._in_flight.value -= 1
         if self.reserved:
@@ -58,7 +52,7 @@ class Admission:
 
 
 class Allowance:
-    """What one client may do on one route. Immutable but for `usage`, which a reload hands on."""
+    """What one client may do on one route. Immutable except for `rate_state`, which a reload keeps."""
 
     __slots__ = (
         "_burst",
@@ -73,9 +67,9 @@ class Allowance:
         "in_flight",
         "metrics",
         "name",
+        "rate_state",
         "route",
         "rules",
-        "usage",
     )
 
     def __init__(
@@ -84,7 +78,7 @@ class Allowance:
         route: str,
         *,
         metrics: ClientMetrics,
-        usage: Usage | None = None,
+        rate_state: RateState | None = None,
         limit: ClientLimit | None = None,
         rules: Rules | None = None,
         networks: Networks | None = None,
@@ -92,12 +86,12 @@ class Allowance:
     ) -> None:
         self.name = name
         self.route = route
-        self.usage = usage or Usage()
+        self.rate_state = rate_state or RateState()
         self.rules = rules or None
         self.budgets = tuple(budgets)
         self.metrics = metrics
         self.in_flight = metrics.in_flight
-        """Both the gauge and the count that the limit looks at; the same object after a reload."""
+        """Both the gauge and the count that the limit uses; the same object after a reload."""
         self._networks = networks or None
         self._rate = limit.rate if limit is not None and limit.rate is not None else 0.0
         self._burst = max(1, (limit.burst if limit is not None else None) or int(self._rate))
@@ -125,23 +119,23 @@ class Allowance:
             self.rules.check(method, path)
         in_flight = self.in_flight
         if in_flight.value >= self._most_in_flight:
-            raise self._too_many()
+            raise self._in_flight_error()
         if not self._interval:
             admission = self._reserve() if self.budgets else self._plain
         else:
-            usage = self.usage
-            full_at = usage.full_at
+            rate = self.rate_state
+            full_at = rate.full_at
             if full_at < now:
                 full_at = now
             elif full_at - now > self._window:
-                raise self._too_fast(full_at - now - self._window)
+                raise self._rate_error(full_at - now - self._window)
             admission = self._reserve() if self.budgets else self._plain
-            usage.full_at = full_at + self._interval
+            rate.full_at = full_at + self._interval
         in_flight.value += 1
         return admission
 
     def _reserve(self) -> Admission:
-        """Reserve a call of every budget. All calls of one period share one admission, which holds no state."""
+        """Reserve a call of every budget. All calls of one period share one admission, because it has no state."""
         admission = self._latest
         for budget, expected in admission.reserved:
             counter = budget.reserve()
@@ -150,7 +144,7 @@ class Allowance:
         return admission
 
     def _reserve_anew(self, odd: Budget, counter: Counter | None) -> Admission:
-        """A period has begun, or a budget is spent: undo what was reserved, and begin again or refuse."""
+        """Undo the reservations; reserve again if a period has begun, or raise if the budget is spent."""
         for _, reserved in self._latest.reserved[: self.budgets.index(odd)]:
             reserved.reserved -= 1
         if counter is None:
@@ -160,7 +154,7 @@ class Allowance:
         self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
         return self._reserve()
 
-    def _too_many(self) -> RateLimited:
+    def _in_flight_error(self) -> RateLimited:
         self.metrics.limited("in_flight")
         most = self._most_in_flight
         return RateLimited(
@@ -173,7 +167,7 @@ class Allowance:
             ),
         )
 
-    def _too_fast(self, wait: float) -> RateLimited:
+    def _rate_error(self, wait: float) -> RateLimited:
         self.metrics.limited("rate")
         wait += _ROUNDING * self._interval
         return RateLimited(

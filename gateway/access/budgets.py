@@ -1,7 +1,7 @@
-"""Budgets: how many calls that cost money a client may make in a day or a month.
+"""Budgets: how many calls that cost money a client may make in a day or a month (UTC).
 
-A call is reserved when it starts and settled when the vendor has answered 2xx or 3xx, as vendors bill; any other end
-gives it back. So calls under way can never carry a client past its limit together. Days and months are those of UTC.
+A call is reserved when it starts. It counts if the vendor answers 2xx or 3xx, as vendors bill; otherwise the
+reservation is released. So concurrent calls never exceed the limit together.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from gateway.observe import ClientMetrics
 
 _log = get_logger("gatepass.access")
-NEVER: Final = 2**62
-"""More calls than there will be."""
+UNLIMITED: Final = 2**62
+"""The limit of a budget without one."""
 
 
 def period_of(per: str, wall: float) -> tuple[str, float, float]:
-    """Return the name of the day or month that `wall` (seconds since the epoch) is in, its start and its end."""
+    """Return the name, start and end of the day or month of `wall` (seconds since the epoch)."""
     now = datetime.fromtimestamp(wall, UTC)
     start = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if per == "day":
@@ -36,17 +36,17 @@ def period_of(per: str, wall: float) -> tuple[str, float, float]:
 
 
 class Budget:
-    """One budget of one client on one route. Counts live in the store; this finds the one of the period that runs."""
+    """One budget of one client on one route. The store has the counts; this finds that of the current period."""
 
     __slots__ = (
         "_changed",
         "_client",
         "_counter",
         "_ends",
+        "_gauge",
         "_hard",
         "_per",
         "_route",
-        "_shown",
         "_soft",
         "_starts",
         "_store",
@@ -63,56 +63,56 @@ class Budget:
         metrics: ClientMetrics,
     ) -> None:
         self._client, self._route, self._per = client, budget.route, budget.per
-        self._soft = NEVER if budget.soft is None else budget.soft
-        self._hard = NEVER if budget.hard is None else budget.hard
+        self._soft = UNLIMITED if budget.soft is None else budget.soft
+        self._hard = UNLIMITED if budget.hard is None else budget.hard
         self._store = store
         self._wall = wall
-        self._shown = metrics.budget(budget.per, budget.soft, budget.hard)
+        self._gauge = metrics.budget(budget.per, budget.soft, budget.hard)
         self._starts = self._ends = 0.0
         self._changed = store.changed
-        self._counter = self._turn(wall())
+        self._counter = self._roll_over(wall())
 
     def __repr__(self) -> str:
         return f"<Budget {self._client} on {self._route}: {self._counter.used} of {self._hard} a {self._per}>"
 
     def reserve(self) -> Counter | None:
-        """Reserve a call in the period that runs now; None when the budget is spent. The hot path."""
+        """Reserve a call in the current period; return None if the budget is spent. The hot path."""
         wall = self._wall()
         counter = self._counter
         if not self._starts <= wall < self._ends:
-            counter = self._turn(wall)
+            counter = self._roll_over(wall)
         if counter.used + counter.reserved >= self._hard:
             return None
         counter.reserved += 1
         return counter
 
-    def turn(self) -> None:
-        """Show the period that runs now, though nobody calls: what was used in the last one is over."""
+    def roll_over(self) -> None:
+        """Start a new period if one has begun, so that its metrics show even without calls."""
         wall = self._wall()
         if not self._starts <= wall < self._ends:
-            self._turn(wall)
+            self._roll_over(wall)
 
     def current(self) -> Counter:
-        """Return the counter of the period that runs, as last looked at."""
+        """Return the counter of the current period, as of the last call."""
         return self._counter
 
-    def _turn(self, wall: float) -> Counter:
+    def _roll_over(self, wall: float) -> Counter:
         period, self._starts, self._ends = period_of(self._per, wall)
         self._counter = counter = self._store.counter((self._client, self._route, period))
-        self._shown.set(counter.used)
+        self._gauge.set(counter.used)
         return counter
 
     def settle(self, counter: Counter, made: bool) -> None:
-        """End a reservation: the call was `made`, or it costs nothing."""
+        """End a reservation; `made`: the call counts."""
         counter.reserved -= 1
         if made:
             counter.used = used = counter.used + 1
             if counter is self._counter:
-                self._shown.value = float(used)
+                self._gauge.value = float(used)
             if used >= self._soft and not counter.warned:
                 counter.warned = True
                 self._warn(counter)
-        self._changed()  # a reservation that was kept meanwhile is to be taken back, too
+        self._changed()  # a reservation that was written meanwhile must be removed, too
 
     def _warn(self, counter: Counter) -> None:
         _log.warning(
@@ -122,11 +122,11 @@ class Budget:
             period=counter.key[2],
             used=counter.used,
             soft=self._soft,
-            hard=None if self._hard == NEVER else self._hard,
+            hard=None if self._hard == UNLIMITED else self._hard,
         )
 
     def refusal(self) -> RateLimited:
-        """Return the error for a call beyond the hard limit; it ends with the period."""
+        """Return the error for a call beyond the hard limit, which lasts until the period ends."""
         left = max(1.0, self._ends - self._wall())
         window = int(self._ends - self._starts)
         return RateLimited(
@@ -138,7 +138,7 @@ class Budget:
 
 
 def rate_limit_fields(name: str, quota: int, window: float, reset: float) -> tuple[tuple[str, str], ...]:
-    """Return the fields of draft-ietf-httpapi-ratelimit-headers-10 for a limit with nothing left."""
+    """Return the fields of draft-ietf-httpapi-ratelimit-headers-10 for a limit that is used up."""
     seconds = max(1, int(-(-reset // 1)))
     return (
         ("RateLimit-Policy", f'"{name}";q={quota};w={max(1, int(window))}'),

@@ -1,6 +1,6 @@
-"""Whom a client certificate names: its subject (RFC 4514) and its subject alternative names. Pure.
+"""The names in a client certificate: its subject (RFC 4514) and its subject alternative names. Pure.
 
-That the certificate is genuine was decided in the TLS handshake, by the authority that the listener trusts.
+The TLS handshake has verified the certificate with the listener's `client_ca`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ KINDS = ("subject", "dns", "uri", "email")
 def certificate_names(der: bytes | None) -> frozenset[str]:
     """Return the names in a certificate, each with its kind: `subject:CN=web,O=Acme`, `dns:web.internal`, `uri:…`.
 
-    `der` is what `SSLObject.getpeercert(binary_form=True)` gives; None or unreadable bytes name nobody. A host name is
-    lower case; nothing else is changed, so that what fits is exactly what was written.
+    `der` is the result of `SSLObject.getpeercert(binary_form=True)`; None or an unreadable certificate has no names.
+    Host names are converted to lower case; nothing else is changed.
     """
     if not der:
         return NOBODY
-    from cryptography import x509  # noqa: PLC0415 - only where certificates are shown
+    from cryptography import x509  # noqa: PLC0415 - only used with client certificates
 
     try:
         certificate = x509.load_der_x509_certificate(der)

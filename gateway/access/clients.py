@@ -1,8 +1,7 @@
-"""Who may call: an app is known by its key, its JWT or its certificate, and gets its allowance on a route.
+"""Authenticates an app by its key, JWT or certificate, and returns its allowance on a route.
 
-Knows the configuration's clients, no HTTP: the handler takes key and bearer out of the head. A key is looked up by the
-first bytes of its SHA-256, and the whole hash is compared in constant time. What an app is told when it is not known
-is always the same; why stands in the log, and never what was presented.
+A key is found by the first bytes of its SHA-256; then the whole hash is compared in constant time. Every caller that
+is not authenticated gets the same answer. The log has the reason, but never the credential that was presented.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway.access.counters import CounterStore
-    from gateway.access.jwt import JwtJudge
+    from gateway.access.jwt import JwtVerifier
     from gateway.model import Client, Clock, Config, Route
     from gateway.observe import Metrics
 
 OPEN: Final = "-"
-"""The client's name in logs and metrics where access is open."""
-_FILED_UNDER: Final = 8
-"""Bytes of a hash that a key is looked up by."""
+"""The client's name in logs and metrics if access is open."""
+_INDEX_BYTES: Final = 8
+"""Bytes of a hash by which a key is found."""
 
 
-class _Known:
-    """A client and how it may be known by one key."""
+class _Identity:
+    """A client, with one of its keys."""
 
     __slots__ = ("allowances", "digest", "ends", "name")
 
@@ -43,41 +42,47 @@ class _Known:
         self.allowances = allowances
         self.digest = digest
         self.ends = ends
-        """Wall-clock instant from which the key is unknown; 0: never."""
+        """Wall-clock instant from which the key is invalid; 0: never."""
 
 
 class LastKey:
-    """The key that a connection brought last, and whose it is: the next time it need not be hashed."""
+    """The last key of a connection and its client, so that a repeated key is not hashed again."""
 
     __slots__ = ("_clients", "_key", "_known")
 
     def __init__(self) -> None:
         self._clients: Clients | None = None
         self._key = b""
-        self._known: _Known | None = None
+        self._known: _Identity | None = None
 
-    def whose(self, clients: Clients, key: bytes) -> _Known | None:
-        """Return whose key it is, None if it is another one than last time; in constant time, as it is a secret."""
+    def client_of(self, clients: Clients, key: bytes) -> _Identity | None:
+        """Return the client of `key` if it is the last key, else None. Compares in constant time."""
         return self._known if self._clients is clients and compare_digest(self._key, key) else None
 
-    def keep(self, clients: Clients, key: bytes, known: _Known) -> None:
-        """Remember a key for as long as the clients are these."""
+    def keep(self, clients: Clients, key: bytes, known: _Identity) -> None:
+        """Remember `key` and its client until a reload replaces the clients."""
         self._clients, self._key, self._known = clients, key, known
 
 
 class Clients:
-    """The clients of one configuration. Immutable; a reload makes a new one over the same counts.
+    """The clients of one configuration. Immutable; a reload makes a new object with the same counts.
 
-    Raises ValueError when two clients share a key: the second would act under the first one's name.
+    Raises ValueError if two clients share a key, because a caller with that key could be either.
     """
 
-    __slots__ = ("_by_digest", "_by_name", "_by_names", "_judge", "_open", "_wall")
+    __slots__ = ("_by_digest", "_by_name", "_by_names", "_open", "_verifier", "_wall")
 
     def __init__(
-        self, config: Config, *, store: CounterStore, metrics: Metrics, clock: Clock, judge: JwtJudge | None = None
+        self,
+        config: Config,
+        *,
+        store: CounterStore,
+        metrics: Metrics,
+        clock: Clock,
+        verifier: JwtVerifier | None = None,
     ) -> None:
         self._wall = clock.wall
-        self._judge = judge
+        self._verifier = verifier
         self._open: dict[str, Allowance] | None = None
         if config.access == "open":
             self._open = {
@@ -85,7 +90,7 @@ class Clients:
                 for route in config.routes
             }
         self._by_name = {
-            client.name: _Known(client.name, _allowances(client, config, store, metrics, clock))
+            client.name: _Identity(client.name, _allowances(client, config, store, metrics, clock))
             for client in config.clients
         }
         self._by_digest = _by_digest(config, self._by_name)
@@ -99,17 +104,17 @@ class Clients:
         certificate: frozenset[str] = frozenset(),
         last: LastKey | None = None,
     ) -> Allowance:
-        """Return what the app may do on `route`. The hot path.
+        """Return the allowance of the app on `route`. The hot path.
 
         Args:
-            key: the value of `X-Gatepass-Key`; None where the field is absent.
-            bearer: the credentials of `Authorization: Bearer`, likewise. With a key present they are not judged, and
-                on a route that passes Authorization they are the end user's.
-            route: where it wants to go.
-            certificate: the names in its certificate.
-            last: what its connection remembers.
+            key: the value of `X-Gatepass-Key`; None if the field is absent.
+            bearer: the credentials of `Authorization: Bearer`; None if absent. Ignored if there is a key, and on routes
+                that pass Authorization, where it belongs to the end user.
+            route: the route of the request.
+            certificate: the names in the app's certificate.
+            last: the last key of the app's connection.
 
-        Raises ClientUnknown, ClientForbidden, IdentityUnavailable, and SigningKeysNeeded for a token whose key must be
+        Raises ClientUnknown, ClientForbidden, IdentityUnavailable; SigningKeysNeeded for a JWT whose key must be
         fetched first.
         """
         if self._open is not None:
@@ -117,10 +122,10 @@ class Clients:
         presented = key if key is not None else bearer if route.authorization == "inject" else None
         if presented is None or certificate:
             return self._with_certificate(presented, certificate, route)
-        known = last.whose(self, presented) if last is not None else None
+        known = last.client_of(self, presented) if last is not None else None
         if known is None:
             digest = sha256(presented).digest()
-            known = self._by_digest.get(digest[:_FILED_UNDER])
+            known = self._by_digest.get(digest[:_INDEX_BYTES])
             if known is None or not compare_digest(known.digest, digest):
                 return self._with_token(presented, digest, known, route)
             if last is not None:
@@ -132,11 +137,11 @@ class Clients:
         except KeyError:
             raise _not_on(known, route) from None
 
-    def _with_token(self, presented: bytes, digest: bytes, expired: _Known | None, route: Route) -> Allowance:
-        if self._judge is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
+    def _with_token(self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route) -> Allowance:
+        if self._verifier is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
             raise _unknown_key(presented, expired, route)
         try:
-            verified = self._judge.judge(presented, digest)
+            verified = self._verifier.verify(presented, digest)
         except ClientUnknown as error:
             raise _unknown(route, error.reason) from None
         known = self._by_name[verified.client]
@@ -151,14 +156,16 @@ class Clients:
         return allowance
 
     def _with_certificate(self, presented: bytes | None, certificate: frozenset[str], route: Route) -> Allowance:
-        """A certificate alone, or together with what else was presented: both must say the same."""
+        """Authenticate by certificate, alone or with a key or JWT; both must belong to the same client."""
         shown = {known.name: known for name in certificate if (known := self._by_names.get(name)) is not None}
         if len(shown) > 1:
-            raise _unknown(route, f"a certificate that fits {', '.join(sorted(shown))} alike")
+            raise _unknown(route, f"a certificate that matches {', '.join(sorted(shown))}")
         by_certificate = next(iter(shown.values()), None)
         if presented is None:
             if by_certificate is None:
-                raise _unknown(route, "a certificate that fits no client" if certificate else "nothing was sent")
+                raise _unknown(
+                    route, "a certificate that matches no client" if certificate else "no credential was sent"
+                )
             allowance = by_certificate.allowances.get(route.name)
             if allowance is None:
                 raise _not_on(by_certificate, route)
@@ -168,42 +175,42 @@ class Clients:
             raise _unknown(route, f"the key of {allowance.name} with the certificate of {by_certificate.name}")
         return allowance
 
-    def keep_back(self, fields: Iterable[str]) -> None:
-        """Raise ClientForbidden if one of the Authorization `fields` that are passed on holds a key or token for us."""
+    def reject_our_keys(self, fields: Iterable[str]) -> None:
+        """Raise ClientForbidden if an Authorization field for the vendor has a key or JWT of the gateway."""
         for field in fields:
             value = field.rpartition(" ")[2].encode("utf-8", "surrogateescape")
             digest = sha256(value).digest()
-            ours = self._by_digest.get(digest[:_FILED_UNDER]) is not None
-            if ours or (self._judge is not None and self._judge.meant_for_us(value)):
+            ours = self._by_digest.get(digest[:_INDEX_BYTES]) is not None
+            if ours or (self._verifier is not None and self._verifier.is_for_us(value)):
                 raise ClientForbidden(
-                    "Authorization holds a key of the gateway, which no vendor gets; send it in X-Gatepass-Key",
-                    reason="a key or token of the gateway in an Authorization that is passed on",
+                    "Authorization contains a key of the gateway, which no vendor may get; send it in X-Gatepass-Key",
+                    reason="a key or JWT of the gateway in an Authorization that is passed to the vendor",
                 )
 
-    def sharing(self, route: str) -> int:
-        """Return how many clients may use a route; all are one where access is open."""
+    def count_on(self, route: str) -> int:
+        """Return how many clients may use a route; 1 if access is open."""
         return 1 if self._open is not None else sum(route in known.allowances for known in self._by_name.values())
 
-    def turn(self) -> None:
-        """A day may have begun: show the budgets of the period that runs now."""
+    def roll_over(self) -> None:
+        """Start new budget periods if they have begun."""
         for known in self._by_name.values():
             for allowance in known.allowances.values():
                 for budget in allowance.budgets:
-                    budget.turn()
+                    budget.roll_over()
 
     def explain(self, client: str, route: str) -> Allowance | None:
-        """Return what a client may do on a route, None if nothing. Raises KeyError when there is no such client."""
+        """Return the allowance of a client on a route. Raises ClientForbidden, and KeyError for an unknown client."""
         return self._by_name[client].allowances.get(route)
 
 
-def _by_digest(config: Config, by_name: Mapping[str, _Known]) -> dict[bytes, _Known]:
-    found: dict[bytes, _Known] = {}
+def _by_digest(config: Config, by_name: Mapping[str, _Identity]) -> dict[bytes, _Identity]:
+    found: dict[bytes, _Identity] = {}
     for client in config.clients:
         ends = dict(client.key_ends)
         for text in client.keys_sha256:
             digest = bytes.fromhex(text)
-            mine = _Known(client.name, by_name[client.name].allowances, digest, ends.get(text, 0.0))
-            holder = found.setdefault(digest[:_FILED_UNDER], mine)
+            mine = _Identity(client.name, by_name[client.name].allowances, digest, ends.get(text, 0.0))
+            holder = found.setdefault(digest[:_INDEX_BYTES], mine)
             if holder.name != client.name:
                 raise ValueError(f"clients {holder.name} and {client.name} have the same key")
     return found
@@ -221,7 +228,7 @@ def _allowances(
                 client.name,
                 route.name,
                 metrics=counted,
-                usage=store.usage(client.name, route.name),
+                rate_state=store.rate_state(client.name, route.name),
                 limit=limit_of(client, route.name),
                 rules=rules,
                 networks=networks,
@@ -235,7 +242,7 @@ def _allowances(
 
 
 def limit_of(client: Client, route: str) -> ClientLimit:
-    """Return the limits on one route: of all entries that count for it, the later one wins, field by field."""
+    """Return the limits on one route; if several entries apply, the last one wins, field by field."""
     rate = burst = in_flight = None
     for limit in client.limits:
         if limit.routes is None or route in limit.routes:
@@ -245,7 +252,7 @@ def limit_of(client: Client, route: str) -> ClientLimit:
     return ClientLimit(None, rate, burst, in_flight)
 
 
-def _not_on(known: _Known, route: Route) -> ClientForbidden:
+def _not_on(known: _Identity, route: Route) -> ClientForbidden:
     return ClientForbidden(
         f"The client {known.name} may not use the route {route.name}",
         reason=f"clients.{known.name}.routes does not name {route.name}",
@@ -253,20 +260,22 @@ def _not_on(known: _Known, route: Route) -> ClientForbidden:
 
 
 def _unknown(route: Route, reason: str) -> ClientUnknown:
-    """Say the same to everybody, and to the operator what kind of mistake it looks like."""
+    """Return the error with the same text for every caller; `reason` is only for the log."""
     where = "X-Gatepass-Key"
     if route.authorization == "inject":
         where += " or as Authorization: Bearer"
-    return ClientUnknown(f"No client is known by what was sent. Send a gateway key in {where}", reason=reason)
+    return ClientUnknown(
+        f"No client matches the credentials of this request. Send a gateway key in {where}", reason=reason
+    )
 
 
-def _unknown_key(presented: bytes, expired: _Known | None, route: Route) -> ClientUnknown:
+def _unknown_key(presented: bytes, expired: _Identity | None, route: Route) -> ClientUnknown:
     if expired is not None and expired.ends:
         reason = f"an expired key of {expired.name}"
     elif well_formed(presented):
         reason = "a well-formed key that no client has: removed, or of another gateway"
     elif presented.startswith(PREFIX.encode()):
-        reason = "a key with a wrong checksum: mistyped or cut"
+        reason = "a key with a wrong checksum: mistyped or truncated"
     else:
-        reason = "not one of our keys"
+        reason = "not a key of this gateway"
     return _unknown(route, reason)

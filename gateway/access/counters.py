@@ -1,8 +1,7 @@
-"""Counts and rates that outlive a configuration, and some that outlive the process. The seam for a shared store.
+"""Counts and rates that outlive a configuration; `CounterStore` is the interface of stores that outlive the process.
 
-Everything a request touches here is a plain object in memory, so that admitting never waits. A store that several
-gateways share keeps the same objects, sends what was added to them and takes over what the others have added
-(`Counter.used`), in the background, after `changed` was called.
+A request only touches plain objects in memory, so admitting never waits. A store that several gateways share updates
+`Counter.used` in the background, after `changed` was called.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Protocol
 
 
 class Counter:
-    """Calls of one client on one route in one period: `used` are settled, `reserved` are under way here."""
+    """Calls of one client on one route in one period: `used` are counted, `reserved` are in flight here."""
 
     __slots__ = ("key", "reserved", "used", "warned")
 
@@ -20,40 +19,40 @@ class Counter:
         self.used = used
         self.reserved = 0
         self.warned = warned
-        """The soft limit was announced in this period."""
+        """Whether the soft limit was logged in this period."""
 
 
 CounterKey = tuple[str, str, str]
 """Client, route, period (`2026-11-22` or `2026-11`, UTC)."""
 
 
-class Usage:
-    """How fast a client was on a route; kept across reloads, so that a reload frees nobody from a limit."""
+class RateState:
+    """The rate of a client on a route; kept across reloads, so that a reload resets no limit."""
 
     __slots__ = ("full_at",)
 
     def __init__(self) -> None:
         self.full_at = 0.0
-        """Monotonic instant at which the burst is whole again (the generic cell rate algorithm's one number)."""
+        """Monotonic instant at which the whole burst is available again (generic cell rate algorithm)."""
 
 
 class CounterStore(Protocol):
-    """Where counts live."""
+    """Keeps counts."""
 
     def start(self) -> None:
-        """Take up the counts of the last run. Raises StateError when they cannot be had or could not be kept."""
+        """Load the counts of the last run. Raises StateError if they cannot be read or written."""
 
     def counter(self, key: CounterKey) -> Counter:
-        """Return the counter, the same object every time. Synchronous; the hot path when a period begins."""
+        """Return the counter, the same object every time. Must not wait: the hot path calls it."""
 
-    def usage(self, client: str, route: str) -> Usage:
-        """Return how a client stands on a route, the same object every time."""
+    def rate_state(self, client: str, route: str) -> RateState:
+        """Return the rate of a client on a route, the same object every time."""
 
     def changed(self) -> None:
-        """Something was counted; it is to be kept soon. Synchronous and cheap."""
+        """Note that a count has changed and must be written soon. Must not wait."""
 
     async def stop(self) -> None:
-        """Keep what was counted, and end."""
+        """Write the counts, and stop."""
 
 
 class MemoryCounters:
@@ -61,13 +60,13 @@ class MemoryCounters:
 
     def __init__(self) -> None:
         self.counters: dict[CounterKey, Counter] = {}
-        self._usages: dict[tuple[str, str], Usage] = {}
+        self._rate_states: dict[tuple[str, str], RateState] = {}
 
     def start(self) -> None:
-        """Nothing to take up."""
+        """Do nothing."""
 
     def counter(self, key: CounterKey) -> Counter:
-        """Return the counter; forget the same budget's periods before the last one."""
+        """Return the counter; drop periods of the same budget before the previous one."""
         found = self.counters.get(key)
         if found is None:
             found = self.counters[key] = Counter(key)
@@ -81,12 +80,12 @@ class MemoryCounters:
             if old != key and not self.counters[old].reserved:
                 del self.counters[old]
 
-    def usage(self, client: str, route: str) -> Usage:
-        """Return how a client stands on a route."""
-        return self._usages.setdefault((client, route), Usage())
+    def rate_state(self, client: str, route: str) -> RateState:
+        """Return the rate of a client on a route, the same object every time."""
+        return self._rate_states.setdefault((client, route), RateState())
 
     def changed(self) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
     async def stop(self) -> None:
-        """Nothing to keep."""
+        """Do nothing."""

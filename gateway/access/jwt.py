@@ -1,8 +1,8 @@
-"""Clients known by JWT (RFC 7519, RFC 8725): who signed it, whether it is for us, whose claims it carries.
+"""Authenticates clients by JWT (RFC 7519, RFC 8725): signature, audience, times and claims.
 
-Signatures are PyJWT's business; which key and which algorithm is the configuration's, never the token's. Instants are
-compared by the injected clock. A verified token is remembered by its SHA-256 until it ends or its issuer's keys
-change, so that an app's second request costs no signature.
+PyJWT verifies signatures. The configuration, never the token, decides on keys and algorithms. Times are checked with
+the injected clock. A verified token is cached by its SHA-256 until it expires or its issuer's keys change, so that a
+repeated token needs no signature check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from cachetools import TLRUCache
 
-from gateway.access.pending import SigningKeysNeeded
+from gateway.access.refetch import SigningKeysNeeded
 from gateway.errors import ClientUnknown, IdentityUnavailable
 
 if TYPE_CHECKING:
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from gateway.access.keysets import KeySet
     from gateway.model import Client, Clock
 
-REMEMBERED = 4096
-"""Verified tokens kept; beyond it the one that was used longest ago goes."""
+CACHE_SIZE = 4096
+"""Most verified tokens in the cache; beyond it, the least recently used one is evicted."""
 _RETRY_AFTER = 5.0
-_BROKEN = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
-"""What PyJWT and the JSON parser raise for a token that is none."""
+_JWT_ERRORS = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
+"""What PyJWT and the JSON parser raise for bytes that are not a JWT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a token has proved."""
+    """A verified token."""
 
     client: str
     routes: frozenset[str] | None
-    """Routes that it is narrowed to; None: it says nothing of routes, and need not."""
+    """The routes in the issuer's `routes_claim`; None if the issuer has no such claim configured."""
     ends: float
-    """Wall-clock instant from which it is worth nothing."""
+    """Wall-clock instant at which it expires, leeway included."""
     keys: KeySet
     generation: int
 
 
-class JwtJudge:
-    """All issuers of a configuration, and the claims that their clients are known by."""
+class JwtVerifier:
+    """Verifies JWTs of all issuers of a configuration, and finds their clients."""
 
     def __init__(self, keysets: Iterable[KeySet], clients: Iterable[Client], *, clock: Clock) -> None:
         self._by_iss = {keys.issuer.issuer: keys for keys in keysets}
@@ -54,20 +54,20 @@ class JwtJudge:
             for each in client.jwt:
                 self._wanted.setdefault(each.issuer, []).append((client.name, each.claims))
         self._verified: TLRUCache[bytes, Verified] = TLRUCache(
-            REMEMBERED, ttu=lambda _key, value, _now: value.ends, timer=self._wall
+            CACHE_SIZE, ttu=lambda _key, value, _now: value.ends, timer=self._wall
         )
 
-    def judge(self, presented: bytes, digest: bytes) -> Verified:
-        """Return what the token proves.
+    def verify(self, presented: bytes, digest: bytes) -> Verified:
+        """Return the verified token.
 
         Args:
             presented: the token, as it was sent.
             digest: its SHA-256.
 
         Raises:
-            ClientUnknown: it proves nothing.
+            ClientUnknown: it is not valid, or matches no client.
             IdentityUnavailable: the issuer's keys are missing or too old.
-            SigningKeysNeeded: it may prove something, under a key that is not here yet.
+            SigningKeysNeeded: it names a key that must be fetched first.
         """
         known = self._verified.get(digest)
         if known is not None and known.generation == known.keys.generation and known.keys.usable:
@@ -76,20 +76,20 @@ class JwtJudge:
             token = presented.decode("ascii")
             header = jwt.get_unverified_header(token)
             said = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        except _BROKEN:
+        except _JWT_ERRORS:
             raise ClientUnknown(reason="neither a known key nor a JWT") from None
         keys = self._by_iss.get(said) if isinstance(said, str) else None
         if keys is None:
-            raise ClientUnknown(reason="a JWT of no known issuer")
+            raise ClientUnknown(reason="a JWT of an unknown issuer")
         known = self._verify(token, header, keys)
         self._verified[digest] = known
         return known
 
-    def meant_for_us(self, presented: bytes) -> bool:
-        """Whether this looks like a JWT for the gateway, verified or not: such a one is nobody else's business."""
+    def is_for_us(self, presented: bytes) -> bool:
+        """Whether this looks like a JWT for the gateway, verified or not; a vendor must not get it."""
         try:
             claims = jwt.decode(presented.decode("ascii"), options={"verify_signature": False})
-        except _BROKEN:
+        except _JWT_ERRORS:
             return False
         issuer, audience = claims.get("iss"), claims.get("aud")
         keys = self._by_iss.get(issuer) if isinstance(issuer, str) else None
@@ -100,14 +100,14 @@ class JwtJudge:
         issuer = keys.issuer
         algorithm = header.get("alg")
         if algorithm not in issuer.algorithms:
-            raise ClientUnknown(reason=f"a JWT of {issuer.name} with an algorithm that is not pinned")
+            raise ClientUnknown(reason=f"a JWT of {issuer.name} with an algorithm that is not configured")
         candidates = keys.find(header.get("kid"), algorithm)
-        if keys.worth_a_look and not (candidates and keys.usable):
+        if keys.may_refetch and not (candidates and keys.usable):
             raise SigningKeysNeeded(keys)
         if not keys.usable:
             raise IdentityUnavailable(reason=f"no keys of the issuer {issuer.name}", retry_after=_RETRY_AFTER)
         if not candidates:
-            raise ClientUnknown(reason=f"a JWT of {issuer.name} under an unknown key")
+            raise ClientUnknown(reason=f"a JWT of {issuer.name} with an unknown key")
         claims = self._claims(token, algorithm, candidates, keys)
         ends = self._checked_times(claims, issuer.name, issuer.leeway)
         return Verified(self._client(claims, issuer.name), self._routes(claims, keys), ends, keys, keys.generation)
@@ -131,12 +131,12 @@ class JwtJudge:
                         "enforce_minimum_key_length": True,
                     },
                 )
-            except _BROKEN as error:
+            except _JWT_ERRORS as error:
                 reason = type(error).__name__
-        raise ClientUnknown(reason=f"a JWT of {issuer.name} that does not hold: {reason}")
+        raise ClientUnknown(reason=f"a JWT of {issuer.name} that is not valid: {reason}")
 
     def _checked_times(self, claims: Mapping[str, Any], issuer: str, leeway: float) -> float:
-        """Return the end of the token; RFC 7519 §4.1.4–6 with the issuer's leeway."""
+        """Return when the token expires, leeway included (RFC 7519 §4.1.4-6)."""
         now = self._wall()
         exp = _instant(claims["exp"])
         if exp is None or now >= exp + leeway:
@@ -151,10 +151,10 @@ class JwtJudge:
         fitting = {
             name
             for name, wanted in self._wanted.get(issuer, ())
-            if all(_holds(claims.get(claim), value) for claim, value in wanted)
+            if all(_matches(claims.get(claim), value) for claim, value in wanted)
         }
         if len(fitting) != 1:
-            said = f"fits {', '.join(sorted(fitting))} alike" if fitting else "fits no client"
+            said = f"matches {', '.join(sorted(fitting))}" if fitting else "matches no client"
             raise ClientUnknown(reason=f"a JWT of {issuer} that {said}")
         return fitting.pop()
 
@@ -168,9 +168,9 @@ class JwtJudge:
         return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
 
 
-def _holds(claim: object, value: str) -> bool:
+def _matches(claim: object, value: str) -> bool:
     if isinstance(claim, list):
-        return any(_holds(each, value) for each in claim if not isinstance(each, list))
+        return any(_matches(each, value) for each in claim if not isinstance(each, list))
     return (isinstance(claim, str) or type(claim) is int) and str(claim) == value
 
 

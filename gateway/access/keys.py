@@ -1,8 +1,8 @@
-"""Keys of internal apps: how one is made, hashed and recognised.
+"""Keys of internal apps: how a key is made, hashed and recognised.
 
-`gp_`, 256 random bits in base62 (43 digits), and the CRC-32 of all that in base62 (6 digits): a scanner of
-repositories can find a leaked key by its shape and be sure, and a person hears that a copy was cut. The shape is
-never a condition of acceptance: only the SHA-256 of a key decides. Nothing here stores a key.
+A key is `gp_`, 256 random bits in base62 (43 digits), and the CRC-32 of both in base62 (6 digits). A scanner of
+repositories recognises a leaked key by prefix and checksum, and the log tells when a copy was truncated. Only the
+SHA-256 of a key decides whether it is accepted, not its form.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ CHECK_DIGITS = 6
 
 
 def new_key() -> str:
-    """Return a new key of 52 characters; show it once and keep only `hash_key` of it."""
+    """Return a new key of 52 characters; show it once, and store only its `hash_key`."""
     head = PREFIX + _base62(secrets.randbits(256), BODY_DIGITS)
     return head + _checksum(head)
 
 
 def hash_key(key: str | bytes) -> str:
-    """Return the SHA-256 of a key, lower-case hex: what the configuration's `key_sha256` holds."""
+    """Return the SHA-256 of a key in lower-case hex, as in the configuration's `key_sha256`."""
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).hexdigest()
 
 
 def well_formed(key: str | bytes) -> bool:
-    """Tell whether this has the shape of our keys and its checksum holds. Good for a hint, never for a decision."""
+    """Return whether this has the form of our keys and a right checksum. For hints only, never for a decision."""
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     head = text[:-CHECK_DIGITS]
     return (

@@ -1,4 +1,4 @@
-"""What outlives a configuration: counts, rates and issuers' keys. Makes each configuration's `Clients` over them."""
+"""Counts, rates and issuers' keys, which outlive a configuration; makes the `Clients` of each configuration."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gateway.observe import get_logger
 from gateway.resolver import Resolver
 
 if TYPE_CHECKING:
-    from gateway.access.jwt import JwtJudge
+    from gateway.access.jwt import JwtVerifier
     from gateway.access.keysets import KeySet
     from gateway.model import Clock, Config, Issuer, Timer
     from gateway.observe import Metrics
 
 _log = get_logger("gatepass.access")
-LOOK = 3600.0
-"""Most seconds between two looks whether a day has begun: clocks are set, and machines sleep."""
+MAX_PERIOD_CHECK = 3600.0
+"""Most seconds between two checks for a new day, because clocks are changed and machines are suspended."""
 
 
 class Access:
-    """Who may call. Built once per process: `start` it, ask it for the `clients` of each configuration, `stop` it."""
+    """Access control of one process: `start` it, get the `clients` of each configuration, `stop` it."""
 
     def __init__(
         self,
@@ -48,22 +48,22 @@ class Access:
         self._midnight: Timer | None = None
 
     def start(self, config: Config) -> None:
-        """Take up the counts of the last run. Raises StateError when that cannot be."""
+        """Load the counts of the last run. Raises StateError if that fails."""
         self._store.start()
         self._plan_midnight()
         if config.state_file is None and any(client.budgets for client in config.clients):
             _log.warning("budgets_in_memory", hint="set state_file, or a restart forgets what was used")
 
     def clients(self, config: Config) -> Clients:
-        """Return the clients of a configuration, over the counts and keys that are there.
+        """Return the clients of a configuration, with the current counts and keys.
 
-        Nothing of the configuration in force ends by it: call `keep` when it is decided which one is.
+        The configuration in force is not changed; call `keep` to put one in force.
         """
-        judge = self._judge(config)
-        return Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, judge=judge)
+        verifier = self._verifier(config)
+        return Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, verifier=verifier)
 
     def keep(self, config: Config, clients: Clients | None = None) -> None:
-        """This configuration is in force, with these clients, or those of before: end what runs for other issuers."""
+        """Put a configuration in force, with `clients` or the previous ones; stop the fetches of other issuers."""
         self._in_force = clients or self._in_force
         allowed = Networks(config.allow_addresses)
         wanted = {(issuer, allowed) for issuer in config.issuers}
@@ -75,19 +75,19 @@ class Access:
     def _plan_midnight(self) -> None:
         wall = self._clock.wall()
         _, _, ends = period_of("day", wall)
-        self._midnight = self._clock.call_later(max(1.0, min(LOOK, ends - wall)), self._turn)
+        self._midnight = self._clock.call_later(max(1.0, min(MAX_PERIOD_CHECK, ends - wall)), self._roll_over)
 
-    def _turn(self) -> None:
+    def _roll_over(self) -> None:
         if self._in_force is not None:
-            self._in_force.turn()
+            self._in_force.roll_over()
         self._plan_midnight()
 
-    def _judge(self, config: Config) -> JwtJudge | None:
+    def _verifier(self, config: Config) -> JwtVerifier | None:
         allowed = Networks(config.allow_addresses)
         if not config.issuers:
             return None
-        from gateway.access.jwt import JwtJudge  # noqa: PLC0415
-        from gateway.access.keysets import JwksFetcher, KeySet  # noqa: PLC0415 - PyJWT takes a fifth of a second
+        from gateway.access.jwt import JwtVerifier  # noqa: PLC0415
+        from gateway.access.keysets import JwksFetcher, KeySet  # noqa: PLC0415 - importing PyJWT takes a fifth of a second
 
         fetch = JwksFetcher(allowed, self._resolver)
         for issuer in config.issuers:
@@ -97,12 +97,12 @@ class Access:
                 self._keysets[issuer, allowed] = keys
                 keys.start()
             elif issuer.jwks_file is not None:
-                keys.start()  # the file may be why a reload was asked for; one without a usable key changes nothing
+                keys.start()  # read the file again; one without a usable key changes nothing
         keysets = [self._keysets[issuer, allowed] for issuer in config.issuers]
-        return JwtJudge(keysets, config.clients, clock=self._clock)
+        return JwtVerifier(keysets, config.clients, clock=self._clock)
 
     async def stop(self) -> None:
-        """Keep the counts and end what runs."""
+        """Write the counts and stop all fetches."""
         if self._midnight is not None:
             self._midnight.cancel()
         keysets, self._keysets = list(self._keysets.values()), {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from gateway.access.counters import Counter, CounterKey, MemoryCounters, Usage
+from gateway.access.counters import Counter, CounterKey, MemoryCounters, RateState
 from gateway.errors import StateError
 from gateway.observe import get_logger
 
@@ -75,9 +75,9 @@ class FileCounters:
         """Return the counter; forget the same budget's periods before the last one."""
         return self._memory.counter(key)
 
-    def usage(self, client: str, route: str) -> Usage:
+    def rate_state(self, client: str, route: str) -> RateState:
         """Return how a client stands on a route."""
-        return self._memory.usage(client, route)
+        return self._memory.rate_state(client, route)
 
     def _learn(self, rows: Rows, made: Mapping[CounterKey, Row]) -> None:
         """Take over what others have added since; `made` is what we have just added."""

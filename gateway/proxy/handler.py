@@ -166,7 +166,7 @@ class Handler:
         )
         x.client_name = allowance.name
         if route.authorization == "pass":
-            clients.keep_back(x.request.values(b"authorization"))
+            clients.reject_our_keys(x.request.values(b"authorization"))
         x.admission = allowance.admit(method, path, remote, x.started)
         if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
             raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT_METHODS | {"POST", "PATCH"})))
@@ -184,7 +184,7 @@ class Handler:
         """
         try:
             if isinstance(error, SigningKeysNeeded):
-                await error.keys.look()
+                await error.keys.refetch()
                 return self._admit(x, *matched)
         except ClientUnknown as unknown:
             error = unknown

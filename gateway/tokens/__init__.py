@@ -1,7 +1,7 @@
-"""Tokens: fetch them, keep them fresh, replace them when a vendor refuses one.
+"""Tokens: fetch them, refresh them before they expire, replace them when a vendor rejects one.
 
-Knows vendors only as recipes (`model.Grant`). The data plane sees none of this but `model.Tokens`. The middle is pure:
-`grant.py`, `expiry.py`, `outcome.py` and `pace.py` do no I/O and hold no clock.
+A vendor is known only as a recipe (`model.Grant`). The data plane knows only the protocol `model.Tokens`. `grant.py`,
+`expiry.py`, `outcome.py` and `pace.py` are pure: they do no I/O and hold no clock.
 """
 
 from gateway.tokens.cache import TokenCache

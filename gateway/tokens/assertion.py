@@ -1,6 +1,6 @@
-"""Client assertions: `private_key_jwt` (RFC 7523 §2.2), signed afresh for every attempt.
+"""Client assertions for `private_key_jwt` (RFC 7523 §2.2), signed anew for every attempt.
 
-Knows PyJWT and nothing of HTTP. A `jti` is never used twice: an endpoint that remembers them would refuse a retry.
+Each assertion has its own `jti`, because an endpoint that remembers them would reject a retry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def sign(assertion: Assertion, wall: float) -> Secret:
     Raises:
         CredentialRefused: the key cannot be read or does not fit the algorithm; permanent until it is changed.
     """
-    import jwt  # noqa: PLC0415 - a fifth of a second of start-up that few credentials need
+    import jwt  # noqa: PLC0415 - importing it takes a fifth of a second, and few credentials need it
 
     issued = int(wall)
     claims = {
@@ -36,6 +36,6 @@ def sign(assertion: Assertion, wall: float) -> Secret:
     try:
         return Secret(jwt.encode(claims, assertion.key.reveal(), algorithm=assertion.algorithm, headers=headers))
     except (ValueError, TypeError, jwt.PyJWTError) as error:
-        # The library's own words may quote the key: only the kind of error is told.
+        # The library's message may quote the key, so only the type of the error is shown.
         reason = f"the private key cannot sign with {assertion.algorithm} ({type(error).__name__})"
         raise CredentialRefused(reason=reason) from None

@@ -1,7 +1,7 @@
-"""How long a token lives, by what its answer says: pure arithmetic on values that were already read.
+"""The lifetime of a token, computed from the token endpoint's answer. Pure: instants are arguments.
 
-Knows every odd form in which vendors write a life and takes the most cautious reading; a life is never "for ever" and
-an unusable one never makes a good token unusable. Knows no socket, no clock and no cache: instants are handed in.
+Reads every form in which vendors write a lifetime, and takes the shortest that is plausible. A lifetime is never
+unlimited, and an unusable one never makes a good token unusable.
 RFC 6749 §5.1 (`expires_in` is only recommended), RFC 7519 §4.1.4 (`exp`), RFC 9110 §5.6.7 and §10.2.3 (dates).
 """
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from gateway.model import Expires, ExpirySource
 
 MAX_LIFE = 86_400.0
-"""Seconds. No token is trusted longer, whatever its answer says: a day's worth of staleness is the worst case."""
+"""Seconds. No token is used longer, whatever the answer says."""
 MAX_RETRY_AFTER = 300.0
-"""Seconds. The longest `Retry-After` of a token endpoint that is obeyed to the letter."""
+"""Seconds. The longest `Retry-After` of a token endpoint that is obeyed in full."""
 
 _NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _MILLISECONDS_FROM = 1e11
-"""An epoch value above this is in milliseconds: as seconds it would lie beyond the year 5000."""
+"""An epoch value above this is in milliseconds: in seconds it would be after the year 5000."""
 
 
 def life_of(
     expires: Expires, answer: Mapping[str, object], token: str, *, fallback: float, wall: float
 ) -> tuple[float, ExpirySource]:
-    """Return the seconds that a token lives, counted from when its request left, and where that was written.
+    """Return a token's lifetime in seconds, counted from when its request was sent, and its source.
 
     Args:
-        expires: where the recipe says that the life is written.
+        expires: where the recipe says that the answer has the lifetime.
         answer: the JSON object of the token endpoint.
-        token: the token itself, read as a JWT when the answer gives no usable life.
+        token: the token, read as a JWT if the answer has no usable lifetime.
         fallback: seconds when nothing else is usable.
-        wall: our wall clock when the request left, seconds since the epoch.
+        wall: our wall clock when the request was sent, seconds since the epoch.
     """
     source: ExpirySource = expires.kind
     life = None if expires.kind == "jwt" else _stated(expires, answer, wall)
@@ -61,12 +61,12 @@ def _stated(expires: Expires, answer: Mapping[str, object], wall: float) -> floa
 
 
 def jwt_life(token: str, wall: float) -> float | None:
-    """Return the seconds left by a JWT's own `exp` claim; None when it is no JWT or names none.
+    """Return the seconds left by a JWT's own `exp` claim; None if `token` is not a JWT with an `exp`.
 
-    The claims are the vendor's clock. Where `iat` is there too, `exp - iat` bounds the life without any clock of ours:
-    a vendor whose clock runs ahead does not make its tokens live longer here, nor one that lags make them dead.
+    The claims are instants of the vendor's clock. If there is an `iat`, `exp - iat` bounds the lifetime without our
+    clock, so a vendor whose clock runs ahead does not lengthen it, and one whose clock is late does not end it.
     """
-    import jwt  # noqa: PLC0415 - a fifth of a second of start-up that few credentials need
+    import jwt  # noqa: PLC0415 - importing it takes a fifth of a second, and few credentials need it
 
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
@@ -82,7 +82,7 @@ def jwt_life(token: str, wall: float) -> float | None:
 
 
 def at_path(document: object, path: str) -> object:
-    """Return the value at a dotted path of JSON objects; None where the path leads nowhere."""
+    """Return the value at a dotted path of JSON objects; None if there is none."""
     for name in path.split("."):
         if not isinstance(document, dict):
             return None
@@ -91,7 +91,7 @@ def at_path(document: object, path: str) -> object:
 
 
 def number(value: object) -> float | None:
-    """Return a JSON number, or a string that holds one, as a finite float; else None. `true` is no number."""
+    """Return a JSON number, or a string that contains one, as a finite float; else None. `true` is not a number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -139,10 +139,10 @@ def retry_after(value: str | None, wall: float) -> float | None:
 
 
 def skew_of(date: str | None, *, wall_sent: float, round_trip: float) -> float | None:
-    """Return the vendor's clock minus ours in seconds, from a `Date` field; 0.0 within what the method can tell.
+    """Return the vendor's clock minus ours in seconds, from a `Date` field; 0.0 if it is too small to measure.
 
-    The answer was dated somewhere inside the round trip, and a `Date` has no fraction of a second (RFC 9110 §5.6.7),
-    so only a distance beyond both is skew.
+    The vendor wrote the `Date` at some moment of the round trip, in whole seconds (RFC 9110 §5.6.7), so only a
+    difference larger than both is skew.
     """
     dated = http_date(date)
     if dated is None:

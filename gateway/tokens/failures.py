@@ -1,7 +1,7 @@
-"""Kinds of trouble at a token endpoint that apps need not tell apart, but the pace of retries does.
+"""Failures of a token endpoint that differ in how soon a retry makes sense (`pace.py`).
 
-All are `TokenUnavailable` to whoever waits. The distinction is who can end the trouble: an outage ends by itself and
-soon, an endpoint that answers with a client error seldom does, and one that says 429 has asked us to slow down.
+Apps get `TokenUnavailable` for each. An outage usually ends soon, a client error seldom ends by itself, and a 429 asks
+for fewer requests.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from gateway.errors import TokenUnavailable
 
 
 class TokenEndpointTimeout(TokenUnavailable):
-    """No complete answer within the fetch's own time-out."""
+    """No complete answer within the time-out of the fetch."""
 
     proxy_error = "connection_read_timeout"
 
 
 class TokenEndpointRejected(TokenUnavailable):
-    """A client error (4xx) or a redirect that does not speak of our credential: asking again soon seldom helps."""
+    """A client error (4xx) or a redirect that is not about our credential; a quick retry seldom helps."""
 
 
 class TokenEndpointThrottled(TokenUnavailable):
-    """429: the endpoint asks for fewer requests. `retry_after` is its own wish, when it named one."""
+    """429: the endpoint asks for fewer requests. `retry_after` is from its `Retry-After`, if there was one."""

@@ -1,8 +1,8 @@
-"""The grant engine: a recipe in, the bytes of a token request out; an answer in, a token's parts out.
+"""The grant engine: renders a token request from a recipe, and parses the answer.
 
-Pure: no socket, no clock, no `async`, and no vendor's name: what differs between vendors is in the recipe. It opens
-secrets, because here they become bytes; nothing of an answer but a known error code leaves it. RFC 6749 §2.3, §4.4
-and §5; RFC 6750 §2.1 for the characters that a token may have.
+Pure: no socket, no clock, no `async`. What differs between vendors is in the recipe. This module reveals secrets to
+write them into requests. Of an answer it returns only the token, its lifetime and known error codes. RFC 6749 §2.3,
+§4.4 and §5; RFC 6750 §2.1 for the characters of a token.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from gateway.model import Basic, ExpirySource, GrantRequest, GrantResponse, Json, Pairs, Text
 
 MAX_ANSWER = 64 * KIB
-"""Bytes of an answer that are read; a longer one is unusable."""
+"""Most bytes of an answer that are read; a longer answer is unusable."""
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 §2.2."""
 ERROR_CODES = frozenset({
     "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
     "invalid_scope", "invalid_target", "access_denied", "slow_down", "server_error", "temporarily_unavailable",
 })  # fmt: skip
-"""Values of `error` that may be shown. All else in an answer could be anything, a secret included."""
+"""Values of `error` that may be shown. Any other text of an answer may contain a secret."""
 
 _TOO_MANY = 429
 _UNFIT_FOR_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -42,7 +42,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """A request, ready to be sent. Its `repr` shows no header, no body and no query."""
+    """A request, ready to be sent. Its `repr` hides headers, body and query."""
 
     method: str
     url: str
@@ -56,7 +56,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a good answer gives: the token and its life in seconds from when the request left."""
+    """A token, and its lifetime in seconds from when the request was sent."""
 
     value: Secret
     life: float
@@ -67,15 +67,15 @@ class Parsed:
 
 
 def render(request: GrantRequest, *, assertion: Secret | None = None, token: Secret | None = None) -> TokenRequest:
-    """Turn a recipe into a request.
+    """Return the request of a recipe.
 
     Args:
         request: the recipe.
-        assertion: the signed client assertion, when the recipe asks for one.
+        assertion: the signed client assertion, if the recipe has one.
         token: replaces `{token}` in plain values, for a vendor's revoke and identity endpoints.
 
     Raises:
-        CredentialRefused: a header value that cannot be sent (control characters): permanent until it is changed.
+        CredentialRefused: a header value contains a control character.
     """
 
     def text(value: Text) -> str:
@@ -96,14 +96,14 @@ def render(request: GrantRequest, *, assertion: Secret | None = None, token: Sec
     headers += [(name, value) for name, value in defaults if value and name.lower() not in given]
     for name, value in headers:
         if _UNFIT_FOR_HEADER.search(value):
-            raise CredentialRefused(reason=f"the value of header {name} holds a control character")
+            raise CredentialRefused(reason=f"the value of header {name} contains a control character")
     return TokenRequest(request.method, _url(request, text), tuple(headers), body)
 
 
 def _url(request: GrantRequest, text: Callable[[Text], str]) -> str:
     if not request.query:
         return request.url
-    # %20 and not +: both mean a space in a form, only one does in every reading of a query.
+    # %20, not +: some servers read a + in a query as a plus sign.
     query = "&".join(f"{_percent(name)}={_percent(text(value))}" for name, value in request.query)
     return f"{request.url}{'&' if '?' in request.url else '?'}{query}"
 
@@ -144,7 +144,7 @@ def _json(template: Json, text: Callable[[Text], str]) -> Json:
 
 
 def _basic(basic: Basic, text: Callable[[Text], str]) -> str:
-    # RFC 6749 §2.3.1 encodes id and secret before RFC 7617 joins them; some vendors' documents do not.
+    # RFC 6749 §2.3.1 encodes id and secret before joining them (RFC 7617); some vendors' documents do not.
     username, password = text(basic.username), text(basic.password)
     if basic.encode == "form":
         username, password = _plus(username), _plus(password)
@@ -156,18 +156,18 @@ def _basic(basic: Basic, text: Callable[[Text], str]) -> str:
 
 
 def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body: bytes, *, wall: float) -> Parsed:
-    """Read an answer of a token endpoint.
+    """Return the token and lifetime of a token endpoint's answer.
 
     Args:
         response: how to read it.
         status: the answer's status.
-        headers: its fields; only `Retry-After` is looked at. The mapping must not mind the case of names.
-        body: at most `MAX_ANSWER` + 1 bytes of it; one more than `MAX_ANSWER` means that it was longer.
-        wall: our wall clock when the request left.
+        headers: its fields, a mapping that ignores the case of names.
+        body: its first `MAX_ANSWER` + 1 bytes at most; more than `MAX_ANSWER` bytes mean that it was longer.
+        wall: our wall clock when the request was sent.
 
     Raises:
         CredentialRefused: the vendor says that our credential is wrong (RFC 6749 §5.2).
-        TokenUnavailable: any other failure that the endpoint admits; `retry_after` is the endpoint's own wish.
+        TokenUnavailable: any other error answer; `retry_after` is from the endpoint's `Retry-After`.
         TokenMalformed: a success without a usable token.
     """
     document = _document(body)
@@ -186,7 +186,7 @@ def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body
 
 
 def _document(body: bytes) -> object:
-    """Return the JSON value, or None when it is not JSON. Numbers become floats: no digit count can fail."""
+    """Return the JSON value; None if it is not JSON. Numbers become floats, so no number is too long to parse."""
     if len(body) > MAX_ANSWER:
         return None
     try:
@@ -211,8 +211,8 @@ def _failure(response: GrantResponse, status: int, document: object, wish: float
     if status == _TOO_MANY:
         return TokenEndpointThrottled(reason=reason, retry_after=wish)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
-        return TokenEndpointRejected(reason=f"{reason}: a redirect is never followed", retry_after=wish)
-    if 400 <= status < 500 and status not in {408, 425}:  # noqa: PLR2004 - 408 and 425 invite to try again
+        return TokenEndpointRejected(reason=f"{reason}: redirects are not followed", retry_after=wish)
+    if 400 <= status < 500 and status not in {408, 425}:  # noqa: PLR2004 - 408 and 425 ask for a retry
         return TokenEndpointRejected(reason=reason, retry_after=wish)
     return TokenUnavailable(reason=reason, retry_after=wish)
 
@@ -220,8 +220,8 @@ def _failure(response: GrantResponse, status: int, document: object, wish: float
 def _error_in_success(response: GrantResponse, document: dict[str, object]) -> TokenError:
     code = document["error"]
     if isinstance(code, str) and code in response.refused_errors:
-        return CredentialRefused(reason=f"a success that says{_shown(response, code)}")
-    return TokenMalformed(reason=f"a success that holds an error{_shown(response, code)}")
+        return CredentialRefused(reason=f"a success status with{_shown(response, code)}")
+    return TokenMalformed(reason=f"a success status with an error{_shown(response, code)}")
 
 
 def _shown(response: GrantResponse, code: object) -> str:
@@ -247,5 +247,5 @@ def _token(value: object, path: str) -> str:
     if not value:
         raise TokenMalformed(reason=f"{path} is empty")
     if not _TOKEN.fullmatch(value):
-        raise TokenMalformed(reason=f"{path} holds a character that no header may carry")
+        raise TokenMalformed(reason=f"{path} contains a character that is not allowed in a header")
     return value

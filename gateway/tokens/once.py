@@ -1,7 +1,4 @@
-"""One token, fetched for real and thrown away: what `gatepass check` and `gatepass token` do.
-
-No cache and no retry, so that the answer is the endpoint's own, now.
-"""
+"""Fetch one token without cache or retry, for `gatepass check` and `gatepass token`."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ if TYPE_CHECKING:
 async def fetch_once(
     credential: Credential, *, clock: Clock, allow_addresses: tuple[str, ...] = ()
 ) -> tuple[Token, CredentialStatus]:
-    """Fetch one token and return it with what was learnt on the way; a refused secret is followed by the next one.
+    """Fetch one token; return it with the state of the credential. A rejected secret is followed by the next one.
 
-    `allow_addresses` are the networks that the configuration allows beside the ordinary ones.
+    `allow_addresses` are the networks that the configuration allows in addition (`addresses.py`).
 
     Raises:
         CredentialRefused: the vendor refuses the credential, with each of its secrets.
-        TokenUnavailable: the token endpoint is down, slow or unwilling.
+        TokenUnavailable: the token endpoint is down, slow, or answers with an error.
         TokenMalformed: its answer was unusable.
     """
     if credential.static is not None:
@@ -68,13 +65,13 @@ async def _first_that_works(credential: Credential, sender: Sender, clock: Clock
 
 
 async def probe_once(credential: Credential, token: Token, *, allow_addresses: tuple[str, ...] = ()) -> int:
-    """Show `token` to the vendor's identity endpoint and return the answer's status; its body is never looked at.
+    """Send `token` to the vendor's identity endpoint; return the answer's status. The body is ignored.
 
     Raises:
-        TokenUnavailable: there was no answer, or the credential names no such endpoint.
+        TokenUnavailable: there was no answer, or the credential has no such endpoint.
     """
     if credential.probe is None:
-        raise TokenUnavailable(reason="the credential names no identity endpoint")
+        raise TokenUnavailable(reason="the credential has no identity endpoint")
     clock = SystemClock()
     sender = Sender(clock, Networks(allow_addresses))
     try:

@@ -1,7 +1,7 @@
-"""What to make of a token that an endpoint hands out: a new one, or one that is known already. Pure.
+"""Whether a fetched token is new or a repeat of the last one, and when it expires. Pure.
 
-Some endpoints return the same token until it dies, with the life that is left, or with the full life every time. The
-first must not be asked again and again; the second must not make a token immortal.
+Some endpoints return the same token until it expires, some with its remaining lifetime, some with the full lifetime
+every time. The first must not be asked again and again; the second must not extend a token for ever.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Outcome = Literal["ok", "unchanged"]
 
 
 def classify(fetched: Token, last: Token | None, *, held: bool, generation: int, now: float) -> tuple[Token, Outcome]:
-    """Return the token to use from now on, and whether it is new.
+    """Return the token to use, and whether it is new.
 
-    A known token keeps its first end while that lies ahead, or takes an earlier one; after it the endpoint is taken
-    at its word. What its answer took is no contradiction: a life counts from before the request, so a slow answer with
-    what was left names an end that is too early by as much. A known one that had been refused (`held` is False) counts
-    as a new sighting, not yet accepted.
+    A repeated token keeps its first expiry until that has passed, or gets an earlier one. After its first expiry, the
+    endpoint's answer is trusted. A lifetime counts from before the request, so a slow answer with the remaining
+    lifetime gives an expiry that is too early by the duration of the answer; that is not an earlier expiry. A repeated
+    token that the vendor had rejected (`held` is False) gets a new generation, which is not yet accepted.
 
     Args:
-        fetched: the token as it was just handed out, without a generation.
+        fetched: the token just fetched, without a generation.
         last: the token before it.
         held: whether `last` is still in use.
         generation: of the newest token so far.
@@ -42,10 +42,10 @@ def classify(fetched: Token, last: Token | None, *, held: bool, generation: int,
     return replace(fetched, expires_at=end, generation=generation + 1), "unchanged"
 
 
-def ran_out(fetched: Token, last: Token | None, now: float) -> bool:
-    """Whether the endpoint handed back a token that is dead by all that is known.
+def is_expired_repeat(fetched: Token, last: Token | None, now: float) -> bool:
+    """Whether the endpoint returned the last token although it has expired.
 
-    Its end has passed, and the answer names none, or one that passed while it was under way.
+    Its expiry has passed, and the answer has no lifetime, or one that ended before the answer arrived.
     """
     known = last is not None and last.value == fetched.value and last.expires_at <= now
     return known and (fetched.expiry_source == "fallback" or fetched.expires_at <= now)

@@ -1,8 +1,7 @@
-"""When to ask a token endpoint again: refresh ahead, back-off, time-outs and the budget of forced fetches.
+"""Delays and time-outs of token fetches: refresh margin, back-off, time-outs and the budget of forced fetches.
 
-Arithmetic with a little memory of what happened before; instants are handed in, so it needs no clock. Knows nothing
-of sockets, tasks or tokens' contents. Two promises meet here: an app waits for no fetch that could have been made
-ahead, and an endpoint sees no request that could not have helped.
+Arithmetic with a short history; instants are arguments, so it needs no clock. Two goals: no app waits for a fetch that
+could have run earlier, and no endpoint gets a request that cannot help.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from gateway.model import Token
 
 MARGIN = 60.0
-"""Seconds before a token's end at which its successor is fetched, for lives that are long enough."""
+"""Seconds before a token's expiry at which its successor is fetched, if its lifetime is long enough."""
 SHARE = 1 / 2.2
-"""Most of a life that the margin takes: with the jitter on top it is half of it, so two fetches a life at most."""
+"""Largest margin as a share of the lifetime; with jitter it is half, so at most two fetches per lifetime."""
 JITTER = 0.1
-"""The margin grows by up to this share, so that many gateways do not ask at one instant."""
+"""The margin grows by up to this share, so that many gateways do not fetch at the same instant."""
 DELAY_JITTER = 0.5
 """A delay grows by up to this share, below its ceiling."""
 LATENCIES = 1.5
@@ -34,33 +33,33 @@ FIRST_DELAY = 0.5
 EAGER_CEILING = 2.4
 """Longest delay in seconds while apps are refused: quick recovery, and ten attempts in the first 20 s."""
 CALM_CEILING = 30.0
-"""Longest delay in seconds while nobody suffers, and towards an endpoint that keeps answering with a client error."""
+"""Longest delay in seconds while a token is valid, and after many client errors of the endpoint."""
 THROTTLED_DELAY = 2.0
-"""First delay after a 429 that names none."""
+"""First delay in seconds after a 429 without `Retry-After`."""
 PROBE_DELAY = 60.0
-"""Delay after a refused credential: a probe a minute gets no address banned."""
+"""Delay in seconds after a rejected credential: one attempt a minute gets no address blocked."""
 LEAST_TIMEOUT = 2.0
 TIMEOUT_FACTOR = 3.0
 """A fetch may take this many times the last good one."""
 PATIENCE = 12
-"""Failures in a row (half a minute of eager attempts) after which the endpoint's own kind of trouble is believed: an
-endpoint that only became slow gets its full time-out again, a client error that stays is asked about less often."""
+"""Failures in a row (half a minute of quick attempts) after which the failure counts as lasting: an endpoint that
+became slow gets its full time-out again, and one that keeps answering with a client error is asked less often."""
 LONG_EVERY = 8
-"""From then on one attempt in this many gets the full time-out while there is no token."""
+"""From then on, one attempt in this many gets the full time-out while there is no token."""
 _STICKY_SHARE = 0.25
 """After a token came back unchanged, the next attempt comes when this share of its remaining life is left."""
 
 
 class Pace:
-    """What one credential has learnt about its token endpoint."""
+    """The history of one credential's token endpoint, and the delays that follow from it."""
 
     def __init__(self, ceiling: float, *, single_active: bool, chance: Callable[[], float] = random.random) -> None:
-        """Begin knowing nothing.
+        """Start without a history.
 
         Args:
             ceiling: upper bound of one fetch in seconds.
-            single_active: a new token kills the old one, so refresh as late as is safe.
-            chance: a number from 0 up to 1 for jitter; no secret depends on it.
+            single_active: a new token invalidates the old one, so refresh as late as is safe.
+            chance: returns a number from 0 up to 1, for jitter.
         """
         self.tune(ceiling, single_active=single_active)
         self.failures = 0
@@ -72,31 +71,31 @@ class Pace:
         self._sticky: float | None = None
 
     def tune(self, ceiling: float, *, single_active: bool) -> None:
-        """Change the settings, keep what was learnt."""
+        """Change the settings; keep the history."""
         self.ceiling = ceiling
         self.single_active = single_active
 
     # ------------------------------------------------------------------------------------------------- what happened
 
     def succeeded(self, duration: float) -> None:
-        """A fetch took `duration` seconds and brought a token."""
+        """Record a fetch that returned a token after `duration` seconds."""
         self.failures = self._timeouts = self._bare_timeouts = 0
         self._last_good = duration
         self._durations.append(duration)
 
     def failed(self, error: TokenError, left: float = 0.0) -> None:
-        """A fetch failed while the token in hand lived `left` more seconds."""
+        """Record a fetch that failed while the token in use was valid for `left` more seconds."""
         self.failures += 1
         late = isinstance(error, TokenEndpointTimeout)
         self._timeouts = self._timeouts + 1 if late else 0
         self._bare_timeouts = self._bare_timeouts + 1 if late and left <= 0 else 0
 
     def unchanged(self, left: float) -> None:
-        """A token with `left` seconds to live was handed back as it was: come back nearer to its end."""
+        """Record a token that was returned again with `left` seconds to its expiry: fetch nearer to its expiry."""
         self._sticky = left * _STICKY_SHARE
 
     def changed(self) -> None:
-        """A new token came: an endpoint that was sticky once may be asked a little earlier next time."""
+        """Record a new token: an endpoint that repeated tokens before is asked a little earlier next time."""
         if self._sticky is not None:
             self._sticky = None if self._sticky > MARGIN / 2 else self._sticky * 2
 
@@ -104,11 +103,11 @@ class Pace:
 
     @property
     def slowest(self) -> float:
-        """Seconds of the slowest recent good fetch."""
+        """Duration in seconds of the slowest recent fetch that succeeded."""
         return max(self._durations, default=0.0)
 
     def margin(self, life: float) -> float:
-        """Return how many seconds before the end of a token its successor is fetched."""
+        """Return how many seconds before a token's expiry its successor is fetched."""
         safe = LATENCIES * self.slowest
         if self.single_active:
             return max(min(2.0, life * SHARE), safe)
@@ -118,19 +117,19 @@ class Pace:
         return max(usual, safe)
 
     def again(self, left: float) -> float:
-        """Return how many seconds before its end an unchanged token, with `left` to live, is asked for again.
+        """Return how many seconds before its expiry a repeated token, with `left` seconds to it, is fetched again.
 
-        Zero when another attempt before the end would bring the same: then the end itself is the moment.
+        Zero if an attempt before the expiry would return the same token.
         """
         wanted = left * _STICKY_SHARE
         return wanted if wanted > max(LATENCIES * self.slowest, 0.2) else 0.0
 
     def timeout(self, left: float) -> float:
-        """Return the time-out of the next fetch, while the token in hand lives `left` more seconds (0: there is none).
+        """Return the time-out of the next fetch, while the token in use is valid for `left` more seconds (0: no token).
 
-        Three times the last good duration. An endpoint that became slow for good must not be cut off for ever, so the
-        bound grows again: at once while a token lives and nobody waits, else now and then after `PATIENCE` attempts,
-        since recovery from a mere hang is as quick as these attempts are short.
+        Three times the last good duration. The time-out grows again for an endpoint that became slow: at once while a
+        token is valid, because nobody waits; otherwise in some attempts after `PATIENCE`, because short attempts
+        recover sooner from an endpoint that only hung.
         """
         if self._last_good is None and not self._timeouts:
             return self.ceiling
@@ -142,9 +141,9 @@ class Pace:
         return min(self.ceiling, base)
 
     def delay(self, error: TokenError, *, eager: bool) -> float:
-        """Return the seconds from the start of a failed attempt to the next; jitter only makes it longer.
+        """Return the seconds from the start of a failed attempt to the next; jitter only lengthens them.
 
-        Counted from the start, so that an attempt which hung until its time-out does not delay recovery further.
+        Counted from the start, so that an attempt that timed out does not delay recovery further.
         """
         jitter = self._chance()
         if isinstance(error, CredentialRefused):
@@ -158,11 +157,11 @@ class Pace:
 
 
 class ForcedBudget:
-    """How often a refused token may be replaced ahead of its time.
+    """How often a rejected token may be replaced before its expiry.
 
-    A token that the vendor had accepted is replaced at once, out of a bucket of `SIZE` that is refilled by one per
-    `REFILL` seconds, slower each time that it is found empty. A token that was never accepted may be refused because
-    of anything but its age, so it is replaced once and then held for `HOLD` seconds, doubling up to `MOST_HOLD`.
+    A token that the vendor had accepted before is replaced at once, from a bucket of `SIZE` that refills by one per
+    `REFILL` seconds, and more slowly each time that it was empty. A token that was never accepted may be rejected for
+    another reason than its age, so the next replacement waits for `HOLD` seconds, doubling up to `MOST_HOLD`.
     """
 
     SIZE = 4
@@ -178,11 +177,11 @@ class ForcedBudget:
         self._held_until = 0.0
 
     def relax(self) -> None:
-        """A new token was accepted: the vendor's refusals are about tokens after all."""
+        """Reset the hold: a new token was accepted, so the vendor's rejections were about tokens."""
         self._hold, self._held_until = self.HOLD, 0.0
 
     def take(self, now: float, *, accepted: bool) -> bool:
-        """Whether a forced fetch is allowed at `now`; counts it if so. `accepted`: the vendor had taken this token."""
+        """Return whether a forced fetch is allowed, and count it. `accepted`: the vendor had accepted this token."""
         if not accepted:
             if now < self._held_until:
                 return False
@@ -202,5 +201,5 @@ class ForcedBudget:
 
 
 def seconds_left(token: Token | None, now: float) -> float:
-    """Return the seconds that a token still lives; 0 for none."""
+    """Return the seconds until a token expires; 0 without a token."""
     return max(0.0, token.expires_at - now) if token is not None else 0.0

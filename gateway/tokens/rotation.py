@@ -1,7 +1,6 @@
-"""Two secrets of one credential during a rotation: which is asked with, and which one works.
+"""The secrets of one credential: which one the next fetch uses, and which one worked last.
 
-Outside a rotation there is only one, and nothing to choose. Knows sources, but neither when to fetch nor what becomes
-of the token.
+There are two secrets during a rotation (`next:`), else one.
 """
 
 from __future__ import annotations
@@ -18,54 +17,54 @@ if TYPE_CHECKING:
 
 
 class Rotation:
-    """The sources of a credential, today's secret first."""
+    """The sources of a credential, the current secret first."""
 
     def __init__(self, sources: Sequence[Source], keys: Sequence[str]) -> None:
-        self.works = 0
+        self.working = 0
         """Index of the secret that worked last."""
         self._sources = sources
         self._keys = keys
-        self._ask = self._asked = 0
+        self._next = self._used = 0
 
     @property
     def key(self) -> str:
-        """The store's key for tokens of the secret that worked last."""
-        return self._keys[self.works]
+        """The key in the store for tokens of the secret that worked last."""
+        return self._keys[self.working]
 
     @property
     def skew(self) -> float | None:
-        """Vendor's clock minus ours, as last measured, by a request that went well or not."""
-        return self._sources[self._asked].skew
+        """Vendor's clock minus ours in seconds, as last measured."""
+        return self._sources[self._used].skew
 
     @property
-    def choice(self) -> bool:
+    def has_choice(self) -> bool:
         """Whether there is more than one secret."""
         return len(self._sources) > 1
 
-    def settle(self, which: int) -> None:
-        """Begin with a secret that is known to have worked."""
-        self.works = self._ask = self._asked = which
+    def begin_with(self, which: int) -> None:
+        """Use the secret `which` first, because it has worked."""
+        self.working = self._next = self._used = which
 
     async def fetch(self, within: float, *, both_refused: bool) -> Token:
-        """Ask with the secret that worked; when it is refused, at once with the other one, if there is one.
+        """Fetch with the secret that worked last; if it is rejected, at once with the other one, if there is one.
 
-        Once both were refused (`both_refused`), each probe asks with one of them in turn. Raises what the source does.
+        After both were rejected (`both_refused`), each fetch uses one of them in turn. Raises what the source raises.
         """
-        first = self._asked = self._ask
+        first = self._used = self._next
         try:
             return await self._sources[first].fetch(within)
         except CredentialRefused:
-            self._ask = (first + 1) % len(self._sources)
-            if self._ask == first or both_refused:
+            self._next = (first + 1) % len(self._sources)
+            if self._next == first or both_refused:
                 raise
-        self._asked = self._ask
+        self._used = self._next
         try:
-            return await self._sources[self._ask].fetch(within)
+            return await self._sources[self._next].fetch(within)
         except CredentialRefused:
-            self._ask = first
+            self._next = first
             raise
 
-    def worked(self) -> bool:
-        """The secret that was asked with brought a token: return whether it is another one than before."""
-        changed, self.works = self._ask != self.works, self._ask
+    def confirm(self) -> bool:
+        """Record that the secret in use works; return whether another one worked before."""
+        changed, self.working = self._next != self.working, self._next
         return changed

@@ -1,7 +1,7 @@
-"""The one place where tokens touch a socket: sends a rendered request and reads a bounded answer.
+"""Sends a token request on a socket and reads a bounded answer.
 
-One request, one fresh connection, no retry, no redirect, no cookie, no proxy from the environment. Knows nothing of
-grants or lives. What goes wrong becomes a `TokenError` whose words are ours: an exception's own text can hold the URL.
+Each request has a new connection; no retry, no redirect, no cookie, no proxy from the environment. A failure becomes a
+`TokenError` with our own text, because an exception's text can contain the URL.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
     from gateway.model import Clock
     from gateway.tokens.grant import TokenRequest
 
-_NOT_OURS = ("Accept-Encoding", "Content-Type", "User-Agent")
-"""Fields that aiohttp would add by itself: a recipe says what is sent."""
+_NO_DEFAULTS = ("Accept-Encoding", "Content-Type", "User-Agent")
+"""Fields that aiohttp must not add: the recipe decides what is sent."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answer:
-    """An answer, read to its end or to `MAX_ANSWER` + 1 bytes; instants and durations by the injected clock."""
+    """An answer, read to its end or to `MAX_ANSWER` + 1 bytes. Instants and durations are of the injected clock."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     sent_at: float
-    """Monotonic, just before the request left."""
+    """Monotonic instant just before the request was sent."""
     wall_sent: float
     duration: float
     """Seconds to the end of the answer."""
     round_trip: float
-    """Seconds to the answer's head: the answer was dated somewhere inside them."""
+    """Seconds to the answer's head; the vendor wrote its `Date` within this time."""
 
 
 class Sender:
     """An `aiohttp.ClientSession` for token endpoints, opened at the first request.
 
-    A name that leads to this machine, to a link-local address or to a metadata service is refused, unless `allowed`
-    networks hold it.
+    Does not connect to this machine, to a link-local address or to a metadata service by name, unless the networks
+    `allowed` contain the address.
     """
 
     def __init__(self, clock: Clock, allowed: Networks | None = None, resolver: Resolver | None = None) -> None:
@@ -60,14 +60,14 @@ class Sender:
         self._resolver = GuardedResolver(allowed or Networks(), resolver or Resolver())
         self._session: aiohttp.ClientSession | None = None
         self._trust: ssl.SSLContext | None = None
-        """The system's authorities, once they were needed."""
+        """The system's authorities; None until they are needed."""
 
     def open(self) -> aiohttp.ClientSession:
-        """Return the session; must be called on the running loop."""
+        """Return the session, opened if necessary; call it in a running loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # A token request is rare: a kept connection would be stale, and a stale one fails a POST. No limit
-                # across endpoints, so that one that hangs takes nothing from the others.
+                # Token requests are rare, so a kept connection would be stale, and a POST on it would fail. No limit
+                # across endpoints, so that an endpoint that hangs does not block the others.
                 connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False, resolver=self._resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -78,11 +78,11 @@ class Sender:
         return self._session
 
     def allow(self, allowed: Networks) -> None:
-        """Take over the networks of another configuration."""
+        """Use the allowed networks of another configuration."""
         self._resolver.allowed = allowed
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close the session."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -92,18 +92,18 @@ class Sender:
 
         Args:
             request: what to send.
-            tls: a context with a custom authority or a client certificate; None: the system's trust.
-            within: seconds of the injected clock until it is given up.
+            tls: a context with a custom authority or a client certificate; None: the system's authorities.
+            within: time-out in seconds of the injected clock.
 
         Raises:
             TokenUnavailable: no complete answer; `TokenEndpointTimeout` when it took too long.
-            TokenMalformed: what came is not HTTP.
+            TokenMalformed: the answer is not HTTP.
         """
         clock = self._clock
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as scope:
-                # asyncio's time-out does the hard part, cancellation; only its clock is replaced.
+                # asyncio's time-out handles the cancellation; only its clock is replaced.
                 timer = clock.call_later(within, lambda: scope.reschedule(loop.time()))
                 try:
                     return await self._send(request, tls)
@@ -112,7 +112,7 @@ class Sender:
         except TimeoutError:
             raise TokenEndpointTimeout(reason=f"no answer within {within:.1f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _in_our_words(error) from None
+            raise _translated(error) from None
 
     async def _send(self, request: TokenRequest, tls: ssl.SSLContext | None) -> Answer:
         clock, session = self._clock, self.open()
@@ -126,7 +126,7 @@ class Sender:
             headers=request.headers,
             data=request.body or None,
             allow_redirects=False,
-            skip_auto_headers=_NOT_OURS,
+            skip_auto_headers=_NO_DEFAULTS,
             ssl=tls or True,
         ) as response:
             round_trip = clock.monotonic() - sent_at
@@ -135,9 +135,9 @@ class Sender:
             return Answer(response.status, response.headers, body, sent_at, wall_sent, duration, round_trip)
 
     async def _system_trust(self) -> ssl.SSLContext:
-        """Return the context with the system's authorities, read once and in a thread: it takes some 40 ms.
+        """Return the context with the system's authorities, read once and in a thread, because it takes some 40 ms.
 
-        aiohttp's own may be empty: `serve` imports it without them (`commands/serve.py`).
+        aiohttp's own context may be empty: `serve` imports aiohttp without authorities (`commands/serve.py`).
         """
         if self._trust is None:
             self._trust = await asyncio.to_thread(client_context)
@@ -154,19 +154,19 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _in_our_words(error: Exception) -> TokenError:  # noqa: PLR0911 - one return per kind of failure
+def _translated(error: Exception) -> TokenError:  # noqa: PLR0911 - one return per kind of failure
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return TokenUnavailable(reason=f"TLS: the certificate is not trusted{_verify_message(error)}")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return TokenUnavailable(reason="TLS: no agreement with the token endpoint")
+        return TokenUnavailable(reason="TLS: the handshake with the token endpoint failed")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         if isinstance(error.os_error, AddressRefused):
-            return TokenUnavailable(reason=f"the token endpoint is not asked: {error.os_error}")
+            return TokenUnavailable(reason=f"the token endpoint's address is not allowed: {error.os_error}")
         return TokenUnavailable(reason="the token endpoint's name cannot be resolved")
     if isinstance(error, aiohttp.ClientResponseError):
         return TokenMalformed(reason="the answer is not valid HTTP")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return TokenUnavailable(reason="the answer broke off")
+        return TokenUnavailable(reason="the answer ended early")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return TokenUnavailable(reason="the connection was closed without an answer")
     if isinstance(error, OSError):

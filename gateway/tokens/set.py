@@ -1,7 +1,7 @@
-"""All credentials of a configuration: one cache per recipe, kept across reloads, closed at the end.
+"""All credentials of a configuration: one cache per recipe, kept across reloads.
 
-Knows which cache serves which name and what a changed configuration does to it; when a token is fetched is decided in
-`cache.py`. Credentials whose recipes are equal in everything share one cache, whatever they are called.
+Decides which cache serves which name, and what a changed configuration does to it. Credentials with equal recipes
+share one cache, whatever their names.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from gateway.addresses import Networks
 from gateway.errors import TokenError, TokenUnavailable
-from gateway.tokens.cache import Recipe, TokenCache
+from gateway.tokens.cache import TokenCache
 from gateway.tokens.key import cache_key, identity
 from gateway.tokens.report import Report
 from gateway.tokens.sender import Sender
-from gateway.tokens.source import TokenSource, call
+from gateway.tokens.source import Recipe, TokenSource, call
 from gateway.tokens.static import StaticTokens
 from gateway.tokens.store import MemoryStore
 
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from gateway.tokens.store import Store
 
 REVOKE_WITHIN = 2.0
-"""Seconds for all revocations together when the gateway goes down."""
+"""Seconds for all revocations together when the gateway stops."""
 
-Keys = tuple[str, ...]
+RecipeKey = tuple[str, ...]
+"""The store keys of a recipe's grants."""
 
 
 class TokenSet:
-    """Every credential's tokens."""
+    """The tokens of every credential."""
 
     def __init__(
         self,
@@ -50,19 +51,19 @@ class TokenSet:
         """Build all caches; nothing is fetched before `start`.
 
         Args:
-            config: the snapshot to begin with.
-            clock: all instants and timers.
-            metrics: the process's metrics.
-            store: where tokens outlive a reload; in memory by default.
+            config: the first configuration.
+            clock: for all instants and timers.
+            metrics: all metrics of the process.
+            store: keeps tokens across reloads; in memory by default.
             resolver: looks up the names of token endpoints; one of its own by default.
         """
         self.warmed = asyncio.Event()
-        """Set when each credential that is kept warm was tried once."""
+        """Set when each credential with `keep_warm: always` was tried once."""
         self._clock = clock
         self._metrics = metrics
         self._store = store or MemoryStore(clock)
         self._sender = Sender(clock, resolver=resolver)
-        self._caches: dict[Keys, TokenCache] = {}
+        self._caches: dict[RecipeKey, TokenCache] = {}
         self._tokens: dict[str, TokenCache | StaticTokens] = {}
         self._credentials: Mapping[str, Credential] = {}
         self._started = False
@@ -70,17 +71,17 @@ class TokenSet:
         self._apply(config)
 
     async def start(self) -> None:
-        """Open the session, begin to fetch every credential that is kept warm, and return at once."""
+        """Start fetching every credential with `keep_warm: always`, and return at once."""
         self._sender.open()
         self._started = True
         for cache in self._caches.values():
             cache.begin("startup")
-        self._look_whether_warm()
+        self._check_warmed()
 
     def tokens(self, name: str) -> Tokens:
-        """Return the tokens of the credential `name`; to be asked for again after a reload.
+        """Return the tokens of the credential `name`; call it again after a reload.
 
-        What was returned before a reload stays usable: it passes on to its successor.
+        An object returned before a reload stays usable: it forwards to its successor.
 
         Raises:
             KeyError: there is no such credential.
@@ -88,14 +89,14 @@ class TokenSet:
         return self._tokens[name]
 
     def status(self) -> list[CredentialStatus]:
-        """How each credential stands, in the configuration's order."""
+        """Return the state of each credential, in the configuration's order."""
         return [
             tokens.status() if isinstance(tokens, StaticTokens) else tokens.status(name)
             for name, tokens in self._tokens.items()
         ]
 
     async def fetch_now(self, name: str) -> None:
-        """Fetch a new token of the credential `name` because a person asks for it. A static key has nothing to fetch.
+        """Fetch a new token of the credential `name` on an operator's request; a static key is not fetched.
 
         Raises:
             KeyError: there is no such credential.
@@ -106,29 +107,29 @@ class TokenSet:
             await tokens.fetch_now()
 
     async def check(self, name: str) -> int:
-        """Show the token in hand to the vendor's identity endpoint and return the answer's status.
+        """Send the token in use to the vendor's identity endpoint; return the answer's status.
 
         Raises:
             KeyError: there is no such credential.
-            TokenError: there is no token, no answer, or no such endpoint.
+            TokenError: there is no token, no answer, or no identity endpoint.
         """
         tokens, credential = self._tokens[name], self._credentials[name]
         if credential.probe is None:
-            raise TokenUnavailable(reason="the credential names no identity endpoint")
+            raise TokenUnavailable(reason="the credential has no identity endpoint")
         token, within = await tokens.get(), credential.timeout
         return await call(credential.probe, token, sender=self._sender, clock=self._clock, within=within)
 
     async def reload(self, config: Config) -> None:
-        """Take over a new configuration without a gap.
+        """Apply a new configuration without a gap.
 
-        A recipe that did not change keeps its cache, its token and its timers. Where only the secrets changed, the
-        new one is tried at once and the old token serves until that brings its successor. Anything else begins anew.
+        An unchanged recipe keeps its cache, token and timers. If only secrets changed, the new one is tried at once,
+        and the old token is used until that succeeds. Any other recipe starts without a token.
         """
         self._apply(config)
-        self._look_whether_warm()
+        self._check_warmed()
 
     async def stop(self) -> None:
-        """Go down: no fetch is waited for; tokens are revoked where that is configured, within `REVOKE_WITHIN`."""
+        """Cancel all fetches, and revoke tokens where that is configured, within `REVOKE_WITHIN`."""
         self._started = False
         caches = list(self._caches.values())
         last = [(cache.recipe.credential, cache.peek(), cache.key) for cache in caches]
@@ -154,10 +155,10 @@ class TokenSet:
                 )
                 fresh.append((cache, self._inherit(cache, predecessor)))
             else:
-                cache.retune(credential, config.token_timeout)
+                cache.update_settings(credential, config.token_timeout)
             self._caches[keys] = cache
         for name, credential in config.credentials.items():
-            keys = _keys(credential)
+            keys = _recipe_key(credential)
             self._tokens[name] = self._caches[keys] if keys else StaticTokens(credential)
         self._close_unused(old.values(), before)
         if self._started:
@@ -175,14 +176,14 @@ class TokenSet:
             metrics=self._metrics.credential(recipe.credential.name),
             store=self._store,
             token_timeout=token_timeout,
-            tried=self._look_whether_warm,
+            tried=self._check_warmed,
         )
         if predecessor is not None:
-            cache.follow(predecessor)
+            cache.continue_from(predecessor)
         return cache
 
     def _inherit(self, cache: TokenCache, predecessor: TokenCache | None) -> Cause:
-        """Give a new cache the token that it may use, and return the cause of its first fetch."""
+        """Give a new cache the token that it may use; return the cause of its first fetch."""
         for which, key in enumerate(cache.recipe.keys):
             token = self._store.get(key)
             if token is not None:
@@ -191,22 +192,22 @@ class TokenSet:
         if predecessor is None:
             return "startup"
         token = predecessor.peek()
-        if token is not None and _are_one(predecessor, cache):
+        if token is not None and _have_one_identity(predecessor, cache):
             cache.adopt(token, rotated=True, key=predecessor.key)
         return "rotated"
 
     def _close_unused(self, caches: Iterable[TokenCache], before: Mapping[str, TokenCache | StaticTokens]) -> None:
-        """Close the caches that no name uses any more; who waits in them is sent on to what now has their name.
+        """Close the caches that no name uses any more; their waiting callers continue with the cache of the same name.
 
-        Only within one identity: an exchange that began before the reload goes to the vendor of before, and no token
-        of another vendor, account or scope is for that one's eyes.
+        Only if the identity is the same: an exchange that began before the reload goes to the previous vendor, which
+        must not get a token of another vendor, account or scope.
         """
         kept = {id(cache) for cache in self._caches.values()}
         for cache in caches:
             if id(cache) not in kept:
                 names = [name for name, tokens in before.items() if tokens is cache]
-                heirs = [self._caches.get(_keys_of(self._tokens.get(name))) for name in names]
-                same = [heir for heir in heirs if heir is not None and _are_one(heir, cache)]
+                heirs = [self._caches.get(_recipe_key_of(self._tokens.get(name))) for name in names]
+                same = [heir for heir in heirs if heir is not None and _have_one_identity(heir, cache)]
                 self._close(cache, self._caches.get(tuple(cache.recipe.keys)) or next(iter(same), None))
 
     def _close(self, cache: TokenCache, successor: TokenCache | None) -> None:
@@ -215,14 +216,14 @@ class TokenSet:
             self._closing.add(fetch)
             fetch.add_done_callback(self._closing.discard)
 
-    def _look_whether_warm(self) -> None:
+    def _check_warmed(self) -> None:
         if self._started and all(
             cache.tried for cache in self._caches.values() if cache.recipe.credential.keep_warm == "always"
         ):
             self.warmed.set()
 
     async def _revoke(self, credential: Credential, token: Token, key: str) -> None:
-        """Give a token back (RFC 7009, or the vendor's own form). A failure is only told: the token runs out anyway."""
+        """Revoke a token (RFC 7009, or the vendor's own form). A failure is only logged: the token expires anyway."""
         if credential.revoke is None:
             return
         self._store.remove(key, token)
@@ -235,24 +236,24 @@ class TokenSet:
             report.revoked(token, f"HTTP {status}")
 
 
-def _keys(credential: Credential) -> Keys:
+def _recipe_key(credential: Credential) -> RecipeKey:
     return tuple(cache_key(grant) for grant in credential.grants)
 
 
-def _keys_of(tokens: TokenCache | StaticTokens | None) -> Keys:
+def _recipe_key_of(tokens: TokenCache | StaticTokens | None) -> RecipeKey:
     return tuple(tokens.recipe.keys) if isinstance(tokens, TokenCache) else ()
 
 
-def _are_one(cache: TokenCache, other: TokenCache) -> bool:
-    """Whether both ask the same endpoint for the same, as the same: at most their secrets differ."""
+def _have_one_identity(cache: TokenCache, other: TokenCache) -> bool:
+    """Whether both have the same endpoint, account and scope; their secrets may differ."""
     return identity(cache.recipe.credential) == identity(other.recipe.credential)
 
 
-def _recipes(credentials: Iterable[Credential]) -> list[tuple[Keys, Credential]]:
-    """Return each distinct recipe once, with the settings that suit everybody who shares it."""
-    shared: dict[Keys, Credential] = {}
+def _recipes(credentials: Iterable[Credential]) -> list[tuple[RecipeKey, Credential]]:
+    """Return each distinct recipe once, with settings that suit every credential that shares it."""
+    shared: dict[RecipeKey, Credential] = {}
     for credential in credentials:
-        keys = _keys(credential)
+        keys = _recipe_key(credential)
         if keys:
             shared[keys] = _merge(shared[keys], credential) if keys in shared else credential
     return list(shared.items())
@@ -269,8 +270,8 @@ def _merge(one: Credential, other: Credential) -> Credential:
     )
 
 
-def _predecessor(config: Config, keys: Keys, before: Mapping[str, TokenCache | StaticTokens]) -> TokenCache | None:
+def _predecessor(config: Config, keys: RecipeKey, before: Mapping[str, TokenCache | StaticTokens]) -> TokenCache | None:
     """Return the cache that served the names of this recipe before the reload."""
-    names = [name for name, credential in config.credentials.items() if _keys(credential) == keys]
+    names = [name for name, credential in config.credentials.items() if _recipe_key(credential) == keys]
     caches = [before.get(name) for name in names]
     return next((cache for cache in caches if isinstance(cache, TokenCache)), None)

@@ -1,7 +1,4 @@
-"""A token's source: renders one grant, sends it once, parses the answer. Never caches and never retries.
-
-Ties the pure engine (`grant.py`) to the socket (`sender.py`). When to call it is the cache's business.
-"""
+"""A token's source: renders one grant, sends it once, parses the answer. Never caches and never retries."""
 
 from __future__ import annotations
 
@@ -18,13 +15,14 @@ from gateway.tokens.grant import parse, render
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
-    from gateway.model import Clock, Grant, GrantRequest
+    from gateway.model import Clock, Credential, Grant, GrantRequest
     from gateway.tokens.sender import Sender
 
 
 class Source(Protocol):
-    """Where tokens come from. The seam for other ways to get one, and for tests of the cache."""
+    """Fetches tokens of one grant. A protocol, so that tests of the cache need no endpoint."""
 
     skew: float | None
     """Vendor's clock minus ours in seconds, as last measured."""
@@ -33,8 +31,19 @@ class Source(Protocol):
         """Return a new token, generation 0, or raise a TokenError after at most `within` seconds."""
 
 
+class Recipe:
+    """A credential's settings, with one source and one store key for each of its grants."""
+
+    __slots__ = ("credential", "keys", "sources")
+
+    def __init__(self, credential: Credential, sources: Sequence[Source], keys: Sequence[str]) -> None:
+        self.credential = credential
+        self.sources = sources
+        self.keys = keys
+
+
 class TokenSource:
-    """One grant of one credential, on real sockets."""
+    """The source of one grant of one credential, over HTTP."""
 
     def __init__(self, name: str, grant: Grant, *, sender: Sender, clock: Clock) -> None:
         self.skew: float | None = None
@@ -44,17 +53,17 @@ class TokenSource:
         self._clock = clock
 
     async def fetch(self, within: float) -> Token:
-        """Ask the endpoint once.
+        """Send one token request; return the token.
 
         Raises:
-            CredentialRefused: the vendor refuses the credential, or it cannot be put into a request.
-            TokenUnavailable: no answer, or one that admits a failure.
+            CredentialRefused: the vendor rejects the credential, or it cannot be written into a request.
+            TokenUnavailable: no answer, or an error answer.
             TokenMalformed: a success without a usable token.
         """
         request = self._grant.request
         assertion = sign(request.assertion, self._clock.wall()) if request.assertion else None
         rendered = render(request, assertion=assertion)
-        # The context is made anew each time: a fetch is rare, and a renewed authority or certificate is picked up.
+        # A new context each time: fetches are rare, and renewed authorities and certificates take effect.
         answer = await self._sender.send(rendered, tls=await _tls(request), within=within)
         date = answer.headers.get("Date")
         skew = skew_of(date, wall_sent=answer.wall_sent, round_trip=answer.round_trip)
@@ -72,9 +81,9 @@ class TokenSource:
 
 
 async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Clock, within: float) -> int:
-    """Call a vendor's revoke or identity endpoint with `token` and return the answer's status; its body is dropped.
+    """Call a vendor's revoke or identity endpoint with `token`; return the answer's status.
 
-    Raises a TokenError when there was no answer.
+    Raises TokenError if there was no answer.
     """
     assertion = sign(request.assertion, clock.wall()) if request.assertion else None
     rendered = render(request, assertion=assertion, token=token.value)
@@ -83,9 +92,9 @@ async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Cl
 
 
 async def _tls(request: GrantRequest) -> ssl.SSLContext | None:
-    """Return the context for a custom authority or a client certificate (RFC 8705); None when neither is set.
+    """Return the context for a custom authority or a client certificate (RFC 8705); None if neither is set.
 
-    Read in a thread: loading the system's authorities takes longer than an exchange may be held up.
+    Made in a thread, because loading the system's authorities would block the event loop.
     """
     if request.ca_file is None and request.client_certificate is None:
         return None

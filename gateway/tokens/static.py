@@ -1,7 +1,6 @@
-"""A key that never expires, behind the same protocol as every other credential.
+"""A key that never expires, with the same protocol as every other credential.
 
-There is nothing to fetch and nothing to refresh, so a refusal cannot be helped: the vendor's own answer goes to
-the app.
+Nothing is fetched or refreshed. If the vendor rejects the key, the app gets the vendor's answer.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ class StaticTokens:
         return self._token
 
     def accepted(self, token: Token) -> None:
-        """Nothing is learnt from it."""
+        """Do nothing."""
 
     async def refused(self, token: Token) -> Token | None:
-        """Return the configured key when the refused one is from before a reload; None when it is the same."""
+        """Return the configured key if `token` is an older one from before a reload; else None."""
         return None if token.value == self._token.value else self._token
 
     def discard(self, token: Token) -> None:
-        """A configured key is never dropped."""
+        """Do nothing: a configured key is never dropped."""
 
     def status(self) -> CredentialStatus:
-        """How it stands: always the same."""
+        """Return the state, which is always `static`."""
         return CredentialStatus(
             name=self.name,
             state="static",

@@ -1,7 +1,6 @@
-"""Where tokens live between caches: in memory, each until its own expiry.
+"""Tokens in memory, each until its own expiry, so that they outlive the caches that a reload replaces.
 
-A cache is made and dropped by every change of the configuration; a token that was paid for is not. The key is the
-recipe's hash (`key.py`), so a token can only come back to the very recipe that fetched it. Knows no fetch.
+The key is the recipe's hash (`key.py`), so a token is only used by the recipe that fetched it.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ if TYPE_CHECKING:
     from gateway.model import Clock, Token
 
 _MOST = 4096
-"""More tokens than any configuration has credentials; only a bound."""
+"""Bound on the number of tokens; no configuration has as many credentials."""
 
 
 class Store(Protocol):
-    """The seam for a store that replicas share."""
+    """Keeps tokens. A protocol, so that several gateways may one day share a store."""
 
     def get(self, key: str) -> Token | None:
-        """Return the token under `key` if it still lives."""
+        """Return the token under `key` if it is valid."""
 
     def put(self, key: str, token: Token) -> None:
         """Keep `token` until its expiry."""
 
     def remove(self, key: str, token: Token) -> None:
-        """Forget `token`, and only it: a newer one under the same key stays."""
+        """Remove `token`; a newer one under the same key stays."""
 
 
 class MemoryStore:
-    """Tokens in this process, dropped at their own expiry."""
+    """Tokens in this process, removed at their own expiry."""
 
     def __init__(self, clock: Clock) -> None:
         self._tokens: TLRUCache[str, Token] = TLRUCache(
@@ -39,15 +38,15 @@ class MemoryStore:
         )
 
     def get(self, key: str) -> Token | None:
-        """Return the token under `key` if it still lives."""
+        """Return the token under `key` if it is valid."""
         return self._tokens.get(key)
 
     def put(self, key: str, token: Token) -> None:
-        """Keep `token` until its expiry. An expired one leaves nothing behind, not even its predecessor."""
+        """Keep `token` until its expiry. An expired token only removes its predecessor."""
         self._tokens.pop(key, None)  # TLRUCache ignores an expired value, which would leave the older one in place
         self._tokens[key] = token
 
     def remove(self, key: str, token: Token) -> None:
-        """Forget `token`, and only it."""
+        """Remove `token`; a newer one under the same key stays."""
         if self._tokens.get(key) is token:
             self._tokens.pop(key, None)  # not `del`: an item that expires in between would raise KeyError

@@ -220,12 +220,12 @@ def test_a_certificate_opens_only_its_client_s_routes() -> None:
 @pytest.mark.parametrize("field", [f"Bearer {WEB}", WEB, f"bearer  {BATCH}", f"Basic {WEB}"])
 def test_a_gateway_key_in_an_authorization_that_is_passed_on_is_stopped(field: str) -> None:
     with pytest.raises(ClientForbidden) as refusal:
-        KNOWN.keep_back([field])
+        KNOWN.reject_our_keys([field])
     assert "CANARY" not in f"{refusal.value.detail} {refusal.value.reason}"
 
 
 def test_an_end_user_s_authorization_goes_on() -> None:
-    KNOWN.keep_back(["Bearer of-an-end-user", "", "\udcff"])
+    KNOWN.reject_our_keys(["Bearer of-an-end-user", "", "\udcff"])
 
 
 # -------------------------------------------------------------------------------------------------------------- keys

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from gateway.access import Access, Clients, SigningKeysNeeded
-from gateway.access.jwt import JwtJudge
+from gateway.access.jwt import JwtVerifier
 from gateway.access.keysets import KeySet, read_keys
 from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
 from gateway.model import Client, ClientClaims, Issuer
@@ -42,7 +42,7 @@ class Stage:
         self.hold: asyncio.Event | None = None
         self.issuer = Issuer("corp", ISSUER, (AUDIENCE,), **{"jwks_url": "https://login.example/keys", **more})
         self.keys = KeySet(self.issuer, clock=self.clock, metrics=self.metrics, fetch=self._fetch)
-        self.judge = JwtJudge([self.keys], CLIENTS, clock=self.clock)
+        self.verifier = JwtVerifier([self.keys], CLIENTS, clock=self.clock)
         self.clients: Clients | None = None
 
     async def _fetch(self, issuer: Issuer) -> bytes:
@@ -68,7 +68,7 @@ class Stage:
         if self.clients is None:
             config = config_of(*CLIENTS)
             self.clients = Clients(
-                config, store=MemoryCounters(), metrics=self.metrics, clock=self.clock, judge=self.judge
+                config, store=MemoryCounters(), metrics=self.metrics, clock=self.clock, verifier=self.verifier
             )
         return self.clients.identify(None, text.encode(), route).name
 
@@ -77,7 +77,7 @@ class Stage:
         try:
             return self.who(text)
         except SigningKeysNeeded as wanted:
-            await wanted.keys.look()
+            await wanted.keys.refetch()
             return self.who(text)
 
 
@@ -168,12 +168,12 @@ async def test_on_a_route_that_passes_authorization_a_token_for_us_is_stopped_an
             stage.who(token(), PASSING)
         assert stage.clients is not None
         with pytest.raises(ClientForbidden):
-            stage.clients.keep_back([f"Bearer {token()}"])
+            stage.clients.reject_our_keys([f"Bearer {token()}"])
         with pytest.raises(ClientForbidden):
-            stage.clients.keep_back([f"Bearer {token(exp=WALL - 999, aud=['x', AUDIENCE])}"])
+            stage.clients.reject_our_keys([f"Bearer {token(exp=WALL - 999, aud=['x', AUDIENCE])}"])
         others = [token(aud="vendor"), token(iss="https://users.example"), token(aud=None)]
         others += [forged({"alg": "none"}, claims(aud=odd)) for odd in (5, {"gatepass": 1}, [["gatepass"]])]
-        stage.clients.keep_back([f"Bearer {text}" for text in others])
+        stage.clients.reject_our_keys([f"Bearer {text}" for text in others])
 
 
 # --------------------------------------------------------------------------------------------------------- remembered
@@ -183,7 +183,7 @@ async def test_a_verified_token_is_remembered_until_it_ends(monkeypatch: pytest.
     async with Stage() as stage:
         text = token(exp=WALL + 60)
         assert stage.who(text) == "web"
-        monkeypatch.setattr(JwtJudge, "_verify", lambda *_: pytest.fail("verified again"))
+        monkeypatch.setattr(JwtVerifier, "_verify", lambda *_: pytest.fail("verified again"))
         assert stage.who(text) == "web"
         monkeypatch.undo()
         await stage.clock.advance(89)
@@ -205,7 +205,7 @@ async def test_a_key_that_the_issuer_takes_back_takes_its_tokens_along() -> None
 
 async def test_memory_for_tokens_is_bounded() -> None:
     async with Stage("ec-1") as stage:
-        assert stage.judge._verified.maxsize == 4096
+        assert stage.verifier._verified.maxsize == 4096
 
 
 # ----------------------------------------------------------------------------------------------------- keys that change
@@ -415,6 +415,6 @@ def test_a_token_is_filed_under_its_hash_and_never_kept() -> None:
     stage = Stage()
     stage.keys._take(jwks(jwk("rsa-1")))
     text = token().encode()
-    stage.judge.judge(text, hashlib.sha256(text).digest())
-    assert not any(text in bytes(each) for each in stage.judge._verified)
+    stage.verifier.verify(text, hashlib.sha256(text).digest())
+    assert not any(text in bytes(each) for each in stage.verifier._verified)
     assert key("rsa-1")

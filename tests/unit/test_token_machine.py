@@ -153,7 +153,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(keep=st.booleans())
     def rotate(self, keep: bool) -> None:
         old, self.cache = self.cache, self.make()
-        self.cache.follow(old)
+        self.cache.continue_from(old)
         token = old.peek()
         if keep and token is not None:
             self.cache.adopt(token, rotated=True)

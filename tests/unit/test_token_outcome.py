@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.model import Secret, Token
-from gateway.tokens.outcome import classify, ran_out
+from gateway.tokens.outcome import classify, is_expired_repeat
 
 NOW = 1000.0
 
@@ -68,4 +68,4 @@ def test_a_refused_token_that_comes_back_is_a_new_sighting_without_a_longer_life
 def test_a_token_that_has_run_out_is_not_revived_by_the_fallback(
     fetched: Token, last: Token | None, dead: bool
 ) -> None:
-    assert ran_out(fetched, last, NOW) is dead
+    assert is_expired_repeat(fetched, last, NOW) is dead

@@ -1,6 +1,6 @@
-"""Requests that wait for a token: each for itself, each with its own deadline, all woken by one call.
+"""Callers that wait for a token, each with its own deadline, all woken by one call.
 
-A waiter that is cancelled takes nobody with it, and no waiter holds on to the fetch it waits for. Knows no token.
+A cancelled caller affects neither the others nor the fetch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from gateway.observe import CredentialMetrics
 
 
-class WaitingRoom:
-    """Who waits now."""
+class Waiters:
+    """The callers that wait now."""
 
     def __init__(self, clock: Clock, metrics: CredentialMetrics) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class WaitingRoom:
             self._gauge.dec()
 
     def wake(self) -> None:
-        """Wake everybody; each looks for itself at what has come."""
+        """Wake all callers; each then looks for the token itself."""
         for waiter in self._waiters:
             _settle(waiter, woken=True)
 
