@@ -1,7 +1,6 @@
-"""The composition root: builds everything from a Config, in order; starts, reloads, drains and stops it.
+"""The composition root: builds everything from a Config; starts, reloads, drains and stops it.
 
-The only module that knows all the others below. Decides nothing about requests or tokens, and knows nothing of
-signals, files that change, or other processes: that is `gateway.serving`.
+The only module that imports all parts below it. Signals, file watching and other processes are in `gateway.serving`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass")
 WARM_WITHIN = 30.0
-"""Seconds that a successor waits for its first tokens before it takes over the port."""
+"""Most seconds for which a successor waits for its first tokens before it serves the port."""
 LAST_CALL = 5.0
-"""Seconds in which a predecessor answers what comes on kept-alive connections, before it closes the silent ones."""
+"""Seconds for which a predecessor still answers requests on kept-alive connections before it closes idle ones."""
 AT_START = ("listen", "admin", "state_file")
-"""Keys that are taken up only at the start."""
+"""Keys that take effect only at the start."""
 
 
 class Gateway:
@@ -52,9 +51,9 @@ class Gateway:
         self.data_address: tuple[str, int] | None = None
         self.admin_address: tuple[str, int] | None = None
         self.problems: tuple[str, ...] = ()
-        """Why the latest reading of the configuration was refused; empty when it is the one in force."""
+        """Why the last reload was rejected; empty if the configuration in force is the last one."""
         self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
-        """Reads the configuration again, for the admin port: set by whoever knows where it comes from."""
+        """Reloads the configuration for the admin port; `gateway.serving` sets it."""
         self._access = Access(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
         self._journal = Journal(self.metrics)
         self._tracing = Tracing()
@@ -80,18 +79,18 @@ class Gateway:
         admin: Sequence[socket.socket] = (),
         warm_first: bool = False,
     ) -> None:
-        """Open both ports and begin to warm the tokens.
+        """Open both ports and start fetching tokens.
 
         Args:
-            data: listening sockets to serve apps on, instead of opening `listen`.
+            data: listening sockets for apps, instead of opening `listen`.
             admin: the same for the admin port.
-            warm_first: try every credential before the ports are served: a predecessor still serves them.
+            warm_first: try every credential before serving the ports, because a predecessor still serves them.
 
-        Raises OSError when a port cannot be had, ConfigError when `data` is another kind of port than `listen`.
+        Raises OSError if a port cannot be opened, ConfigError if `data` is reachable from further away than `listen`.
         """
         config = self.config
         if data:
-            _same_reach(data[0].getsockname()[0], config)
+            _check_reach(data[0].getsockname()[0], config)
         register_all(config)
         await self.tokens.start()
         try:
@@ -130,7 +129,7 @@ class Gateway:
         if config.admin is None:
             return
         self._admin_sockets = list(sockets) or await listen(config.admin)
-        # Apps are served already, and the first tokens on their way: `aiohttp.web` is a sixth of a start.
+        # In a thread, because importing `aiohttp.web` is a sixth of the start, and apps are served already.
         admin = await asyncio.to_thread(import_module, "gateway.admin")
         self._admin = admin.AdminServer(
             config.admin,
@@ -150,13 +149,13 @@ class Gateway:
 
     async def _read_again(self) -> tuple[str, ...]:
         if self.read_again is None:
-            return ("nobody knows where this configuration came from",)
+            return ("this configuration was not read from a file",)
         return await self.read_again()
 
     def _prepare(self, config: Config) -> dict[object, Pool]:
-        """Return the pools of a configuration; those whose upstream and bounds did not change are the old ones.
+        """Return the pools of a configuration; a route with the same upstream and bounds keeps its pool.
 
-        Slow (TLS contexts), so called on a thread; changes nothing. Raises OSError for certificates that went bad.
+        Slow (TLS contexts), so call it in a thread; changes nothing. Raises OSError for unreadable certificates.
         """
         pools: dict[object, Pool] = {}
         for route in config.routes:
@@ -176,15 +175,15 @@ class Gateway:
         return Snapshot(routes, clients, config.limits, config.replay_budget, trusted)
 
     async def reload(self, config: Config) -> None:
-        """Swap to another configuration; exchanges that run end on the old one.
+        """Put another configuration in force; running exchanges end with the old one.
 
-        Everything that may fail is done before anything changes: after ConfigError, OSError or ValueError the old
-        configuration is in force as if nothing had been asked. What of the new one needs a restart is logged.
+        Everything that may fail is done first: after ConfigError, OSError or ValueError, the old configuration is
+        still in force. Changed keys that need a restart are logged.
         """
         async with self._changing:
             if self._handler is None or self._data is None or self._going_down():
                 return
-            _same_reach(self.data_address[0] if self.data_address else "", config)
+            _check_reach(self.data_address[0] if self.data_address else "", config)
             register_all(config)
             pools = await asyncio.to_thread(self._prepare, config)
             if self._going_down():
@@ -234,11 +233,11 @@ class Gateway:
 
     @property
     def listening(self) -> dict[str, Sequence[socket.socket]]:
-        """The listening sockets by port, `data` and `admin`, for a successor."""
+        """The listening sockets by port (`data`, `admin`), for a successor."""
         return {"data": self._data.sockets if self._data is not None else (), "admin": tuple(self._admin_sockets)}
 
     async def drain(self) -> None:
-        """Fail `/readyz`, serve through the grace, then let exchanges end within the drain time-out, and stop."""
+        """Fail `/readyz`, serve during the grace period, let exchanges end within the drain time-out, and stop."""
         self._begin_drain()
         await asyncio.sleep(self.config.drain.grace)
         if self._data is not None:
@@ -246,12 +245,12 @@ class Gateway:
         await self.stop()
 
     async def hand_over(self) -> None:
-        """Go down while a successor serves the same sockets: as `drain`, with nothing left in the queue to lose."""
+        """Stop while a successor serves the same sockets; as `drain`, but the accept queue goes to the successor."""
         self._begin_drain()
         if self._data is not None:
             await self._data.stop_listening()
         if self._admin is not None:
-            await self._admin.stop()  # `/readyz` is the successor's from now on
+            await self._admin.stop()  # the successor now serves `/readyz`
         if self._data is not None:
             last_call = max(LAST_CALL, self.config.drain.grace)
             await self._data.drain(self.config.drain.timeout, last_call=last_call)
@@ -264,7 +263,7 @@ class Gateway:
             self._handler.draining = True
 
     async def stop(self) -> None:
-        """Close everything now."""
+        """Close everything at once."""
         self.state = "draining"
         if self._data is not None:
             await self._data.drain(0)
@@ -287,8 +286,8 @@ def _report_name(name: str, stale: bool) -> None:
         _log.info("name_resolved_again", name=name)
 
 
-def _same_reach(host: str, config: Config) -> None:
-    """Fail closed: what is meant for this machine alone is never served on a port that others reach."""
+def _check_reach(host: str, config: Config) -> None:
+    """Raise ConfigError if an open gateway for this machine only would be served on a port that others can reach."""
     if config.access == "open" and not _is_loopback(host) and _is_loopback(config.listen.host):
         message = f"says {config.listen}, but the port is open on {host}, where others could call without a key"
         raise ConfigError([Problem("the running gateway", 0, "listen", message)])

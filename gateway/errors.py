@@ -1,7 +1,7 @@
-"""The error tree: every failure that an app, an operator or a test can meet, each mapped to a status once, here.
+"""The error tree: every failure that an app or an operator can see, each with its status.
 
-Messages are written for people and never hold a secret, a token, a body or a query value. The `code` is one word in
-the problem body, the log field and the metric label (`docs/errors.md`).
+Messages never contain a secret, a token, a body or a query value. The `code` is the same in the problem document, the
+log field and the metric label (`docs/errors.md`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Hop = Literal["gateway", "token_endpoint", "upstream"]
 
 
 class GatepassError(Exception):
-    """Root of everything that Gatepass raises on purpose."""
+    """Base class of all errors that Gatepass raises."""
 
 
 # ------------------------------------------------------------------------------------------------------ configuration
@@ -21,12 +21,12 @@ class GatepassError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a configuration: where it stands and what to do."""
+    """One mistake in a configuration: its place, and what to do."""
 
     file: str
     line: int
     where: str
-    """Dotted path of the key, as `routes.acme.timeout`; empty for the file as a whole."""
+    """Dotted path of the key, such as `routes.acme.timeout`; empty for the whole file."""
     message: str
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Problem:
 
 
 class ConfigError(GatepassError):
-    """The configuration cannot be used; lists every problem that was found, not only the first."""
+    """The configuration cannot be used; lists every problem, not only the first."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -43,16 +43,16 @@ class ConfigError(GatepassError):
 
 
 class StateError(GatepassError):
-    """The file that keeps counts across restarts cannot be used."""
+    """The state file cannot be used."""
 
 
 # ----------------------------------------------------------------------------------------------------------- exchanges
 
 
 class ExchangeError(GatepassError):
-    """An exchange that ends with the gateway's own answer (RFC 9457) instead of the vendor's.
+    """An exchange ends with the gateway's own answer (RFC 9457) instead of the vendor's.
 
-    `detail` is shown to the app; `reason` only to the operator, in the log. Neither may hold a secret.
+    `detail` is sent to the app; `reason` is only logged. Neither may contain a secret.
     """
 
     status: ClassVar[int] = 500
@@ -73,7 +73,7 @@ class ExchangeError(GatepassError):
 
 
 class InternalError(ExchangeError):
-    """A defect of ours. The event carries the traceback; the app gets only the code."""
+    """A defect of the gateway. The log has the traceback; the app gets only the code."""
 
 
 class RouteNotFound(ExchangeError):
@@ -86,7 +86,7 @@ class RouteNotFound(ExchangeError):
 
 
 class MethodNotAllowed(ExchangeError):
-    """The route does not take this method. `allow` becomes the `Allow` field (RFC 9110 §10.2.1)."""
+    """The route does not allow this method. `allow` becomes the `Allow` field (RFC 9110 §10.2.1)."""
 
     status = 405
     code = "method_not_allowed"
@@ -99,7 +99,7 @@ class MethodNotAllowed(ExchangeError):
 
 
 class PathRefused(ExchangeError):
-    """The path could mean two things, or the route denies it."""
+    """The path is ambiguous, or the route denies it."""
 
     status = 400
     code = "path_refused"
@@ -108,7 +108,7 @@ class PathRefused(ExchangeError):
 
 
 class BadRequest(ExchangeError):
-    """Not HTTP/1.1 as RFC 9112 writes it; nothing more is read from this connection."""
+    """The request is not valid HTTP/1.1 (RFC 9112); nothing more is read from this connection."""
 
     status = 400
     code = "bad_request"
@@ -118,7 +118,7 @@ class BadRequest(ExchangeError):
 
 
 class HeadersTooLarge(ExchangeError):
-    """The head is over the limits."""
+    """The head is larger than the limits."""
 
     status = 431
     code = "headers_too_large"
@@ -128,7 +128,7 @@ class HeadersTooLarge(ExchangeError):
 
 
 class BodyTooLarge(ExchangeError):
-    """The body is over the route's limit."""
+    """The body is larger than the route's limit."""
 
     status = 413
     code = "body_too_large"
@@ -148,7 +148,7 @@ class RequestTimeout(ExchangeError):
 
 
 class ClientUnknown(ExchangeError):
-    """No known client. Answered with `WWW-Authenticate` for the gateway's own realm (RFC 9110 §15.5.2)."""
+    """The caller is not authenticated; answered with `WWW-Authenticate` (RFC 9110 §15.5.2)."""
 
     status = 401
     code = "client_unknown"
@@ -157,7 +157,7 @@ class ClientUnknown(ExchangeError):
 
 
 class ClientForbidden(ExchangeError):
-    """A known client where it may not be."""
+    """The client is not authorized for this request."""
 
     status = 403
     code = "client_forbidden"
@@ -166,7 +166,7 @@ class ClientForbidden(ExchangeError):
 
 
 class RateLimited(ExchangeError):
-    """A known client over its limit. `fields` are sent with the answer: which limit it was, and how it stands."""
+    """The client exceeded a limit. `fields` are sent with the answer and describe the limit."""
 
     status = 429
     code = "rate_limited"
@@ -181,20 +181,20 @@ class RateLimited(ExchangeError):
 
 
 class IdentityUnavailable(ExchangeError):
-    """The keys that a JWT would be judged by are missing or too old: nobody is let in on trust."""
+    """The keys to verify a JWT are missing or too old; no JWT is accepted unverified."""
 
     status = 503
     code = "identity_unavailable"
-    title = "The client's token cannot be judged at the moment"
+    title = "The client's token cannot be verified at the moment"
     proxy_error = "proxy_internal_error"
 
 
 class Draining(ExchangeError):
-    """The gateway is going down and takes nothing new."""
+    """The gateway is stopping and accepts no new requests."""
 
     status = 503
     code = "draining"
-    title = "The gateway is going down"
+    title = "The gateway is stopping"
     proxy_error = "connection_limit_reached"
     close = True
 
@@ -210,7 +210,7 @@ class TooManyConnections(ExchangeError):
 
 
 class Overloaded(ExchangeError):
-    """As many requests are in flight as the gateway may hold."""
+    """The limit of requests in flight is reached."""
 
     status = 503
     code = "overloaded"
@@ -222,7 +222,7 @@ class Overloaded(ExchangeError):
 
 
 class TokenError(ExchangeError):
-    """There is no token, so there is no request."""
+    """There is no token, so no request is sent."""
 
     status = 503
     code = "token_unavailable"
@@ -239,7 +239,7 @@ class TokenUnavailable(TokenError):
 
 
 class CredentialRefused(TokenError):
-    """The vendor refuses our credential. Permanent until the configuration or the secret changes."""
+    """The vendor rejects our credential. Permanent until the configuration or the secret changes."""
 
     status = 502
     code = "credential_refused"
@@ -248,7 +248,7 @@ class CredentialRefused(TokenError):
 
 
 class TokenMalformed(TokenError):
-    """The token endpoint said yes, but not with a usable token."""
+    """The token endpoint's success answer has no usable token."""
 
     status = 502
     code = "token_malformed"
@@ -260,7 +260,7 @@ class TokenMalformed(TokenError):
 
 
 class UpstreamError(ExchangeError):
-    """The vendor's API failed before it answered."""
+    """The vendor's API failed before its answer."""
 
     status = 502
     code = "upstream_reset"
@@ -276,7 +276,7 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamTLS(UpstreamError):
-    """The vendor's TLS cannot be trusted or agreed on."""
+    """The vendor's certificate is not trusted, or the TLS handshake failed."""
 
     code = "upstream_tls"
     title = "The vendor's TLS failed"
@@ -284,7 +284,7 @@ class UpstreamTLS(UpstreamError):
 
 
 class UpstreamReset(UpstreamError):
-    """The vendor closed before a response head."""
+    """The vendor closed the connection before a response head."""
 
     code = "upstream_reset"
     title = "The vendor closed the connection without an answer"
@@ -292,7 +292,7 @@ class UpstreamReset(UpstreamError):
 
 
 class UpstreamMalformed(UpstreamError):
-    """What came back is not HTTP/1.1 that can be passed on."""
+    """The vendor's answer is not valid HTTP/1.1."""
 
     code = "upstream_malformed"
     title = "The vendor's answer is not valid HTTP"
@@ -309,7 +309,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """All connections of the route are in use, and none came free in time."""
+    """All connections of the route are in use, and none became free in time."""
 
     status = 503
     code = "upstream_busy"
@@ -318,15 +318,15 @@ class UpstreamBusy(UpstreamError):
 
 
 class Aborted(UpstreamError):
-    """A failure after the head has gone out: never answered, only logged; the app's connection is aborted."""
+    """A failure after the head was sent: only logged; the app's connection is aborted."""
 
     code = "aborted"
-    title = "The exchange broke off after the head"
+    title = "The exchange ended early, after the head"
     proxy_error = "http_response_incomplete"
 
 
 class ClientGone(ExchangeError):
-    """The app went away first: never answered, only logged (status 499, as nginx counts it)."""
+    """The app disconnected first: only logged (status 499, as in nginx)."""
 
     status = 499
     code = "client_gone"

@@ -105,18 +105,24 @@ class Allowance:
     def __repr__(self) -> str:
         return f"<Allowance {self.name} on {self.route}, {self.in_flight.value} in flight>"
 
-    def admit(self, method: str, path: str, remote: str, now: float) -> Admission:
-        """Let a call in. `path` with its prefix, `remote` the app's address, `now` monotonic.
+    def check(self, method: str, path: str, remote: str | None) -> None:
+        """Raise ClientForbidden unless the client may send this; counts nothing.
 
-        Raises ClientForbidden or RateLimited; the caller must `release` what it got.
+        `path` includes the route's prefix. `remote` is the app's address; None is not checked.
         """
-        if self._networks is not None and remote not in self._networks:
+        if self._networks is not None and remote is not None and remote not in self._networks:
             raise ClientForbidden(
                 f"The client {self.name} may not call from this address",
-                reason=f"clients.{self.name}.addresses does not hold the address of the app",
+                reason=f"clients.{self.name}.addresses does not contain the address of the app",
             )
         if self.rules is not None:
             self.rules.check(method, path)
+
+    def admit(self, now: float) -> Admission:
+        """Count a call that starts at `now` (monotonic). The caller must `release` the result.
+
+        Raises RateLimited.
+        """
         in_flight = self.in_flight
         if in_flight.value >= self._most_in_flight:
             raise self._in_flight_error()

@@ -44,6 +44,16 @@ class _Identity:
         self.ends = ends
         """Wall-clock instant from which the key is invalid; 0: never."""
 
+    def on(self, route: str) -> Allowance:
+        """Return its allowance on a route. Raises ClientForbidden if it may not use the route."""
+        allowance = self.allowances.get(route)
+        if allowance is None:
+            raise ClientForbidden(
+                f"The client {self.name} may not use the route {route}",
+                reason=f"clients.{self.name}.routes does not name {route}",
+            )
+        return allowance
+
 
 class LastKey:
     """The last key of a connection and its client, so that a repeated key is not hashed again."""
@@ -132,10 +142,7 @@ class Clients:
                 last.keep(self, presented, known)
         if known.ends and self._wall() >= known.ends:
             return self._with_token(presented, known.digest, known, route)
-        try:
-            return known.allowances[route.name]
-        except KeyError:
-            raise _not_on(known, route) from None
+        return known.on(route.name)
 
     def _with_token(self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route) -> Allowance:
         if self._verifier is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
@@ -145,9 +152,7 @@ class Clients:
         except ClientUnknown as error:
             raise _unknown(route, error.reason) from None
         known = self._by_name[verified.client]
-        allowance = known.allowances.get(route.name)
-        if allowance is None:
-            raise _not_on(known, route)
+        allowance = known.on(route.name)
         if verified.routes is not None and route.name not in verified.routes:
             raise ClientForbidden(
                 f"The token of the client {known.name} is not for the route {route.name}",
@@ -166,10 +171,7 @@ class Clients:
                 raise _unknown(
                     route, "a certificate that matches no client" if certificate else "no credential was sent"
                 )
-            allowance = by_certificate.allowances.get(route.name)
-            if allowance is None:
-                raise _not_on(by_certificate, route)
-            return allowance
+            return by_certificate.on(route.name)
         allowance = self.identify(presented, None, route)
         if by_certificate is not None and by_certificate.name != allowance.name:
             raise _unknown(route, f"the key of {allowance.name} with the certificate of {by_certificate.name}")
@@ -198,9 +200,12 @@ class Clients:
                 for budget in allowance.budgets:
                     budget.roll_over()
 
-    def explain(self, client: str, route: str) -> Allowance | None:
-        """Return the allowance of a client on a route. Raises ClientForbidden, and KeyError for an unknown client."""
-        return self._by_name[client].allowances.get(route)
+    def allowance(self, client: str, route: str) -> Allowance:
+        """Return the allowance of a client on a route.
+
+        Raises ClientForbidden if it may not use the route, KeyError if there is no such client.
+        """
+        return self._open[route] if self._open is not None else self._by_name[client].on(route)
 
 
 def _by_digest(config: Config, by_name: Mapping[str, _Identity]) -> dict[bytes, _Identity]:
@@ -250,13 +255,6 @@ def limit_of(client: Client, route: str) -> ClientLimit:
             burst = burst if limit.burst is None else limit.burst
             in_flight = in_flight if limit.in_flight is None else limit.in_flight
     return ClientLimit(None, rate, burst, in_flight)
-
-
-def _not_on(known: _Identity, route: Route) -> ClientForbidden:
-    return ClientForbidden(
-        f"The client {known.name} may not use the route {route.name}",
-        reason=f"clients.{known.name}.routes does not name {route.name}",
-    )
 
 
 def _unknown(route: Route, reason: str) -> ClientUnknown:

@@ -1,4 +1,4 @@
-"""`routes --client NAME METHOD PATH`: why a client may, or may not, do something. Decides as the gateway does."""
+"""`routes --client NAME METHOD PATH`: why a client may, or may not, do something. Uses the gateway's own check."""
 
 from __future__ import annotations
 
@@ -41,36 +41,29 @@ def decide(config: Config, name: str, method: str, target: str) -> Decision:
 
 
 def _judge(config: Config, client: Client, method: str, target: str, lines: list[str]) -> Route:
-    """Go the way of a request: path, route, client, rules of the client, rules of the route."""
+    """Check a request as the gateway does: path, route, client, rules of the client, rules of the route."""
     from gateway.access import Access
     from gateway.clock import SystemClock
-    from gateway.errors import ClientForbidden, MethodNotAllowed
-    from gateway.model.http import UNSERVED_METHODS
     from gateway.observe import Metrics
+    from gateway.proxy.permission import check_permission
     from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
 
     path, _ = split_target(target)
     check_path(path)
     route, rest = RouteTable((route.prefix, route) for route in config.routes).match(path)
     lines.append(f"route {route.name}: {route.prefix}")
+    offline = _offline(config)
+    clients = Access(offline, clock=SystemClock(), metrics=Metrics()).clients(offline)
+    allowance = clients.allowance(client.name, route.name)
     if config.access == "open":
-        lines.append("access is open: nobody is asked who he is")
-    elif client.routes is not None and route.name not in client.routes:
-        raise ClientForbidden(
-            f"The client {client.name} may not use the route {route.name}",
-            reason=f"clients.{client.name}.routes does not name {route.name}",
-        )
+        lines.append("access is open: no client is authenticated")
     else:
-        offline = _offline(config)
-        clients = Access(offline, clock=SystemClock(), metrics=Metrics()).clients(offline)
-        allowance = clients.explain(client.name, route.name)
-        if allowance is not None and allowance.rules is not None:
-            allowance.rules.check(method, path)
-            lines.append(f"rule of {client.name}: {allowance.rules.allowing(method, path)}")
         lines.append(f"addresses of {client.name}: {', '.join(client.addresses) or 'any'}")
-    if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
-        raise MethodNotAllowed(f"The route {route.name} does not take {method}")
-    PathRules(route.allow, route.deny).check(rest)
+    check_permission(
+        allowance, route, PathRules(route.allow, route.deny), method=method, path=path, rest=rest, remote=None
+    )
+    if allowance.rules is not None:
+        lines.append(f"rule of {client.name}: {allowance.rules.allowing(method, path)}")
     return route
 
 

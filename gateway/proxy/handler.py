@@ -20,18 +20,17 @@ from gateway.errors import (
     Draining,
     ExchangeError,
     InternalError,
-    MethodNotAllowed,
     Overloaded,
     RouteNotFound,
     UpstreamMalformed,
     UpstreamReset,
 )
-from gateway.model.http import IDEMPOTENT_METHODS, UNSERVED_METHODS
 from gateway.observe import get_logger
 from gateway.proxy import forward, relay, tracing
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
+from gateway.proxy.permission import check_permission
 from gateway.proxy.problem import problem
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
@@ -153,7 +152,7 @@ class Handler:
     def _admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         """Authenticate the client and check that it may send this request."""
         assert x.inbound is not None  # noqa: S101 - set by _match
-        route, inbound, method, snapshot = prepared.route, x.inbound, x.request.method, x.snapshot
+        route, inbound, snapshot = prepared.route, x.inbound, x.snapshot
         if prepared.templates is not None:
             x.path = prepared.templates.match(rest)
         remote = x.client.remote
@@ -167,12 +166,10 @@ class Handler:
         x.client_name = allowance.name
         if route.authorization == "pass":
             clients.reject_our_keys(x.request.values(b"authorization"))
-        x.admission = allowance.admit(method, path, remote, x.started)
-        if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
-            raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT_METHODS | {"POST", "PATCH"})))
-        prepared.rules.check(rest)
+        check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
         if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
             raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
+        x.admission = allowance.admit(x.started)
 
     async def _admit_later(
         self, x: Exchange, matched: tuple[PreparedRoute, str, str], error: ClientUnknown | SigningKeysNeeded

@@ -208,7 +208,7 @@ async def test_no_end_of_an_exchange_leaks_a_place_in_flight_or_a_reservation(sc
             app.close()
             await eventually(it.at_rest)
             assert it.metric("gatepass_client_requests_in_flight", client="web", route="v") == 0
-        allowance = it.gateway._handler.snapshot.clients.explain("web", "v")
+        allowance = it.gateway._handler.snapshot.clients.allowance("web", "v")
         assert allowance.budgets[0].current().reserved == 0
         assert not it.metric("gatepass_client_limited_total", client="web", route="v", limit="in_flight")
 

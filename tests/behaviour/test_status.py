@@ -294,7 +294,7 @@ async def test_check_shows_the_token_to_the_vendor() -> None:
         _, nothing = await press(browser, url, "idfy/check", csrf)
     assert "akiba: the vendor accepts the token (it answered 200)." in taken
     assert "akiba: the vendor refuses the token (it answered 401)." in refused
-    assert "idfy: the credential names no identity endpoint." in nothing
+    assert "idfy: the credential has no identity endpoint." in nothing
 
 
 async def test_a_program_shows_the_key_and_gets_json() -> None:

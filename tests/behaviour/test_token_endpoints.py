@@ -97,7 +97,7 @@ async def test_a_redirect_is_never_followed(endpoint: TokenEndpoint, status: int
         error = await failure(credential(endpoint.url))
         assert (elsewhere.count, endpoint.count) == (0, 1)
     assert isinstance(error, TokenUnavailable)
-    assert "never followed" in error.reason
+    assert "not followed" in error.reason
 
 
 # -------------------------------------------------------------------------------------------------- what is made of it
@@ -116,7 +116,7 @@ async def test_a_redirect_is_never_followed(endpoint: TokenEndpoint, status: int
         pytest.param(json_answer({"access_token": "CANARY", "token_type": "MAC"}), TokenMalformed, "bearer", id="MAC"),
         pytest.param(Answer(fault="close"), TokenUnavailable, "closed", id="closed without an answer"),
         pytest.param(Answer(fault="reset"), TokenUnavailable, "", id="reset"),
-        pytest.param(Answer(body=b'{"acc', fault="truncate"), TokenUnavailable, "broke off", id="body broke off"),
+        pytest.param(Answer(body=b'{"acc', fault="truncate"), TokenUnavailable, "ended early", id="body broke off"),
         pytest.param(json_answer({"error": "invalid_client"}, 400), CredentialRefused, "HTTP 400", id="refused by 400"),
         pytest.param(json_answer({"error": "invalid_client"}, 401), CredentialRefused, "HTTP 401", id="refused by 401"),
         pytest.param(json_answer({"error": "invalid_client"}, 403), CredentialRefused, "HTTP 403", id="refused by 403"),

@@ -107,8 +107,8 @@ def test_two_clients_with_one_key_are_refused_by_name() -> None:
     ("presented", "reason"),
     [
         (new_key(), "removed, or of another gateway"),
-        (new_key()[:-1], "mistyped or cut"),
-        ("\xff\xfe", "not one of our keys"),
+        (new_key()[:-1], "mistyped or truncated"),
+        ("\xff\xfe", "not a key of this gateway"),
     ],
     ids=["well-formed", "cut", "garbage"],
 )

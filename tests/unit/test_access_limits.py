@@ -35,7 +35,8 @@ def limited(limit: ClientLimit) -> Allowance:
 
 
 def admit(it: Allowance, now: float = 0.0) -> object:
-    return it.admit("GET", "/orders/a", "10.0.0.1", now)
+    it.check("GET", "/orders/a", "10.0.0.1")
+    return it.admit(now)
 
 
 # --------------------------------------------------------------------------------------------------------------- rate
@@ -124,7 +125,7 @@ def test_a_call_that_is_refused_takes_nothing() -> None:
     running = admit(it)
     for method in ("GET", "DELETE"):
         with pytest.raises((RateLimited, ClientForbidden)):
-            it.admit(method, "/orders/a", "10.0.0.1", 0.0)
+            admit(it, method=method)
     running.release(200)
     admit(it).release(200)
     assert it.in_flight.value == 0

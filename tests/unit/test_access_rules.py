@@ -77,10 +77,10 @@ def test_a_client_from_another_network_is_forbidden_whatever_its_rules() -> None
     metrics = Metrics().client("web", "orders")
     allowance = Allowance("web", "orders", metrics=metrics, networks=Networks(["10.1.0.0/16", "fd00::/8"]))
     for remote in ("10.1.2.3", "fd00::1", "::ffff:10.1.2.3"):
-        allowance.admit("GET", "/orders", remote, 0.0).release(200)
+        allowance.check("GET", "/orders", remote)
     for remote in ("10.2.0.1", "fe80::1", "local", ""):
         with pytest.raises(ClientForbidden, match="may not call from this address"):
-            allowance.admit("GET", "/orders", remote, 0.0)
+            allowance.check("GET", "/orders", remote)
     assert allowance.in_flight.value == 0
 
 

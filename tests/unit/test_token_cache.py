@@ -139,7 +139,7 @@ async def test_a_token_dead_on_arrival_is_a_failure() -> None:
     await bench.source.settle(bench.source.token(2))
     with pytest.raises(TokenUnavailable, match="No token"):
         await task
-    assert "run out" in str(bench.cache.status("acme").reason)
+    assert "expired" in str(bench.cache.status("acme").reason)
 
 
 @pytest.mark.parametrize(
@@ -654,7 +654,7 @@ async def test_an_only_live_token_is_replaced_without_another_fetch_for_those_st
 
 
 def successor(bench: Bench, other: TokenCache) -> None:
-    other.follow(bench.cache)
+    other.continue_from(bench.cache)
     bench.cache.close(other)
 
 
@@ -687,7 +687,7 @@ async def test_a_refusal_reported_to_a_closed_cache_reaches_its_successor() -> N
     old = await bench.warm()
     heir_source = HandSource(bench.clock)
     heir = cache(bench.clock, heir_source)
-    heir.follow(bench.cache)
+    heir.continue_from(bench.cache)
     heir.adopt(old, rotated=True)
     bench.cache.close(heir)
     bench.cache.discard(old)
