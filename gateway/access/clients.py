@@ -142,7 +142,8 @@ class Clients:
                 last.keep(self, presented, known)
         if known.ends and self._wall() >= known.ends:
             return self._with_token(presented, known.digest, known, route)
-        return known.on(route.name)
+        allowance = known.allowances.get(route.name)
+        return allowance if allowance is not None else known.on(route.name)
 
     def _with_token(self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route) -> Allowance:
         if self._verifier is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
