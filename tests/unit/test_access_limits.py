@@ -34,8 +34,8 @@ def limited(limit: ClientLimit) -> Allowance:
     return allowance(one_client(limits=(limit,)))
 
 
-def admit(it: Allowance, now: float = 0.0) -> object:
-    it.check("GET", "/orders/a", "10.0.0.1")
+def admit(it: Allowance, now: float = 0.0, *, method: str = "GET") -> object:
+    it.check(method, "/orders/a", "10.0.0.1")
     return it.admit(now)
 
 
