@@ -1,4 +1,4 @@
-"""`python -m gateway` is the same as `gatepass`."""
+"""`python -m gateway` runs the command `gatepass`."""
 
 from gateway.cli import main
 

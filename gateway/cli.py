@@ -1,8 +1,8 @@
-"""The command line: one group, eleven commands, and the one place where a configuration mistake becomes an exit status.
+"""The command line: the group of all commands, and the exit statuses of their errors.
 
-Each command lives in `gateway.commands` and imports what it needs when it runs, so that `gatepass --help` and the
-container's `gatepass health` do not pay for the rest. Exit statuses: 0 all well, 1 a check failed, 2 a mistake in the
-configuration or on the command line.
+Each command is in `gateway.commands` and imports its needs when it runs, so that `gatepass --help` and the container's
+`gatepass health` start quickly. Exit statuses: 0 success, 1 a check failed, 2 a mistake in the configuration or on the
+command line.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gateway.errors import ConfigError, GatepassError
 
 EXIT_CONFIG = 2
 FIRST_STEPS = example(
-    "gatepass demo     # see it work, without any vendor's account",
-    "gatepass init     # which vendors are known, and a configuration for yours",
-    "gatepass check    # does each vendor really give us a token?",
+    "gatepass demo     # see it work, without a vendor account",
+    "gatepass init     # list the known vendors, write a configuration for yours",
+    "gatepass check    # fetch one real token per credential",
     "gatepass serve    # run the gateway",
 )
 
@@ -34,7 +34,7 @@ class Commands(click.Group):
     """A group that prints each problem of a configuration on a line of its own and exits 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours that leaves it is what the person at the terminal has to mend."""
+        """Run the command and report its error; a configuration error has one line per problem."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:
@@ -45,7 +45,7 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order in which one meets them, not by the alphabet."""
+        """Return the commands in the order in which they are first needed."""
         del ctx
         return list(self.commands)
 
@@ -53,7 +53,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=FIRST_STEPS)
 @click.version_option(__version__, prog_name="gatepass")
 def main() -> None:
-    """Put a fresh vendor token on every request, so that apps never hold one."""
+    """Put a fresh vendor token on every request, so that apps need none."""
 
 
 for command in (demo, init, check, serve, status, token, keys, routes, schema, health, sandbox):

@@ -1,6 +1,6 @@
-"""`check` and `token`: is the configuration right, and does each vendor really give us a token?
+"""`check` and `token`: validate the configuration, and fetch a real token per credential.
 
-A token that is fetched here is thrown away; shown is only its fingerprint. Nothing is printed that could be used.
+The tokens are discarded; only their fingerprints are printed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from gateway.model import Config, Credential
 
 probe_option = click.option(
-    "--probe", is_flag=True, help="Also call the vendor's identity endpoint where one is known; shows only its status."
+    "--probe",
+    is_flag=True,
+    help="Also request the vendor's identity endpoint, where one is configured; prints only its status.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one credential fared: a row of the table."""
+    """The result for one credential: a row of the table."""
 
     credential: str
     status: str

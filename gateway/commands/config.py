@@ -1,4 +1,4 @@
-"""`routes`, `schema` and `init`: what a configuration says, what it may say, and how to begin one.
+"""`routes`, `schema` and `init`: show a configuration, print its JSON Schema, write a first one.
 
 None of them opens a socket.
 """

@@ -1,4 +1,4 @@
-"""`keys new`: a key for an internal app. The key is shown once; the configuration holds only its SHA-256."""
+"""`keys new`: a key for an app. The key is printed once; the configuration contains only its SHA-256."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The check behind `gatepass health`: one look at the admin port and one at the data port, from outside.
+"""The two requests of `health`: one to the admin port, one to the data port.
 
-Made for a container's HEALTHCHECK, which starts a process every few seconds: the standard library alone, short
-time-outs, no proxy of the environment, no redirect, an answer in words.
+Made for a container's HEALTHCHECK, which starts a process every few seconds: only the standard library, short
+time-outs, no proxy from the environment, no redirects.
 """
 
 from __future__ import annotations

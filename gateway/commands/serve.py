@@ -1,14 +1,12 @@
-"""`serve` runs the gateway until SIGTERM or SIGINT; `health` asks a running one whether it is well.
+"""`serve` runs the gateway until SIGTERM or SIGINT; `health` checks a running one.
 
-`health` is what a container's HEALTHCHECK calls every few seconds: it reads no configuration and needs no secret.
+A container's HEALTHCHECK runs `health` every few seconds; it reads no configuration and needs no secret.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +14,6 @@ import click
 from gateway.commands.options import config_option, example, url_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from gateway.model import Config
@@ -25,17 +22,18 @@ if TYPE_CHECKING:
 @click.command(epilog=example("gatepass serve -c config.yaml", "gatepass serve -c config.yaml -c production.yaml"))
 @config_option
 def serve(paths: tuple[Path, ...]) -> None:
-    """Run the gateway.
+    """Run the gateway until SIGTERM or SIGINT.
 
-    Until SIGTERM or SIGINT. A mistake in the configuration is printed with its file and line, and the exit status is
-    2, before any port is opened. SIGHUP reads the configuration again.
+    Mistakes in the configuration are printed with file and line before any port is opened; the exit status is then 2.
+    SIGHUP reads the configuration again.
     """
-    # What is imported and built from here on lives for ever: to search it for garbage is a tenth of a start.
+    # Objects that are imported and built from here on are never garbage; searching them takes a tenth of the start.
     gc.disable()
+    # Without this, pydantic reads the metadata of every installed package to look for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        with _lean():
-            from gateway.config import Commands, load
-            from gateway.serving import serve as run
+        from gateway.config import Commands, load
+        from gateway.serving import serve as run
 
         commands = Commands()
 
@@ -47,42 +45,19 @@ def serve(paths: tuple[Path, ...]) -> None:
         gc.enable()
 
 
-@contextlib.contextmanager
-def _lean() -> Iterator[None]:
-    """Import in this block what a gateway needs, and no more: a quarter of a start.
-
-    structlog would import `rich` for tracebacks in colour, pydantic would search every package for plugins, aiohttp
-    would read the system's certificate authorities, twice; whoever connects in `serve` brings a context of its own.
-    """
-    for_now = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
-    before = {name: os.environ.get(name) for name in for_now}
-    os.environ.update(for_now)
-    hidden = "rich" not in sys.modules
-    if hidden:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # what the import system takes for "not installed"
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        if hidden:
-            del sys.modules["rich"]
-
-
 @click.command(epilog=example("gatepass health", "gatepass health --ready --url http://127.0.0.1:9090"))
 @url_option
-@click.option("--ready", is_flag=True, help="Ask /readyz (may it get requests?) instead of /healthz (does it live?).")
+@click.option(
+    "--ready", is_flag=True, help="Request /readyz (can it serve requests?) instead of /healthz (is it running?)."
+)
 @click.pass_context
 def health(ctx: click.Context, url: str, ready: bool) -> None:
-    """Ask whether a running gateway is well.
+    """Check whether a running gateway is healthy.
 
-    Asks its admin port; exit status 0 when it is well, else 1.
+    Requests a page of its admin port and connects to its data port. Exit status 0 when it is healthy, else 1.
     """
     from gateway.commands.look import check_health
 
-    well, answer = check_health(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}")
-    click.echo(answer, err=not well)
-    ctx.exit(0 if well else 1)
+    healthy, message = check_health(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}")
+    click.echo(message, err=not healthy)
+    ctx.exit(0 if healthy else 1)

@@ -1,6 +1,8 @@
-"""The configuration: YAML, profiles and `${…}` on one side, `gateway.model` on the other.
+"""The configuration: from YAML files to `gateway.model.Config`.
 
-Everything else sees only what is named here. Imports nothing above `model` and `errors`.
+The stages: `read/` makes one tree of the files, with profiles and `${…}` applied; `keys/` defines what may be written;
+`load` runs the stages, `validate` checks one section, `checks` compares sections, `compile` makes the model.
+Other packages use only the names below.
 """
 
 from gateway.config.load import load, merged

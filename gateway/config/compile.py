@@ -1,7 +1,7 @@
-"""From checked keys to the model's nouns: the last step, which decides nothing and can no longer fail.
+"""From valid sections to the nouns of `gateway.model`: the last stage.
 
-Everything below this floor sees only `gateway.model`. What the keys leave out gets its value here or in the schema's
-defaults, nowhere else.
+Fills in the defaults that depend on other keys (a route's prefix and injected header, the denied token endpoints).
+Reads certificate files for their fingerprints and raises OSError if one has disappeared since it was checked.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway import model
-from gateway.config.keys import net
+from gateway.config.keys.http import parse_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gateway.config.keys import clients as k
-    from gateway.config.keys import credential as c
-    from gateway.config.keys import file as s
+    from gateway.config.keys import grant as g
+    from gateway.config.keys.client import ClientSection
+    from gateway.config.keys.credential import CredentialSection
+    from gateway.config.keys.file import FileSection, TlsSection
+    from gateway.config.keys.issuer import IssuerSection
+    from gateway.config.keys.route import RouteSection
 
 AUTHORIZATION = "authorization"
 
 
-def client(keys: k.ClientKeys) -> model.Client:
-    """An app: how it is known, what it may do, how much of it."""
+def client(keys: ClientSection) -> model.Client:
+    """Return the client of a section."""
     hashes = keys.keys_sha256 or ((keys.key_sha256,) if keys.key_sha256 else ())
     return model.Client(
         name=keys.name,
@@ -47,36 +50,36 @@ def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _issuer(name: str, keys: k.IssuerKeys) -> model.Issuer:
+def _issuer(name: str, keys: IssuerSection) -> model.Issuer:
     return model.Issuer(name=name, **keys.model_dump())
 
 
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
-def credential(name: str, today: c.CredentialKeys, following: c.CredentialKeys | None) -> model.Credential:
-    """A credential with one grant, with two during a rotation, or with a static key and none."""
-    recipes = [keys.grant for keys in (today, following) if keys is not None and keys.grant is not None]
+def credential(name: str, current: CredentialSection, following: CredentialSection | None) -> model.Credential:
+    """Return a credential with one grant, with two during a rotation, or with a static key."""
+    recipes = [keys.grant for keys in (current, following) if keys is not None and keys.grant is not None]
     return model.Credential(
         name=name,
         grants=tuple(_grant(recipe) for recipe in recipes),
-        static=today.static.token if today.static else None,
-        profile=today.profile,
-        keep_warm=today.keep_warm,
-        min_interval=today.min_interval,
-        timeout=today.timeout,
-        single_active_token=today.single_active_token,
-        revoke=request(today.revoke) if today.revoke and today.revoke_on_shutdown else None,
-        probe=request(today.probe) if today.probe else None,
+        static=current.static.token if current.static else None,
+        profile=current.profile,
+        keep_warm=current.keep_warm,
+        min_interval=current.min_interval,
+        timeout=current.timeout,
+        single_active_token=current.single_active_token,
+        revoke=request(current.revoke) if current.revoke and current.revoke_on_shutdown else None,
+        probe=request(current.probe) if current.probe else None,
     )
 
 
-def _grant(keys: c.GrantKeys) -> model.Grant:
+def _grant(keys: g.GrantSection) -> model.Grant:
     return model.Grant(request(keys.request), _response(keys.response))
 
 
-def request(keys: c.RequestKeys) -> model.GrantRequest:
-    """A request to a token endpoint (or to a revoke or probe endpoint) as data."""
+def request(keys: g.RequestSection) -> model.GrantRequest:
+    """Return a request to a token, revoke or probe endpoint."""
     return model.GrantRequest(
         url=keys.url,
         method=keys.method,
@@ -91,7 +94,7 @@ def request(keys: c.RequestKeys) -> model.GrantRequest:
     )
 
 
-def _assertion(keys: c.AssertionKeys) -> model.Assertion:
+def _assertion(keys: g.AssertionSection) -> model.Assertion:
     return model.Assertion(
         key=keys.key,
         algorithm=keys.algorithm,
@@ -103,13 +106,13 @@ def _assertion(keys: c.AssertionKeys) -> model.Assertion:
     )
 
 
-def certificate(keys: c.ClientCertificateKeys) -> model.ClientCertificate:
-    """A client certificate, with the hash of its file: a renewed one is another input of the token."""
+def certificate(keys: g.ClientCertificateSection) -> model.ClientCertificate:
+    """Return a client certificate with the hash of its file, so that a renewed one is a different value."""
     fingerprint = hashlib.sha256(keys.certificate.read_bytes()).hexdigest()
     return model.ClientCertificate(keys.certificate, keys.key, fingerprint)
 
 
-def _response(keys: c.ResponseKeys) -> model.GrantResponse:
+def _response(keys: g.ResponseSection) -> model.GrantResponse:
     return model.GrantResponse(
         expires=_expires(keys.expires),
         token=keys.token,
@@ -121,7 +124,7 @@ def _response(keys: c.ResponseKeys) -> model.GrantResponse:
     )
 
 
-def _expires(keys: c.ExpiresKeys) -> model.Expires:
+def _expires(keys: g.ExpiresSection) -> model.Expires:
     if keys.in_ is not None:
         return model.Expires("in", keys.in_)
     if keys.in_ms is not None:
@@ -136,8 +139,8 @@ def _expires(keys: c.ExpiresKeys) -> model.Expires:
 # -------------------------------------------------------------------------------------------------------------- routes
 
 
-def route(name: str, keys: s.RouteKeys, credentials: Mapping[str, model.Credential]) -> model.Route:
-    """A route with its injections and every path that it denies."""
+def route(name: str, keys: RouteSection, credentials: Mapping[str, model.Credential]) -> model.Route:
+    """Return a route with its injections and all denied paths."""
     upstream = _upstream(keys)
     injections = _injections(keys)
     endpoints = _endpoint_paths(
@@ -167,31 +170,31 @@ def route(name: str, keys: s.RouteKeys, credentials: Mapping[str, model.Credenti
     )
 
 
-def _upstream(keys: s.RouteKeys) -> model.Upstream:
-    found = net.parse_upstream(keys.upstream)
+def _upstream(keys: RouteSection) -> model.Upstream:
+    url = parse_upstream(keys.upstream)
     return model.Upstream(
-        scheme=found.scheme,
-        host=found.host,
-        port=found.port,
-        base_path=found.base_path,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        base_path=url.base_path,
         ca_file=keys.ca_file,
         ca_fingerprint=fingerprint(keys.ca_file) if keys.ca_file else "",
         client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
     )
 
 
-def _injections(keys: s.RouteKeys) -> tuple[model.Injection, ...]:
+def _injections(keys: RouteSection) -> tuple[model.Injection, ...]:
     if keys.inject is None:
         return (_injection(keys.header or "Authorization", keys.credential or "", keys.format),)
     return tuple(_injection(each.header, each.credential, each.format) for each in keys.inject)
 
 
 def _injection(header: str, name: str, form: str | None) -> model.Injection:
-    """`Bearer` is how Authorization says it (RFC 6750 §2.1); other headers carry the bare token."""
+    """Return an injection; the default format is `Bearer` in Authorization (RFC 6750 §2.1), else the token alone."""
     return model.Injection(header, name, form or ("Bearer {token}" if header.lower() == AUTHORIZATION else "{token}"))
 
 
-def _signs(keys: s.RouteKeys) -> tuple[model.RefusalSign, ...]:
+def _signs(keys: RouteSection) -> tuple[model.RefusalSign, ...]:
     if keys.refusal_signs is None:
         return (model.RefusalSign(),)
     return tuple(
@@ -200,11 +203,11 @@ def _signs(keys: s.RouteKeys) -> tuple[model.RefusalSign, ...]:
 
 
 def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Credential]) -> list[str]:
-    """Paths of token and revoke endpoints that live on the very host of the API: no app reaches them through us."""
+    """Return the paths of token and revoke endpoints on the upstream's own host, which the route denies."""
     paths = []
     for each in credentials:
         for asked in [grant.request for grant in each.grants] + ([each.revoke] if each.revoke else []):
-            endpoint = net.parse_upstream(asked.url)
+            endpoint = parse_upstream(asked.url)
             below = endpoint.base_path.removeprefix(upstream.base_path)
             if (endpoint.host, endpoint.port) == (upstream.host, upstream.port) and below.startswith("/"):
                 paths += [below, f"{below}/**"]
@@ -214,19 +217,19 @@ def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Creden
 # ---------------------------------------------------------------------------------------------------------- everything
 
 
-def _tls(keys: s.TlsKeys) -> model.ServerTLS:
-    """The data port's TLS, with a hash over its files: a renewed certificate is another value."""
+def _tls(keys: TlsSection) -> model.ServerTLS:
+    """Return the data port's TLS with a hash of its files, so that a renewed certificate is a different value."""
     files = [path for path in (keys.certificate, keys.key, keys.client_ca) if path is not None]
     return model.ServerTLS(keys.certificate, keys.key, keys.client_ca, fingerprint(*files))
 
 
 def fingerprint(*files: Path) -> str:
-    """SHA-256 over the contents of files, hex."""
+    """Return the SHA-256 over the contents of files, in hex."""
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
 def config(
-    keys: s.FileKeys,
+    keys: FileSection,
     clients: tuple[model.Client, ...],
     credentials: Mapping[str, model.Credential],
     routes: tuple[model.Route, ...],
@@ -234,7 +237,7 @@ def config(
     digest: str,
     watched_files: tuple[Path, ...],
 ) -> model.Config:
-    """The snapshot. With no client on loopback, `access: clients` means that anyone on this machine may call."""
+    """Return the snapshot. On loopback, `access: clients` without any client means that access is open."""
     return model.Config(
         listen=keys.listen,
         admin=keys.admin,

@@ -1,6 +1,6 @@
-"""The documented keys as data: for the JSON Schema, for `docs/configuration.md` and for the test that compares them.
+"""The documented keys as data, for `docs/configuration.md` and for the JSON Schema.
 
-Reads the schema's own fields and the profiles' parameters, so that nothing is written down twice.
+Both are made from the sections' fields and the profiles' parameters.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from gateway.config.keys.file import FileKeys
-from gateway.config.keys.kinds import Kind
+from gateway.config.keys.file import FileSection
+from gateway.config.keys.section import Kind
 from gateway.config.read import profile as shipped
 from gateway.config.validate import model_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
 NESTED = {"revoke": "request", "probe": "request"}
-"""Keys that hold the same mapping as another key: documented once."""
+"""Keys with the same mapping as another key; it is documented once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class Key:
 
     @property
     def row(self) -> str:
-        """The line of the Markdown table."""
+        """Return the line of the Markdown table."""
         cells = (f"`{self.path}`", self.type, self.default, self.meaning)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def keys() -> list[Key]:
-    """Every documented key, in the order of the schema; what is shared by several keys appears once."""
+    """Return every documented key, in the order of the sections; shared mappings appear once."""
     seen: dict[tuple[type[BaseModel], str], None] = {}
-    return list(_keys(FileKeys, "", seen))
+    return list(_keys(FileSection, "", seen))
 
 
 def _keys(model: type[BaseModel], above: str, seen: dict[tuple[type[BaseModel], str], None]) -> Iterator[Key]:
@@ -63,7 +63,7 @@ def _keys(model: type[BaseModel], above: str, seen: dict[tuple[type[BaseModel], 
 
 
 def _many(field: FieldInfo) -> str:
-    """`list` or `mapping` when the field holds several of a model."""
+    """Return `list` or `mapping` when the field holds several of a section, else an empty string."""
     text = str(field.annotation)
     return "list" if "tuple[" in text else "mapping" if "dict[" in text else ""
 
@@ -88,7 +88,7 @@ def _kind_of(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """The default as one would write it in the file; `–` for none, `required` where there must be a value."""
+    """Return the default as it is written in the file; `–` for none, `required` where there must be a value."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
@@ -100,10 +100,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def written(value: object, kind: str) -> str:
-    """A value in the form of the file: `5s`, `32MiB`, `true`."""
+    """Return a value as it is written in the file: `5s`, `32MiB`, `true`."""
     if kind == "duration" and isinstance(value, float):
         larger = ((unit, n) for unit, n in (("h", 3600), ("m", 60)) if value >= 2 * n and not value % n)
-        unit, seconds = next(larger, ("s", 1))  # 60s and 75s read well, 300s and 1440m do not
+        unit, seconds = next(larger, ("s", 1))  # 60s and 75s are easy to read, 300s and 1440m are not
         return f"{value / seconds:g}{unit}"
     if kind == "size" and isinstance(value, int):
         unit = next((u for u, n in (("MiB", 2**20), ("KiB", 2**10)) if value and value % n == 0), "B")
@@ -119,31 +119,41 @@ def written(value: object, kind: str) -> str:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a configuration file, for editors.
 
-    It describes one file of possibly several, before profiles are applied: so nothing is required in it, any value may
-    be null ("not set"), and any may be written as `${…}`.
+    It describes one of possibly several files, before profiles are applied: nothing is required, any value may be null
+    ("not set"), and any value may be written as `${…}`.
     """
-    schema = FileKeys.model_json_schema(by_alias=True)
+    schema = FileSection.model_json_schema(by_alias=True)
     for model in [schema, *schema["$defs"].values()]:
         model.pop("required", None)
         for name, each in model.get("properties", {}).items():
             model["properties"][name] = _loosened(each)
-    _add_params(schema["$defs"]["CredentialKeys"])
+    _add_params(schema["$defs"]["CredentialSection"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Gatepass configuration"}
 
 
 def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a value be null or `${…}` as well, keeping its description in front."""
-    kept: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    """Return a schema that also accepts null and `${…}`, with its description first."""
+    kept: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default", "examples") if key in schema}
     schema.pop("title", None)
     if kept.get("default", 0) in ([], {}, None):
         del kept["default"]
     choices = schema.pop("anyOf", None) or [schema]
-    choices = [choice for choice in choices if choice != {"type": "null"}]
+    choices = [_with_references(choice) for choice in choices if choice != {"type": "null"}]
     return {**kept, "anyOf": [*choices, REFERENCE, {"type": "null"}]}
 
 
+def _with_references(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose items and values also accept `${…}`."""
+    changed = dict(schema)
+    for inner in ("items", "additionalProperties"):
+        value = changed.get(inner)
+        if isinstance(value, dict) and "$ref" not in value:
+            changed[inner] = {"anyOf": [_with_references(value), REFERENCE]}
+    return changed
+
+
 def _add_params(credential: dict[str, Any]) -> None:
-    """A credential takes its profile's parameters as keys too."""
+    """Add the parameters of each profile to the keys of a credential."""
     credential.pop("additionalProperties", None)
     credential["unevaluatedProperties"] = False
     credential["allOf"] = []

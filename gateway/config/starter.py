@@ -1,14 +1,14 @@
-"""The text of a first `config.yaml`, and the list of profiles that it can be made of.
+"""The text of a first `config.yaml`, and the list of profiles that it can use.
 
-The file that the project ships is this text for its four vendors; a test holds the two together.
+The repository's `config.yaml` is this text for four vendors; a test compares them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.config.names import nearest
 from gateway.config.read import profile as shipped
-from gateway.config.read.expand import nearest
 from gateway.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ HEAD = """\
 # Gatepass: {count} behind one base URL. Apps call http://<listen>/<route>/<the vendor's own path>.
 # Every key: docs/configuration.md. Check it: `gatepass check`. For fewer vendors: `gatepass init {init}`.
 
-listen: ${{GATEPASS_LISTEN:-127.0.0.1:8080}}   # for apps; beyond loopback it wants `clients`, or `access: open`
+listen: ${{GATEPASS_LISTEN:-127.0.0.1:8080}}   # for apps; not on loopback, it needs `clients` or `access: open`
 admin: ${{GATEPASS_ADMIN:-127.0.0.1:9090}}     # health, metrics and status, for operators
 
 # clients:                                   # `gatepass keys new onboarding-web` prints a key and its hash

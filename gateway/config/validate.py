@@ -1,6 +1,6 @@
-"""One mapping against its documented keys, with every mistake told in one voice and at its own line.
+"""Check one section against its documented keys; each mistake becomes a problem with its line.
 
-The only place that speaks pydantic's error language. Input is never echoed: it may be a secret at the wrong key.
+The only module that handles pydantic's errors. Messages never repeat the input, because it may be a secret.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.keys.credential import Keys
-from gateway.config.read.expand import nearest
+from gateway.config.keys.section import Section
+from gateway.config.names import nearest
 from gateway.config.read.tree import Absent, Node, Path, Problems, plain
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-K = TypeVar("K", bound=Keys)
+S = TypeVar("S", bound=Section)
 
 WORDS = {
     "missing": "is missing",
@@ -33,34 +33,37 @@ WORDS = {
 }
 
 
-def validate(schema: type[K], node: Node, path: Path, problems: Problems, extra: Iterable[str] = ()) -> K | None:
-    """Check a mapping; None when it has mistakes, which are in `problems`. `extra`: more names to suggest."""
+def validate(section: type[S], node: Node, path: Path, problems: Problems, extra: Iterable[str] = ()) -> S | None:
+    """Return the checked section; None when it has mistakes, which are added to `problems`.
+
+    `extra` are more names to suggest for a mistyped key.
+    """
     try:
-        return schema.model_validate(plain(node))
+        return section.model_validate(plain(node))
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            where, message = _told(schema, node, detail, extra)
+            where, message = _message(section, node, detail, extra)
             if message:
                 problems.add(node.mark_at(where), (*path, *where), message)
         return None
 
 
-def _told(schema: type[Keys], node: Node, detail: ErrorDetails, extra: Iterable[str]) -> tuple[Path, str]:
-    """Where, and in what words; no words for a gap whose own problem has been told already."""
+def _message(section: type[Section], node: Node, detail: ErrorDetails, extra: Iterable[str]) -> tuple[Path, str]:
+    """Return the place and the message; the message is empty when the problem has been reported already."""
     where = detail["loc"]
     at = node.at(where)
     if at is not None and isinstance(at.value, Absent):
         return where, ""
     if detail["type"] == "extra_forbidden":
-        return where, "unknown key" + nearest(str(where[-1]), [*_keys_at(schema, where[:-1]), *extra])
+        return where, "unknown key" + nearest(str(where[-1]), [*_keys_at(section, where[:-1]), *extra])
     if detail["type"] == "literal_error":
         return where, "must be " + str(detail["ctx"]["expected"]).replace("'", "")
     return where, WORDS.get(detail["type"]) or detail["msg"]
 
 
-def _keys_at(schema: type[BaseModel], where: Path) -> list[str]:
-    """The keys that are known at a place inside a schema."""
-    model: type[BaseModel] | None = schema
+def _keys_at(section: type[BaseModel], where: Path) -> list[str]:
+    """Return the documented keys at a place inside a section."""
+    model: type[BaseModel] | None = section
     for step in where:
         if isinstance(step, str) and model is not None:
             fields = {field.alias or name: field for name, field in model.model_fields.items()}
@@ -69,11 +72,11 @@ def _keys_at(schema: type[BaseModel], where: Path) -> list[str]:
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
-    """The model inside `Model`, `Model | None`, `tuple[Model, ...]` or `dict[str, Model]`; None when there is none."""
+    """Return the model inside `Model | None`, `tuple[Model, ...]` or `dict[str, Model]`; None without one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
         for part in typing.get_args(annotation):
-            if (found := model_of(part)) is not None:
-                return found
+            if (inner := model_of(part)) is not None:
+                return inner
     return None

@@ -1,8 +1,8 @@
-"""The nouns of Gatepass: frozen values that every floor above may share.
+"""The nouns of Gatepass: frozen values that all other packages share.
 
-Knows nothing of ours, does no I/O and holds no clock. What a configuration file says is compiled into these by
-`gateway.config`; what a vendor answers becomes a `Token` in `gateway.tokens`. Durations are seconds as `float`,
-sizes are bytes as `int`, instants are seconds of the injected monotonic clock unless a name says `wall`.
+Imports no other package of Gatepass and does no I/O. `gateway.config` makes them from configuration files, and
+`gateway.tokens` makes a `Token` from a vendor's answer. Durations are seconds as `float`, sizes are bytes as `int`,
+instants are seconds of the injected monotonic clock unless the name says `wall`.
 """
 
 from gateway.model.client import Client, ClientBudget, ClientClaims, ClientLimit, Issuer

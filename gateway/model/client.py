@@ -1,4 +1,4 @@
-"""A client: an internal app, how it is known, what it may do and how much of it; and issuers of its JWTs."""
+"""Clients (apps): how each is authenticated, what it may call and how much; and the issuers of their JWTs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientClaims:
-    """What a JWT must say to be this client: the issuer, by its name in the configuration, and values of claims."""
+    """What a JWT must contain to authenticate a client: an issuer, by its name in the configuration, and claims."""
 
     issuer: str
     claims: tuple[tuple[str, str], ...]
-    """A claim that is a list fits if it holds the value."""
+    """A claim that is a list matches if it contains the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimit:
-    """How fast a client may be on each of its routes, or on those named. None: not limited here."""
+    """Limits of a client on each of its routes, or on the routes named. None: no limit in this entry."""
 
     routes: frozenset[str] | None = None
     rate: float | None = None
     """Requests per second."""
     burst: int | None = None
-    """Requests at once; the rate's second unless set."""
+    """Requests at once; None: as many as in one second."""
     in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClientBudget:
-    """How many calls of a route a client may have answered in a day or a month (UTC)."""
+    """How many calls of a route are allowed in a day or a month (UTC)."""
 
     route: str
     per: Literal["day", "month"]
     hard: int | None = None
-    """Calls after which the next one is refused."""
+    """Number of calls after which further ones are refused."""
     soft: int | None = None
-    """Calls after which a warning is logged."""
+    """Number of calls after which a warning is logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An internal app: how it is known, what it may do, how much of it."""
+    """An app: how it is authenticated, what it may call, and how much."""
 
     name: str
     keys_sha256: tuple[str, ...]
@@ -52,7 +52,7 @@ class Client:
     routes: frozenset[str] | None = None
     """None: all routes."""
     key_ends: tuple[tuple[str, float], ...] = ()
-    """For keys that expire: the hash, and the wall-clock instant from which it is unknown."""
+    """For keys that expire: the hash, and the wall-clock instant from which the key is refused."""
     jwt: tuple[ClientClaims, ...] = ()
     certificates: tuple[str, ...] = ()
     """Names in its certificate, as `subject:CN=web,O=Acme`, `dns:web.internal`, `uri:spiffe://acme/web`."""
@@ -68,7 +68,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs the JWTs of clients (RFC 7519), and how far it is believed."""
+    """An issuer of clients' JWTs (RFC 7519), and how its keys are used."""
 
     name: str
     issuer: str
@@ -77,14 +77,14 @@ class Issuer:
     """Values of `aud` that mean this gateway."""
     jwks_url: str | None = None
     jwks_file: Path | None = None
-    """Exactly one of the two."""
+    """Exactly one of `jwks_url` and `jwks_file` is set."""
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     leeway: float = 30.0
-    """Seconds that its clock and ours may differ."""
+    """Seconds that the issuer's clock and ours may differ."""
     refresh: float = 300.0
-    """Seconds between two looks at `jwks_url`."""
+    """Seconds after which the keys are fetched again."""
     max_age: float = 86400.0
-    """Seconds that keys are believed without having been seen again."""
+    """Seconds after which keys that could not be fetched again are no longer used."""
     routes_claim: str | None = None
-    """A claim that narrows a token to some routes: a list of names, or one text with spaces."""
+    """A claim with the only routes that a token may use: a list, or names separated by spaces."""
     ca_file: Path | None = None

@@ -1,4 +1,4 @@
-"""Time as a protocol, so that tests can drive it."""
+"""Time as a protocol, so that tests can inject their own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 
 class Timer(Protocol):
-    """A scheduled call that can be called off."""
+    """A scheduled call that can be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off; harmless when it has already run."""
+        """Cancel the call; does nothing when it has already run."""
 
 
 class Clock(Protocol):
-    """Time, injected: tests drive it by hand."""
+    """The injected clock of tokens and access control; the data plane reads the event loop's."""
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards."""
+        """Return seconds that never decrease."""
 
     def wall(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Return seconds since the epoch, UTC."""
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` after `delay` seconds of this clock."""

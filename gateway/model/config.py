@@ -1,4 +1,4 @@
-"""One configuration: addresses, bounds, logs, and all that the other nouns describe."""
+"""The configuration as a whole: `Config` and its small parts (addresses, limits, logs, tracing)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. Port 0 takes a free one."""
+    """A host and port to listen on. Port 0 means any free port."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the data port."""
+    """Limits of the data port."""
 
     connections: int = 10_000
     connections_per_address: int = 5_000
@@ -40,12 +40,12 @@ class Limits:
     field_bytes: int = 8 * KIB
     fields: int = 100
     header_timeout: float = 10.0
-    """From a request's first byte (or the connection's opening) to the end of its head."""
+    """Seconds from a request's first byte (or from the connection's start) to the end of its head."""
     keepalive_timeout: float = 75.0
     body_timeout: float = 60.0
-    """Longest silence of an app inside its request body, or of its reading side."""
+    """Seconds that an app may neither send its request body nor read its answer."""
     body_rate: int = 100
-    """Bytes per second that earn a request body more waiting than `body_timeout` in all; 0: only silence counts."""
+    """Bytes per second that a request body must average after `body_timeout`; 0: only silence counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class ServerTLS:
     certificate: Path
     key: Path
     client_ca: Path | None = None
-    """Apps must show a certificate of these authorities."""
+    """Apps must present a certificate that these authorities issued."""
     fingerprint: str = ""
     """SHA-256 over the files' contents, hex."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Going down: `grace` seconds of business as usual with `/readyz` failing, then up to `timeout` for what runs."""
+    """How the gateway stops: `grace` seconds with `/readyz` failing, then `timeout` seconds for running requests."""
 
     grace: float = 0.0
     timeout: float = 30.0
@@ -70,34 +70,34 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """`auto`: console on a terminal, JSON lines elsewhere."""
+    """Log settings. `auto` is `console` on a terminal, else `json`."""
 
     format: Literal["auto", "json", "console"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = True
     """One event per request."""
     buffer: int = 8 * MIB
-    """Bytes of lines that wait for a slow standard output."""
+    """Bytes of lines that may wait for a slow standard output."""
     sample: float = 1.0
-    """Share of the requests answered with 2xx that get their event; all others always do."""
+    """Share of the requests answered with 2xx that are logged; others are always logged."""
     loggers: tuple[tuple[str, str], ...] = ()
-    """Levels of single loggers, by name; a name stands for those below it too."""
+    """Levels of single loggers, by name; a name includes the loggers below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go."""
+    """Where spans are sent."""
 
     otlp: str
     """The collector's URL, OTLP over HTTP."""
     sample: float = 1.0
-    """Share of the requests without a `traceparent` that are recorded; with one, its caller decides."""
+    """Share of the requests without a `traceparent` that are recorded; with one, the caller decides."""
     service: str = "gatepass"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One immutable snapshot of the whole configuration."""
+    """An immutable snapshot of the whole configuration."""
 
     listen: Address
     admin: Address | None
@@ -107,7 +107,7 @@ class Config:
     routes: tuple[Route, ...]
     replay_budget: int = 64 * MIB
     token_timeout: float = 5.0
-    """Longest wait of a request for a token, seconds; only when there is none in memory."""
+    """Seconds that a request waits for a token when none is in memory."""
     limits: Limits = Limits()
     drain: Drain = Drain()
     logs: Logs = Logs()
@@ -115,23 +115,23 @@ class Config:
     tls: ServerTLS | None = None
     issuers: tuple[Issuer, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    """Networks (CIDR) whose `X-Forwarded-For` is believed."""
+    """Networks (CIDR) of proxies whose `X-Forwarded-For` gives the app's address."""
     allow_addresses: tuple[str, ...] = ()
-    """Networks (CIDR) that a name may lead to although it is loopback, link-local or a cloud's metadata service."""
+    """Networks (CIDR) that a name may resolve to although they are loopback, link-local or cloud metadata."""
     resolver_stale: float = 3600.0
-    """Seconds for which a name's last known addresses are used while its look-ups fail or hang; 0: not at all."""
+    """Seconds for which the last known addresses are used while look-ups fail or hang; 0: not at all."""
     admin_keys_sha256: tuple[str, ...] = ()
-    """Keys for what changes something on the admin port; none: nothing can be changed there."""
+    """Hashes of the keys for actions on the admin port; without any, no action is possible."""
     admin_hosts: tuple[str, ...] = ()
-    """Names that the admin port answers to, beside literal addresses and `localhost`."""
+    """Host names that the admin port answers to, in addition to IP addresses and `localhost`."""
     state_file: Path | None = None
-    """Where the counts of budgets outlive a restart."""
+    """File that keeps the counts of budgets across restarts."""
     digest: str = ""
-    """SHA-256 over the merged configuration, secrets only as hashes: two gateways with one digest act alike."""
+    """SHA-256 over the merged configuration, with secrets as hashes; gateways with the same digest behave alike."""
     watched_files: tuple[Path, ...] = ()
-    """Files whose change is a change of the configuration: its own, `${file:…}`, certificates. Absolute, symlinks
-    unresolved, so that Kubernetes' swap of a folder's link shows."""
+    """Files whose change triggers a reload: the configuration's own, `${file:…}`, certificates. Absolute paths with
+    symlinks unresolved, because Kubernetes replaces the link of a folder."""
     secret_files: tuple[Path, ...] = ()
-    """Those of them that hold secrets: nobody but the gateway should be able to read them."""
+    """Those of `watched_files` that hold secrets; only the gateway should be able to read them."""
     read_again_after: float | None = None
-    """Seconds after which to read the configuration again though no file changed: a command's secret may be new."""
+    """Seconds after which to reload even if no file changed, because a command's secret may have changed."""

@@ -1,4 +1,4 @@
-"""A token recipe as data: how a token is asked for (RFC 6749 §4.4 and its kin) and how the answer is read."""
+"""A token recipe as data: the token request (as in RFC 6749 §4.4) and how its answer is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateway.model.secret import Secret
 
 Pairs = tuple[tuple[str, Text], ...]
-"""Names and values in the order in which they are sent; a name may repeat."""
+"""Names and values in the order in which they are sent; a name may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Basic:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """`private_key_jwt` client authentication (RFC 7523 §2.2): a JWT signed afresh for every attempt."""
+    """`private_key_jwt` client authentication (RFC 7523 §2.2): a JWT signed anew for every attempt."""
 
     key: Secret
     """The private key, PEM."""
     algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"]
     issuer: str
     audience: str
-    """The token endpoint or the issuer, as the vendor wants it."""
+    """The token endpoint or the issuer, as the vendor requires."""
     subject: str | None = None
     """Defaults to the issuer (RFC 7523 §3)."""
     key_id: str | None = None
@@ -77,7 +77,7 @@ class GrantRequest:
 
 @dataclass(frozen=True, slots=True)
 class Expires:
-    """Where a token's life is written: exactly one kind.
+    """Where the lifetime of a token is in the answer: exactly one kind.
 
     `in` seconds, `in_ms` milliseconds, `at` an instant (epoch seconds, epoch milliseconds or ISO 8601), each at a
     dotted `path`; `jwt` the token's own `exp` claim; `after` a fixed number of `seconds`.
@@ -97,18 +97,18 @@ class GrantResponse:
     """Dotted path of the token in the JSON answer."""
     success: frozenset[int] = frozenset({200})
     token_type: str | None = "token_type"
-    """Dotted path of the token type, compared without case; anything but `bearer` is unusable. None: not looked at."""
+    """Dotted path of the token type, which must be `bearer` (case-insensitive). None: not checked."""
     fallback: float = 300.0
-    """Life in seconds when the answer names none that is usable and the token is no JWT with `exp`."""
+    """Lifetime in seconds when the answer has no usable one and the token is no JWT with `exp`."""
     refused_statuses: frozenset[int] = frozenset({401})
-    """Statuses that by themselves say that our credential is wrong (permanent)."""
+    """Statuses that mean that our credential is wrong (a permanent failure)."""
     refused_errors: frozenset[str] = frozenset({"invalid_client", "unauthorized_client"})
-    """Values of `error` (RFC 6749 §5.2) that say so with any status."""
+    """Values of `error` (RFC 6749 §5.2) that mean the same with any status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A token recipe: how to ask and how to read. Pure data, compiled at start."""
+    """A token recipe: the request, and how to read its answer."""
 
     request: GrantRequest
     response: GrantResponse
@@ -120,18 +120,18 @@ class Credential:
 
     name: str
     grants: tuple[Grant, ...] = ()
-    """The recipe with today's secret and, during a rotation, the same with the next one (tried on refusal)."""
+    """The recipe with the current secret and, during a rotation, with the next one (tried on refusal)."""
     static: Secret | None = None
     """A key that never expires."""
     profile: str | None = None
     keep_warm: Literal["always", "used", "never"] = "always"
     min_interval: float = 0.0
-    """Least seconds between two token requests, whatever their cause."""
+    """Shortest time between two token requests, in seconds, whatever their cause."""
     timeout: float = 10.0
-    """Upper bound of one fetch, seconds; the learnt time-out (3 × the last good fetch) stays between 2 s and this."""
+    """Longest time of one fetch, seconds; the learned time-out (3 × the last good fetch) is between 2 s and this."""
     single_active_token: bool = False
-    """The vendor kills the old token when it issues a new one."""
+    """The vendor invalidates the old token when it issues a new one."""
     revoke: GrantRequest | None = None
-    """RFC 7009 or the vendor's own form; `{token}` in a value is replaced. Called on shutdown when set."""
+    """Request that revokes a token (RFC 7009 or similar), sent on shutdown; `{token}` in a value is replaced."""
     probe: GrantRequest | None = None
-    """The vendor's identity endpoint, called by `check --probe`; `{token}` in a value is replaced."""
+    """Request to the vendor's identity endpoint, sent by `check --probe`; `{token}` in a value is replaced."""

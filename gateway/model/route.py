@@ -1,4 +1,4 @@
-"""A route: a prefix of the data port, its upstream, and everything that is done to its requests."""
+"""A route: a path prefix of the data port, its upstream, and what is done to its requests."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A vendor's API: fixed by the configuration, never by a request."""
+    """A vendor's API. The configuration chooses it, never a request."""
 
     scheme: Literal["http", "https"]
     host: str
-    """Name or address without brackets."""
+    """Host name, or IP address without brackets."""
     port: int
     base_path: str = ""
     """Prefix of every outbound path, without a trailing slash."""
     ca_file: Path | None = None
     client_certificate: ClientCertificate | None = None
     ca_fingerprint: str = ""
-    """SHA-256 of the file's bytes, hex: other authorities need other connections."""
+    """SHA-256 of the file's bytes, hex, because other authorities need new connections."""
 
     @property
     def authority(self) -> str:
-        """The `Host` header: without the scheme's default port, IPv6 in brackets (RFC 9110 §7.2)."""
+        """Return the `Host` header: without the default port, IPv6 in brackets (RFC 9110 §7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
@@ -38,7 +38,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A header and the format of its value; `{token}` is the token."""
+    """A header and the format of its value; `{token}` is replaced by the token."""
 
     header: str
     credential: str
@@ -47,30 +47,30 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `first_byte` runs from the request's last byte to the answer's head."""
+    """Time-outs in seconds. `first_byte` is from the request's last byte to the answer's head."""
 
     connect: float = 5.0
     first_byte: float = 60.0
     idle: float = 60.0
-    """Longest silence inside a body, in either direction; also for an open WebSocket and an event stream."""
+    """Longest silence inside a body, in either direction; also for event streams and WebSockets."""
     total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Connections to the vendor per route, and how long an exchange waits for a free one."""
+    """Connections to the vendor per route, and how long an exchange waits for a free one (seconds)."""
 
     size: int = 100
     max_age: float = 300.0
     """Seconds after which a connection is not reused; each connection's own limit is up to a tenth shorter."""
     wait: float = 5.0
     queue: int = 1000
-    """Exchanges that wait at most; beyond it one is refused at once, so that one slow vendor never holds every app."""
+    """Largest number of waiting exchanges; one more is refused at once, so a slow vendor cannot hold every app."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Which requests may be sent again after the vendor refused the token: the method, and bytes of body kept."""
+    """Which requests may be sent again after a refused token: the methods, and bytes of body that are buffered."""
 
     methods: Literal["all", "idempotent", "none"] = "all"
     up_to: int = 16 * MIB
@@ -78,29 +78,29 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class RefusalSign:
-    """A vendor's answer that means "this token is no longer good": a status and, if given, a value in its JSON body."""
+    """An answer that means that a token is no longer valid: a status and, if set, a value in its JSON body."""
 
     status: int = 401
     path: str | None = None
     """Dotted path in a JSON error body (≤ 64 KiB)."""
     values: frozenset[str] = frozenset()
     explicit: bool = False
-    """True when a profile or a user wrote it: it then also counts where `authorization: pass`."""
+    """True when a profile or a user wrote it; it then also counts with `authorization: pass`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A prefix of the data port and everything that is done to what arrives under it."""
+    """A path prefix of the data port and what is done to its requests."""
 
     name: str
     prefix: str
-    """Starts with a slash, has no trailing one."""
+    """Begins with a slash and does not end with one."""
     upstream: Upstream
     injections: tuple[Injection, ...]
     authorization: Literal["inject", "pass"] = "inject"
-    """`pass`: the app's own Authorization goes to the vendor (and is no gateway key)."""
+    """`pass`: the app's own Authorization is sent to the vendor and is not read as a gateway key."""
     allow: tuple[str, ...] = ()
-    """Path patterns below the prefix (`*` one segment's characters, `**` anything); empty: all."""
+    """Path patterns below the prefix (`*` within a segment, `**` anything); empty: all."""
     deny: tuple[str, ...] = ()
     """Wins over `allow`."""
     methods: frozenset[str] | None = None
@@ -110,14 +110,14 @@ class Route:
     replay: Replay = Replay()
     refusal_signs: tuple[RefusalSign, ...] = (RefusalSign(),)
     strip_headers: frozenset[str] = frozenset()
-    """Lower-case names, beside the ones that are always stripped."""
+    """Lower-case names, in addition to those that are always stripped."""
     pass_headers: frozenset[str] = frozenset()
-    """Lower-case names among the stripped that this vendor shall get."""
+    """Lower-case names that are sent although they are stripped by default."""
     origin: str | None = None
-    """A fixed Origin for this vendor."""
+    """A fixed value of Origin for this vendor."""
     forwarded: Literal["off", "x-forwarded", "rfc7239"] = "off"
     websocket: bool = True
     echo_guard: bool = False
-    """Mask the token where the vendor's answer holds it."""
+    """Mask the token in the vendor's answers."""
     paths: tuple[str, ...] = ()
-    """Templates below the prefix, as `/info/{id}`: the one that fits stands for the path in the log."""
+    """Templates below the prefix, as `/info/{id}`; the matching one is logged instead of the path."""

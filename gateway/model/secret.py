@@ -10,7 +10,7 @@ from typing import NoReturn
 class Secret:
     """A string that cannot be printed: `repr`, `str` and `format` show only its fingerprint.
 
-    Wrapped where it is read, opened by `reveal()` only at the line that puts it on a wire or into a hash.
+    A value is wrapped where it is read; `reveal()` is called only where it is sent or hashed.
     """
 
     __slots__ = ("_value",)
@@ -24,7 +24,7 @@ class Secret:
 
     @property
     def fingerprint(self) -> str:
-        """First 8 hex digits of the secret's SHA-256: enough to tell two apart, not enough to use either."""
+        """Return the first 8 hex digits of the secret's SHA-256: enough to compare secrets, not enough to use one."""
         return hashlib.sha256(self._value.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
     def __repr__(self) -> str:

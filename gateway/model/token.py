@@ -1,4 +1,4 @@
-"""A token in hand, how its credential stands, and `Tokens`: all that the data plane knows of either."""
+"""A token, the status of its credential, and `Tokens`, the protocol through which the data plane uses them."""
 
 from __future__ import annotations
 
@@ -13,80 +13,79 @@ ExpirySource = Literal["in", "in_ms", "at", "jwt", "after", "fallback", "static"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A token in hand. Compared by identity: a vendor may issue the same string twice with another life."""
+    """A token. Compared by identity, because a vendor may issue the same string twice with another lifetime."""
 
     value: Secret
     credential: str
     fetched_at: float
-    """Monotonic instant just before the token request left; life counts from here."""
+    """Monotonic instant just before the token request was sent; the lifetime begins here."""
     expires_at: float
     """Monotonic instant; `inf` for a static key."""
     expiry_source: ExpirySource
     fingerprint: str = field(default="", compare=False)
     generation: int = 0
-    """Counts up with every token of this credential; a lower one never replaces a higher one."""
+    """Number of this token among those of its credential; a lower one never replaces a higher one."""
 
     @property
     def life(self) -> float:
-        """Seconds granted, from `fetched_at`."""
+        """Return the granted lifetime in seconds, from `fetched_at`."""
         return self.expires_at - self.fetched_at
 
 
 class Tokens(Protocol):
-    """All that the data plane knows of a credential: one object per credential, static keys included.
+    """The tokens of one credential, static keys included, as the data plane sees them.
 
-    The seam for workers and replicas: nothing above asks for the cache itself.
+    The data plane never uses the token cache itself, so tokens could also come from another process.
     """
 
     def current(self) -> Token | None:
-        """Return the token in memory if it is still valid now. Synchronous; the hot path."""
+        """Return the token in memory if it is still valid, else None. Synchronous, because every request calls it."""
 
     async def get(self) -> Token:
-        """Return a valid token, waiting for the one shared fetch if there is none.
+        """Return a valid token; without one, wait for the shared fetch.
 
         Raises TokenUnavailable, CredentialRefused or TokenMalformed; never waits longer than `token_timeout`.
         """
 
     def accepted(self, token: Token) -> None:
-        """The vendor answered a request that carried `token` with something other than a refusal of it."""
+        """Record that the vendor answered a request with `token` without refusing the token."""
 
     async def refused(self, token: Token) -> Token | None:
-        """The vendor refused `token` although it should live.
+        """Record that the vendor refused `token` before its expiry, and return the token for one more attempt.
 
-        Returns the token to send the request again with, once; None when sending again cannot help (a forced fetch
-        is not allowed yet, failed, or the credential is static). The refused token is gone from the cache when this
-        returns *and* when the caller is cancelled while waiting; only while no forced fetch is allowed does it stay in
-        use, being the best there is, so that the vendor's own answer goes to the app.
+        Returns None when another attempt cannot help: a forced fetch is not allowed yet or failed, or the credential
+        is static. The refused token is removed from the cache, even if the caller is cancelled while it waits. Only
+        while no forced fetch is allowed does it stay in use, and the vendor's own answer goes to the app.
         """
 
     def discard(self, token: Token) -> None:
-        """As `refused`, for an exchange that cannot be sent again: invalidate and fetch in the background."""
+        """Invalidate `token` and fetch in the background, for an exchange that cannot be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialStatus:
-    """How one credential stands, for people: the admin port, `check`, the status page. Holds no secret."""
+    """The status of one credential, for the admin port and `check`. Contains no secret."""
 
     name: str
     state: Literal["valid", "static", "idle", "pending", "unavailable", "refused", "malformed"]
-    """`idle` was not asked for yet (`keep_warm: used|never`), `pending` is being fetched for the first time."""
+    """`idle`: not used yet (`keep_warm: used` or `never`); `pending`: being fetched for the first time."""
     tried: bool
-    """At least one fetch has ended, well or badly (always true for a static key)."""
+    """True when at least one fetch has ended, in success or failure; always true for a static key."""
     fingerprint: str | None = None
     generation: int = 0
     life: float | None = None
-    """Seconds granted to the current token."""
+    """Granted lifetime of the current token, seconds."""
     expires_in: float | None = None
-    """Seconds that the current token still lives."""
+    """Remaining lifetime of the current token, seconds."""
     expiry_source: ExpirySource | None = None
     last_success: float | None = None
-    """Wall-clock instant of the last good fetch."""
+    """Wall-clock instant of the last successful fetch."""
     last_failure: float | None = None
     reason: str | None = None
-    """Why the last fetch failed, in words, when it did; None after a good one."""
+    """Why the last fetch failed, in words; None if it succeeded."""
     consecutive_failures: int = 0
     next_attempt_in: float | None = None
     skew: float | None = None
-    """Vendor's clock minus ours, seconds, from the token endpoint's `Date`; shown, never used."""
+    """Vendor's clock minus ours, seconds, from the token endpoint's `Date`."""
     secret: Literal["current", "next"] = "current"
-    """Which secret worked last, during a rotation."""
+    """Which secret worked last during a rotation."""

@@ -42,7 +42,7 @@ def test_the_json_schema_names_every_key() -> None:
 
 
 def test_the_json_schema_knows_a_profile_s_parameters() -> None:
-    rules = json_schema()["$defs"]["CredentialKeys"]["allOf"]
+    rules = json_schema()["$defs"]["CredentialSection"]["allOf"]
     names = {rule["if"]["properties"]["profile"]["const"]: set(rule["then"]["properties"]) for rule in rules}
     assert set(names) == set(profiles())
     assert {"client_secret", "next_client_secret", "scope"} <= names["idfy"]

@@ -58,7 +58,7 @@ def test_members_of_one_object_cost_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "reference", "says"),
     [
-        ("exit 3", "", "ended with status 3"),
+        ("exit 3", "", "exited with status 3"),
         ("true", "", "printed nothing"),
         ("printf '\\377'", "", "not UTF-8"),
         ("head -c 70000 /dev/zero | tr '\\0' x", "", "more than 64 KiB"),
@@ -80,14 +80,14 @@ def test_what_a_command_does_wrong_is_told_and_what_it_printed_is_not(
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     path = program(tmp_path, "sleep 60 & sleep 60")
     began = time.monotonic()
-    with pytest.raises(CommandError, match=r"did not end within 0\.3 s"):
+    with pytest.raises(CommandError, match=r"did not finish within 0\.3 s"):
         Commands(timeout=0.3).value(path, os.environ, NOTHING)
     assert time.monotonic() - began < 30, "neither of the two sleeps was waited for"
 
 
 @pytest.mark.parametrize("line", ["secret", "./secret", "", "'open"], ids=["by PATH", "relative", "nothing", "quotes"])
 def test_a_command_is_named_by_an_absolute_path(line: str) -> None:
-    with pytest.raises(CommandError, match=r"absolute path|not well quoted"):
+    with pytest.raises(CommandError, match=r"absolute path|unbalanced quotes"):
         Commands().value(line, os.environ, NOTHING)
 
 

@@ -113,7 +113,7 @@ MISTAKES = {
         web(keys=[{"sha256": "cd" * 32, "expires": "tomorrow"}]),
         "clients[0].keys[0].expires: must be a date or a time",
     ),
-    "one key twice": (web(keys=[{"sha256": HASH}]), "clients[0].keys: holds a key of clients[0]"),
+    "one key twice": (web(keys=[{"sha256": HASH}]), "clients[0].keys: contains a key of clients[0]"),
     "an issuer that is not there": (
         web(jwt=[{"issuer": "corp", "claims": {"azp": "web"}}]),
         "clients[0].jwt[0].issuer: there is no issuer 'corp'; there are none",
@@ -121,7 +121,7 @@ MISTAKES = {
     "no claims": (web(jwt=[{"issuer": "corp", "claims": {}}]), "must be a mapping with at least one claim"),
     "a certificate nobody asks for": (
         web(certificates=["dns:web.internal"]),
-        "clients[0].certificates: nobody is asked for a certificate: set `tls.client_ca`",
+        "clients[0].certificates: the data port does not request certificates: set `tls.client_ca`",
     ),
     "a certificate without a kind": (web(certificates=["web.internal"]), "clients[0].certificates: must be `subject:"),
     "a shared secret's algorithm": (
@@ -131,7 +131,7 @@ MISTAKES = {
     "no algorithm at all": (f"issuers: {{corp: {ISSUER[:-1]}, algorithms: [none]}}}}", "must be one of RS256"),
     "one issuer twice": (
         f"issuers: {{corp: {ISSUER}, other: {ISSUER}}}",
-        "issuers.other.issuer: is the issuer of issuers.corp already",
+        "issuers.other.issuer: is already the issuer of issuers.corp",
     ),
     "keys from nowhere": ("issuers: {corp: {issuer: x, audience: [a]}}", "exactly one of `jwks_url` and `jwks_file`"),
     "keys over the open Internet": (

@@ -248,7 +248,7 @@ def test_a_certificate_with_another_key_is_refused(tmp_path: Path) -> None:
     key.write_bytes(authority.issue_cert("b.example").private_key_pem.bytes())
     mutual = f"client_certificate: {{certificate: {certificate}, key: {key}}}\n        form:"
     (line,) = problems(tmp_path, GRANT.replace("form:", mutual), S="CANARY")
-    assert "client_certificate: certificate and key are no pair of PEM files" in line
+    assert "client_certificate: certificate and key are not a pair of PEM files" in line
 
 
 def test_a_private_key_for_assertions_comes_from_its_file(tmp_path: Path) -> None:

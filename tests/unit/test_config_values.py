@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from gateway.config.keys import net, values
+from gateway.config.keys import http, network, numbers
 from gateway.model import Address
 
 
@@ -25,7 +25,7 @@ from gateway.model import Address
     ],
 )
 def test_a_duration_is_seconds_or_has_a_unit(text: object, seconds: float) -> None:
-    assert values.duration(text) == seconds
+    assert numbers.duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_duration_is_seconds_or_has_a_unit(text: object, seconds: float) -> No
 )
 def test_anything_else_is_no_duration(text: object) -> None:
     with pytest.raises(PydanticCustomError, match="must be a duration"):
-        values.duration(text)
+        numbers.duration(text)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_anything_else_is_no_duration(text: object) -> None:
     ],
 )
 def test_a_size_is_bytes_or_has_a_unit(text: object, size: int) -> None:
-    assert values.size(text) == size
+    assert numbers.size(text) == size
 
 
 @pytest.mark.parametrize("text", [-1, "32 mib", "1.5MiB", 1.5, "", True, None, "MiB", "9" * 4301])
 def test_anything_else_is_no_size(text: object) -> None:
     with pytest.raises(PydanticCustomError, match="must be a size"):
-        values.size(text)
+        numbers.size(text)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_anything_else_is_no_size(text: object) -> None:
     ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
-    assert net.parse_address(text) == address
+    assert network.parse_address(text) == address
 
 
 @pytest.mark.parametrize(
     "text", ["8080", "a:b", "::1:8080", "1.2.3.4.5:80", "h:65536", "[h]:80", "http://h:80", "a b:80", "[::1:80"]
 )
 def test_anything_else_is_no_address(text: str) -> None:
-    assert net.parse_address(text) is None
+    assert network.parse_address(text) is None
 
 
 PLAIN = {
@@ -117,7 +117,7 @@ PLAIN = {
 
 @pytest.mark.parametrize(("text", "allowed"), PLAIN.items(), ids=PLAIN)
 def test_http_without_tls_is_only_for_hosts_that_are_not_public(text: str, allowed: bool) -> None:
-    assert (net.url_mistake(text) is None) is allowed
+    assert (http.url_mistake(text) is None) is allowed
 
 
 @pytest.mark.parametrize(
@@ -152,23 +152,23 @@ def test_http_without_tls_is_only_for_hosts_that_are_not_public(text: str, allow
     ],
 )
 def test_a_url_that_could_mean_two_things_is_refused(text: str) -> None:
-    assert net.url_mistake(text) is not None
+    assert http.url_mistake(text) is not None
 
 
 @given(st.text())
 def test_no_text_makes_the_url_check_raise(text: str) -> None:
-    assert net.url_mistake(text) is None or isinstance(net.url_mistake("https://" + text), str | None)
+    assert http.url_mistake(text) is None or isinstance(http.url_mistake("https://" + text), str | None)
 
 
 @pytest.mark.parametrize("prefix", ["/a", "/a/b", "/a.b", "/~a/-_", "/..a"])
 def test_a_prefix_is_plain_segments(prefix: str) -> None:
-    assert values.prefix_text(prefix) == prefix
+    assert http.path_prefix(prefix) == prefix
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a", "/a/", "//a", "/.", "/..", "/a/./b", "/a%20", "/a?b", "/ä", "/a/.."])
 def test_anything_else_is_no_prefix(prefix: str) -> None:
     with pytest.raises(PydanticCustomError):
-        values.prefix_text(prefix)
+        http.path_prefix(prefix)
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,4 @@ def test_anything_else_is_no_prefix(prefix: str) -> None:
     ],
 )
 def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
-    assert net.is_loopback(host) is expected
+    assert network.is_loopback(host) is expected

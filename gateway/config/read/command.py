@@ -1,8 +1,8 @@
 """`${command:/path arguments}`: a secret that a program prints, as in the `credential_process` of other tools.
 
-Knows how to run one program safely: no shell, a time-out, its own process group, an environment without the variables
-that hold secrets of this configuration. Its output is text, or a JSON object of which `#member` names one string; the
-object's `Expiration` (ISO 8601, as AWS writes it) says when it is to be run again. Never shows what a program printed.
+Runs one program safely: no shell, a time-out, its own process group, and an environment without the variables that
+the configuration reads. The output is text, or a JSON object of which `#member` selects one string. The object's
+`Expiration` (ISO 8601, as AWS writes it) decides when the program runs again. The output is never shown.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ TIMEOUT = 10.0
 """Seconds that a program may take."""
 MAX_OUTPUT = 64 * KIB
 KEEP = 5.0
-"""Seconds for which an output serves again: several members of one object, and readings close together, run it once."""
+"""Seconds for which an output is reused, so that several members of one object run the program once."""
 REFRESH = 300.0
-"""Seconds after which a program is run again to see whether the secret is another one."""
+"""Seconds after which a program runs again, because its secret may have changed."""
 AHEAD = 60.0
-"""Seconds before its `Expiration` at which a secret is asked for again."""
+"""Seconds before the `Expiration` of a secret at which its program runs again."""
 MEMBER = re.compile(r"(?P<line>.*)#(?P<path>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)", re.DOTALL)
 OURS = ("LISTEN_", "NOTIFY_", "WATCHDOG_", "GATEPASS_")
-"""Beginnings of variables that are meant for the gateway's own process."""
+"""Prefixes of variables that are meant for the gateway's own process."""
 
 
 class CommandError(Exception):
-    """A program gave no secret; the message says why and never holds what it printed."""
+    """A program gave no secret; the message says why and never contains the output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program printed, and when it is worth running it again (monotonic instants)."""
+    """The output of a program, and when to run it again (monotonic instants)."""
 
     text: str = field(repr=False)
     at: float
@@ -60,17 +60,17 @@ class Commands:
         self._used: set[str] = set()
 
     def begin(self) -> None:
-        """Begin a reading: only the programs that it asks for count in `again_after`."""
+        """Begin a reading; only programs that run in it count in `again_after`."""
         self._used = set()
 
     @property
     def again_after(self) -> float | None:
-        """Seconds until the first of the programs in use should be run again; None when there is none."""
+        """Return the seconds until a program should run again; None when none is in use."""
         due = [self._outputs[line].again_at for line in self._used if line in self._outputs]
         return max(1.0, min(due) - self._now()) if due else None
 
     def value(self, reference: str, environ: Mapping[str, str], hidden: frozenset[str]) -> str:
-        """Return the secret that `reference`, what stands behind `command:`, names.
+        """Return the secret that `reference`, the text after `command:`, names.
 
         `hidden` are variables that the program does not get. Raises CommandError.
         """
@@ -86,9 +86,9 @@ class Commands:
         try:
             arguments = shlex.split(line)
         except ValueError as error:
-            raise CommandError(f"the command line is not well quoted: {error}") from None
+            raise CommandError(f"the command line has unbalanced quotes: {error}") from None
         if not arguments or not arguments[0].startswith("/"):
-            raise CommandError("a command begins with the absolute path of its program: ${command:/path arguments}")
+            raise CommandError("a command must begin with the absolute path of its program: ${command:/path arguments}")
         clean = {k: v for k, v in environ.items() if k not in hidden and not k.startswith(OURS)}
         text = _output(arguments, clean, self._timeout)
         now = self._now()
@@ -105,7 +105,7 @@ def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) ->
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # may tell secrets too
+            stderr=subprocess.DEVNULL,  # may contain secrets
             start_new_session=True,
         )
     except OSError as error:
@@ -114,11 +114,11 @@ def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) ->
         try:
             raw, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it started, else its pipe stays open
+            os.killpg(process.pid, signal.SIGKILL)  # the whole group, else a child keeps the pipe open
             process.communicate()
-            raise CommandError(f"{program} did not end within {timeout:g} s") from None
+            raise CommandError(f"{program} did not finish within {timeout:g} s") from None
     if process.returncode:
-        raise CommandError(f"{program} ended with status {process.returncode}; run it by hand to see why")
+        raise CommandError(f"{program} exited with status {process.returncode}; run it by hand to see why")
     if not raw.strip() or len(raw) > MAX_OUTPUT:
         raise CommandError(f"{program} printed nothing" if not raw.strip() else f"{program} printed more than 64 KiB")
     try:
@@ -129,25 +129,25 @@ def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) ->
 
 def _object(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _member(text: str, path: str) -> str:
-    found: Any = _object(text)
-    if found is None:
+    member: Any = _object(text)
+    if member is None:
         raise CommandError(f"the output is no JSON object, so it has no member {path}")
     for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, str) or not found:
+        member = member.get(name) if isinstance(member, dict) else None
+    if not isinstance(member, str) or not member:
         raise CommandError(f"the output has no text at {path}")
-    return found
+    return member
 
 
 def _good_for(text: str) -> float:
-    """Seconds until the program should be run again."""
+    """Return the seconds until the program should run again."""
     expiration = (_object(text) or {}).get("Expiration")
     if not isinstance(expiration, str):
         return REFRESH

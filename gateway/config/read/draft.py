@@ -1,4 +1,4 @@
-"""From files to one tree: read, merge, resolve `${…}`, apply profiles. Nothing is checked against the schema yet."""
+"""One pass over the files: read, merge, resolve `${…}`, apply profiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config.keys.values import NAME
+from gateway.config.names import NAME, NAME_RULE
 from gateway.config.read.expand import Expanded, credential_names, expand_credential, expand_route
 from gateway.config.read.interpolate import Interpolation, variables
 from gateway.config.read.tree import Mark, Node, Problems, merge
@@ -21,23 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Draft:
-    """One pass over the files: the tree as meant, and the mistakes."""
+    """The merged tree of all files, with profiles applied, and the mistakes so far."""
 
     root: Node
     problems: Problems
     files: tuple[Path, ...] = ()
-    """Those that `${file:…}` names, readable or not."""
+    """Files that `${file:…}` names, readable or not."""
     credentials: dict[str, Expanded] = field(default_factory=dict)
     routes: dict[str, Node] = field(default_factory=dict)
 
-    def raise_problems(self) -> None:
-        """Raise ConfigError if anything is wrong."""
-        if self.problems:
-            raise ConfigError(self.problems.sorted())
-
 
 def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) -> Draft:
-    """Read, merge, resolve and expand. Raises ConfigError when a file cannot be read as YAML at all."""
+    """Read, merge, resolve and expand the files. Raises ConfigError when a file is not readable as YAML."""
     problems = Problems()
     trees = [read_file(Path(path), problems) for path in paths]
     root = Node({}, Mark(str(paths[0]) if paths else "config", 0))
@@ -48,12 +43,12 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) 
             root = merge(root, tree)
     if any(tree is None for tree in trees):
         raise ConfigError(problems.sorted())
-    found = Problems()
-    reading = Interpolation(environ, found, commands=commands, hidden=variables(root))
+    unresolved = Problems()
+    interpolation = Interpolation(environ, unresolved, commands=commands, hidden=variables(root))
     commands.begin()
-    root = reading.resolve(root)
-    draft = Draft(root, problems, tuple(reading.files))
-    _tell_who_needs(found, root, problems)
+    root = interpolation.resolve(root)
+    draft = Draft(root, problems, tuple(interpolation.files))
+    _add_with_routes(unresolved, root, problems)
     for name, node in _section(root, "credentials", problems):
         draft.credentials[name] = expand_credential(node, ("credentials", name), problems)
     for name, node in _section(root, "routes", problems):
@@ -61,14 +56,14 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) 
     return draft
 
 
-def _tell_who_needs(found: Problems, root: Node, problems: Problems) -> None:
-    """Say of an unreadable secret which routes go without: that is what an operator is asked about."""
+def _add_with_routes(unresolved: Problems, root: Node, problems: Problems) -> None:
+    """Add the unresolved references to the problems, each with the routes that need it."""
     users: dict[str, list[str]] = {}
     routes = root.entries.get("routes")
     for name, route in (routes.entries if routes else {}).items():
         for credential in credential_names(route):
             users.setdefault(credential, []).append(name)
-    for problem in found.sorted():
+    for problem in unresolved.sorted():
         names = {
             route
             for credential, routes_of_it in users.items()
@@ -80,13 +75,13 @@ def _tell_who_needs(found: Problems, root: Node, problems: Problems) -> None:
 
 
 def _section(root: Node, key: str, problems: Problems) -> Iterator[tuple[str, Node]]:
-    """The named entries of a section. A null takes an entry of an earlier file back."""
+    """Yield the named entries of a section; a null removes an entry of an earlier file."""
     section = root.entries.get(key)
     for name, node in (section.entries if section is not None else {}).items():
         if node.value is None:
             continue
         if not NAME.fullmatch(name):
-            problems.add(node.mark, (key, name), "is no name: letters, digits, `.`, `_` and `-`, at most 64")
+            problems.add(node.mark, (key, name), f"must be a name: {NAME_RULE}")
         elif not isinstance(node.value, dict):
             problems.add(node.mark, (key, name), "must be a mapping: {key: value}")
         else:

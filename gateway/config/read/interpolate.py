@@ -1,7 +1,7 @@
-"""`${VAR}`, `${VAR:-default}`, `${file:/path}` and `${command:/path}`: the only things that a configuration computes.
+"""`${VAR}`, `${VAR:-default}`, `${file:/path}` and `${command:/path}`: the only computed values of a configuration.
 
-What came from `${…}` under `credentials` becomes a `Secret` here, before anything else can look at it; elsewhere it is
-marked so that no message shows it. `$$` before a brace writes a literal `${`. Knows nothing of the keys' meaning.
+A value from `${…}` under `credentials` becomes a `Secret` here, before any other code sees it; elsewhere it is marked
+so that no message shows it. `$${` is a literal `${`. Knows no documented key.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ def variables(node: Node) -> frozenset[str]:
     if isinstance(node.value, list):
         return frozenset().union(*map(variables, node.value))
     inside = [match["inside"] or "" for match in REFERENCE.finditer(node.value)] if isinstance(node.value, str) else []
-    found = [VARIABLE.fullmatch(text) for text in inside]
-    return frozenset(match["name"] for match in found if match is not None)
+    matches = [VARIABLE.fullmatch(text) for text in inside]
+    return frozenset(match["name"] for match in matches if match is not None)
 
 
 class _Missing(Exception):
-    """A reference cannot be resolved; the message says why, and never holds a value."""
+    """A reference cannot be resolved; the message says why and never contains a value."""
 
 
 @dataclass(slots=True)
 class Interpolation:
-    """One pass over the tree: the environment it reads, and the files that it read."""
+    """One pass over the tree: its environment, and the files that it has read."""
 
     environ: Mapping[str, str]
     problems: Problems
     files: dict[FilePath, None] = field(default_factory=dict)
     commands: Commands = field(default_factory=Commands)
     hidden: frozenset[str] = frozenset()
-    """Variables that commands do not get: those that the configuration itself reads."""
+    """Variables that commands do not get, because the configuration itself reads them."""
 
     def resolve(self, node: Node, path: Path = ()) -> Node:
-        """Return the tree with every reference replaced; each that cannot be is a problem and leaves a gap."""
+        """Return the tree with every reference replaced; one that cannot be resolved becomes `Absent` and a problem."""
         if isinstance(node.value, dict):
             entries = {key: self.resolve(child, (*path, key)) for key, child in node.value.items()}
             return dataclasses.replace(node, value=entries)

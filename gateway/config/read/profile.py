@@ -1,7 +1,7 @@
-"""Profiles: what a vendor's document says, shipped as YAML in the vocabulary of the configuration itself.
+"""Profiles: vendors' token recipes, shipped as YAML files with the keys of the configuration itself.
 
-A profile declares `params`, a `credential` and a `route`. `${param:name}` stands for a parameter; a value whose
-parameter is not given is left out. Whatever the user writes is laid on top. Knows no vendor and no key's meaning.
+A profile declares `params`, a `credential` and a `route`. `${param:name}` is replaced by a parameter; a value whose
+optional parameter is not given is left out. The user's keys are merged over it. Knows no vendor and no documented key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from gateway.config.read.tree import Absent, Mark, Node, Path, Problems, merge
+from gateway.config.read.tree import Absent, Mark, Node, Path, Problems
 from gateway.config.read.yaml import read_shipped
 from gateway.model import Secret, Text
 
@@ -33,12 +33,12 @@ class Param:
     required: bool
     default: str | None = None
     example: str | None = None
-    """A value to begin with, for what is chosen rather than kept secret."""
+    """A value that `gatepass init` writes, for a parameter that is not secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A vendor's recipe, still with its references."""
+    """A vendor's recipe with its `${param:…}` references unresolved."""
 
     name: str
     help: str
@@ -48,7 +48,7 @@ class Profile:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the profiles that are shipped, sorted."""
+    """Return the names of the shipped profiles, sorted."""
     folder = files("gateway.config") / "profiles"
     return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
 
@@ -88,21 +88,21 @@ def _param(name: str, node: Node) -> Param:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Parameters as the user gave them: values for those that are set, and the places where they stand."""
+    """Parameters as the user set them: their values and their places in the files."""
 
     values: Mapping[str, Text | Absent]
     home: Mark
-    """The line of the user's file that every value taken from the profile is shown at."""
+    """The line of the user's file that messages name for values from the profile."""
     marks: Mapping[str, Mark]
 
 
-def read_params(found: Profile, entries: Mapping[str, Node], path: Path, home: Mark, problems: Problems) -> Given:
-    """Take the profile's parameters out of a credential's mapping. An empty value counts as not given."""
+def read_params(profile: Profile, entries: Mapping[str, Node], path: Path, home: Mark, problems: Problems) -> Given:
+    """Return the profile's parameters that a credential sets. An empty value counts as not given."""
     values: dict[str, Text | Absent] = {
-        name: param.default for name, param in found.params.items() if param.default is not None
+        name: param.default for name, param in profile.params.items() if param.default is not None
     }
     marks: dict[str, Mark] = {}
-    for name, param in found.params.items():
+    for name, param in profile.params.items():
         node = entries.get(name)
         if node is None:
             continue
@@ -122,25 +122,25 @@ def read_params(found: Profile, entries: Mapping[str, Node], path: Path, home: M
     return Given(values, home, marks)
 
 
-def instantiate(found: Profile, section: Node, given: Given) -> Node:
-    """Return a section of the profile with the parameters in their places, ready for the user's own keys on top."""
+def instantiate(profile: Profile, section: Node, given: Given) -> Node:
+    """Return a section of the profile with its parameters replaced by their values."""
     if isinstance(section.value, dict):
-        entries = {key: instantiate(found, child, given) for key, child in section.value.items()}
+        entries = {key: instantiate(profile, child, given) for key, child in section.value.items()}
         return Node({key: node for key, node in entries.items() if node.value is not LEFT_OUT}, given.home)
     if isinstance(section.value, list):
-        items = [instantiate(found, child, given) for child in section.value]
+        items = [instantiate(profile, child, given) for child in section.value]
         return Node([node for node in items if node.value is not LEFT_OUT], given.home)
     if isinstance(section.value, str) and "${param:" in section.value:
-        return _scalar(found, section.value, given)
+        return _scalar(profile, section.value, given)
     return dataclasses.replace(section, mark=given.home)
 
 
 LEFT_OUT = Absent()
-"""Stands for a value whose optional parameter is not given."""
+"""The value whose optional parameter is not given; the entry is dropped."""
 
 
-def _scalar(found: Profile, text: str, given: Given) -> Node:
-    """One value with references: whole, or inside other text. A secret part makes the whole a secret."""
+def _scalar(profile: Profile, text: str, given: Given) -> Node:
+    """Return one value with its references replaced. A secret part makes the whole value a secret."""
     used = REFERENCE.findall(text)
     params = frozenset(used)
     values: dict[str, str] = {}
@@ -150,15 +150,10 @@ def _scalar(found: Profile, text: str, given: Given) -> Node:
         if isinstance(value, Absent):
             return Node(value, given.marks.get(name, given.home), dynamic=True, params=params)
         if value is None:
-            gap = Absent(name) if found.params[name].required else LEFT_OUT
+            gap = Absent(name) if profile.params[name].required else LEFT_OUT
             return Node(gap, given.home, dynamic=True, params=params)
         secret = secret or isinstance(value, Secret)
         values[name] = value.reveal() if isinstance(value, Secret) else value
     mark = given.marks.get(used[0], given.home)
     whole = REFERENCE.sub(lambda match: values[match["name"]], text)
     return Node(Secret(whole) if secret else whole, mark, dynamic=secret, params=params)
-
-
-def lay_over(found: Profile, section: Node, given: Given, user: Node) -> Node:
-    """Instantiate a section and lay the user's keys over it."""
-    return merge(instantiate(found, section, given), user)

@@ -1,7 +1,7 @@
-"""The configuration as a tree in which every value remembers the file and line that it came from.
+"""The configuration as a tree in which every value has the file and line that it came from.
 
-Knows nothing of keys, profiles or pydantic. Merging is the whole algebra: mappings merge key by key, anything else is
-replaced by what comes later, and a later `null` stays a null for the schema to read as "not set".
+Knows no documented key, no profile and no pydantic. Mappings are merged key by key; anything else, lists included, is
+replaced. A `null` of a later file stays in the tree and means "not set" when the section is checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Step = str | int
 Path = tuple[Step, ...]
-"""Where a value stands: `("routes", "acme", "timeouts")`."""
+"""The keys and indexes that lead to a value: `("routes", "acme", "timeouts")`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A value that could not be had.
+    """A value that is not available.
 
-    `param` names the required parameter that nobody gave; without it the problem has been reported already.
+    `param` names the required parameter that is not given; without it, the problem has been reported already.
     """
 
     param: str | None = None
@@ -42,7 +42,7 @@ class Absent:
 class Node:
     """A mapping, a list or a scalar (text, number, `Secret`, `Absent` …) with its mark.
 
-    `dynamic`: it came from `${…}`, so no message may show it.
+    `dynamic`: the value came from `${…}`, so no message may show it.
     """
 
     value: object
@@ -93,7 +93,7 @@ class Node:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """Return `base` with `over` laid on it: mappings key by key, everything else replaced."""
+    """Return `base` with `over` merged into it: mappings key by key, everything else replaced."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     entries = dict(base.value)
@@ -117,7 +117,7 @@ def plain(node: Node) -> object:
 
 
 def dotted(path: Path) -> str:
-    """Write a path as people do: `clients[0].name`."""
+    """Return a path as it is shown: `clients[0].name`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -125,24 +125,24 @@ def dotted(path: Path) -> str:
 
 
 class Problems:
-    """The list of mistakes, in the making: all are reported at once, in the order in which they stand in the files."""
+    """Collects mistakes, so that all are reported at once, in the order of the files."""
 
     def __init__(self) -> None:
-        self._found: dict[Problem, None] = {}
+        self._collected: dict[Problem, None] = {}
         self._files: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._found)
+        return bool(self._collected)
 
     def file(self, name: str) -> None:
-        """Say that `name` is the next file, for the order of the report."""
+        """Register `name` as the next file, for the order of the report."""
         self._files.setdefault(name, len(self._files))
 
     def add(self, mark: Mark, path: Path, message: str) -> None:
-        """Record one mistake; saying it twice records it once."""
-        self._found[Problem(mark.file, mark.line, dotted(path), message)] = None
+        """Record one mistake; the same mistake is recorded once."""
+        self._collected[Problem(mark.file, mark.line, dotted(path), message)] = None
 
     def sorted(self) -> list[Problem]:
         """Return the mistakes by file, line and key."""
         last = len(self._files)
-        return sorted(self._found, key=lambda p: (self._files.get(p.file, last), p.line, p.where, p.message))
+        return sorted(self._collected, key=lambda p: (self._files.get(p.file, last), p.line, p.where, p.message))

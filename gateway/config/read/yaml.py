@@ -1,7 +1,7 @@
-"""YAML text into a tree: the part of YAML that people read the same way as machines do.
+"""YAML text into a tree, for a plain subset of YAML.
 
-Plain scalars follow YAML 1.2's core schema (`off` is a word, `010` is ten, a date is text). Duplicate keys, tags,
-anchors, aliases and merge keys are mistakes, not features. Knows nothing of what the keys mean.
+Plain scalars follow YAML 1.2's core schema: `off` is text, `010` is ten, a date is text. Duplicate keys, tags, anchors,
+aliases and merge keys are mistakes. Knows no documented key.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MAX_BYTES = 1024 * 1024
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes and refuses what would let a line act from afar."""
+    """Composes nodes; refuses anchors, aliases and tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         refused = ""
         if isinstance(event, AliasEvent):
-            refused = "aliases (*name) are not read; write the value out"
+            refused = "aliases (*name) are not supported; write the value out"
         elif isinstance(event, NodeEvent) and event.anchor is not None:
-            refused = "anchors (&name) are not read; write the value out"
+            refused = "anchors (&name) are not supported; write the value out"
         elif getattr(event, "tag", None) is not None:
-            refused = "tags (!name) are not read"
+            refused = "tags (!name) are not supported"
         if refused:
             raise MarkedYAMLError(problem=refused, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
@@ -65,7 +65,7 @@ def read_file(path: pathlib.Path, problems: Problems) -> Node | None:
 
 
 def read_shipped(text: str, name: str) -> Node:
-    """Turn a file of ours, which has no mistakes to tell of, into the same tree; ten times as fast, by libyaml."""
+    """Return the tree of a shipped file, without checks; libyaml makes this ten times as fast."""
     root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if root is None:
         raise ValueError(f"the shipped file {name} is empty")
@@ -73,7 +73,7 @@ def read_shipped(text: str, name: str) -> Node:
 
 
 def read_text(text: str, name: str, problems: Problems) -> Node | None:
-    """Turn YAML text into a tree; `name` is the file that marks will show."""
+    """Return the tree of YAML text; `name` is the file that marks show."""
     try:
         loader = _Loader(text)
         try:
@@ -98,7 +98,7 @@ def read_text(text: str, name: str, problems: Problems) -> Node | None:
 
 
 def _node(node: yaml.Node, mark: Mark, path: Path, problems: Problems) -> Node:
-    """A value stands where its key stands: that is the line that people look for."""
+    """Return the tree of a node. A value gets the line of its key, which is where people look."""
     if isinstance(node, yaml.MappingNode):
         return Node(_entries(node, mark, path, problems), mark)
     if isinstance(node, yaml.SequenceNode):
@@ -119,7 +119,7 @@ def _entries(node: yaml.MappingNode, mark: Mark, path: Path, problems: Problems)
             continue
         where = (*path, str(key.value))
         if key.value == "<<" and not key.style:
-            problems.add(here, where, "merge keys (<<) are not read; write the keys out")
+            problems.add(here, where, "merge keys (<<) are not supported; write the keys out")
         elif key.value in entries:
             problems.add(here, where, f"is written twice (first in line {entries[key.value].mark.line})")
         else:
