@@ -209,7 +209,8 @@ def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Creden
         for asked in [grant.request for grant in each.grants] + ([each.revoke] if each.revoke else []):
             endpoint = parse_upstream(asked.url)
             below = endpoint.base_path.removeprefix(upstream.base_path)
-            if (endpoint.host, endpoint.port) == (upstream.host, upstream.port) and below.startswith("/"):
+            hosts = {endpoint.host.removesuffix("."), upstream.host.removesuffix(".")}  # one name, with or without dot
+            if len(hosts) == 1 and endpoint.port == upstream.port and below.startswith("/"):
                 paths += [below, f"{below}/**"]
     return paths
 

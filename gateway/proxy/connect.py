@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address is tried beside one that does not answer (RFC 8305 §5)."""
+_NEVER_FIRST: Final = 60.0
+"""Seconds by which the event loop's time-out for a TLS handshake is longer than ours."""
 _BROKE_OFF: Final = "the connection broke off in the handshake"
 
 
@@ -44,6 +46,8 @@ class Connector:
         """Networks that the name may lead to although they are loopback, link-local or a metadata service."""
         self._resolver = resolver
         self._upstream = upstream
+        self._server_name = upstream.host.removesuffix(".") if tls is not None else None
+        """For SNI, in which a trailing dot is not allowed (RFC 6066 §3), and for the certificate, which has none."""
         self._tls = tls
         self._timeout = timeout
         self._outbox: Outbox | None = None
@@ -78,7 +82,12 @@ class Connector:
 
     async def _open(self, on_lost: Callable[[UpstreamConnection], None]) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
-        sock = await self._open_socket(loop)
+        return await self._negotiate(loop, await self._open_socket(loop), on_lost)
+
+    async def _negotiate(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, on_lost: Callable[[UpstreamConnection], None]
+    ) -> UpstreamConnection:
+        """Return a connection over a connected socket, after the TLS handshake where there is one."""
         self._outbox = self._outbox or Outbox(loop)
         connection = UpstreamConnection(loop, self._outbox, on_lost)
         connection.address = str(sock.getpeername()[0])
@@ -87,7 +96,9 @@ class Connector:
                 lambda: cast("asyncio.Protocol", connection),
                 sock=sock,
                 ssl=self._tls,
-                server_hostname=self._upstream.host if self._tls is not None else None,
+                server_hostname=self._server_name,
+                # The event loop's own time-out of a minute would look like a connection that the vendor broke off.
+                ssl_handshake_timeout=self._timeout + _NEVER_FIRST if self._tls is not None else None,
             )
         except BaseException as error:
             sock.close()

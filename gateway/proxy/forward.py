@@ -6,17 +6,25 @@ fields follow the app's own, from which `fields.py` has removed everything that 
 
 from __future__ import annotations
 
+import re
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import IDEMPOTENT_METHODS
 from gateway.proxy.body import NO_BODY
+from gateway.proxy.fields import values
 from gateway.proxy.upload import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.prepared import PreparedRoute
+    from gateway.proxy.response import Outbound
     from gateway.proxy.upstream import UpstreamConnection
+
+_CONNECTION_LOGIN: Final = re.compile(
+    r"(?:^|,)[ \t]*(?:negotiate|ntlm|kerberos|nego2)(?![!#$%&'*+.^`|~\w-])", re.IGNORECASE
+)
+"""A login or a challenge of a scheme that authenticates a connection instead of a request."""
 
 
 def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload | NoUpload:
@@ -70,6 +78,26 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
         x.trace.upward(lines)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+def answered(x: Exchange, prepared: PreparedRoute, head: Outbound, upstream: UpstreamConnection) -> None:
+    """Note the head of the vendor's final response."""
+    x.upstream_seconds = monotonic() - x.sent_at
+    x.vendor_status = head.code
+    if prepared.passes_logins and _logs_in_connection(x, head):
+        upstream.dirty = True
+
+
+def _logs_in_connection(x: Exchange, head: Outbound) -> bool:
+    """Whether the app's login may belong to the vendor's connection: NTLM's and Negotiate's do (RFC 4559 §6).
+
+    Whoever used such a connection next would be answered as this app.
+    """
+    return (
+        any(_CONNECTION_LOGIN.match(value) for value in x.request.values(b"authorization"))
+        or any(_CONNECTION_LOGIN.search(value) for value in values(head.lines, b"www-authenticate"))
+        or head.value(b"persistent-auth").lower() == "true"
+    )
 
 
 def may_replay(x: Exchange, prepared: PreparedRoute) -> bool:

@@ -198,8 +198,8 @@ class Handler:
             head, body = await upstream.response()
             if head.code < _FINAL:
                 head, body = await self._after_interim(head, body, upstream, upload)
-            x.upstream_seconds = monotonic() - x.sent_at
-            x.vendor_status = code = head.code
+            forward.answered(x, prepared, head, upstream)
+            code = head.code
             if code in prepared.signs:
                 upstream.watch_silence()
                 refused = await is_refusal(x, prepared.signs[code], head, body)

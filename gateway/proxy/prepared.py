@@ -58,6 +58,7 @@ class PreparedRoute:
         "fixed",
         "injectors",
         "metrics",
+        "passes_logins",
         "pool",
         "private",
         "route",
@@ -82,7 +83,8 @@ class PreparedRoute:
         """The bytes between the target and the first of the app's own fields."""
         self.private = bool(route.injections)
         """Answers are marked private, because a cache in front of the gateway sees no Authorization (RFC 9111 §3.5)."""
-        explicit = route.authorization == "pass"
+        self.passes_logins = explicit = route.authorization == "pass"
+        """The app's own Authorization goes to the vendor."""
         self.signs: dict[int, tuple[RefusalSign, ...]] = {}
         for sign in route.refusal_signs:
             # Where the app's own Authorization is passed on, a plain 401 may be about the end user's token.

@@ -34,7 +34,16 @@ _MOST_INTERIM: Final = 32
 """1xx responses (RFC 9110 §15.2) accepted before one final response."""
 _SWITCHING: Final = 101
 _FINAL: Final = 200
-_BODYLESS: Final = frozenset({_SWITCHING, 204, 304})
+_NO_CONTENT: Final = 204
+_BODYLESS: Final = frozenset({_SWITCHING, _NO_CONTENT, 304})
+
+
+def _declares_content(head: Outbound) -> bool:
+    """Whether a head that ends its message declares content all the same, as it must not (RFC 9110 §8.6, §15.3.5).
+
+    The vendor may send the content later, and the next exchange would take it for its answer.
+    """
+    return head.chunked or bool(head.length)
 
 
 class UpstreamConnection(Wire):
@@ -262,6 +271,7 @@ class UpstreamConnection(Wire):
             if self._interim > _MOST_INTERIM:
                 raise UpstreamMalformed(reason="too many interim responses")
             body = NO_BODY
+            self.dirty = self.dirty or _declares_content(head)
         else:
             self._body = body = self._open_body(head, rest)
             self._deadline = None
@@ -275,7 +285,7 @@ class UpstreamConnection(Wire):
             self.dirty = self._switched = True
             self.pause_reading(BACKLOG)
         elif self._head_request or head.code in _BODYLESS or head.length == 0:
-            if rest:
+            if rest or (head.code == _NO_CONTENT and _declares_content(head)):
                 self._unexpected()
         elif head.length == len(rest):
             return Body(None, rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import ssl
 import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,13 +22,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from gateway.access.keysets import JwksFetcher
+from gateway.addresses import Networks
+from gateway.clock import SystemClock
+from gateway.model import Issuer, Upstream
+from gateway.proxy.connect import Connector
+from gateway.resolver import Resolver
+from gateway.tls import client_context
+from gateway.tokens.grant import TokenRequest
+from gateway.tokens.sender import Sender
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.names import System
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.kit.gateway import Running
     from tests.kit.wire import Script
@@ -323,3 +334,115 @@ async def test_a_websocket_passes_over_tls(authority: trustme.CA, ca_file: str) 
         app.close()
         await until(it.at_rest)
         assert "has no effect" not in it.log
+
+
+@pytest.mark.parametrize("said", [0, 100], ids=["nothing", "a part of its hello"])
+async def test_a_vendor_that_stops_in_the_handshake_is_a_time_out(
+    said: int, authority: trustme.CA, ca_file: str
+) -> None:
+    """It is slow or hangs; nothing is wrong with its TLS."""
+    context = context_for(authority.issue_cert("localhost"))
+
+    async def script(peer: Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        incoming.write(await peer.reader.read(2**16))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing, server_side=True).do_handshake()
+        await peer.send(outgoing.read(said) if said else b"")
+        await peer.reader.read(-1)
+
+    async with vendor(script) as upstream:
+        route = one_route(
+            upstream.port,
+            upstream=f"https://localhost:{upstream.port}",
+            ca_file=ca_file,
+            timeouts={"connect": "300ms"},
+        )
+        async with running(route) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            got = await app.message()
+            assert (got.status, json.loads(got.body)["code"]) == (504, "upstream_timeout")
+            assert b"error=connection_timeout" in got.one("Proxy-Status")
+            assert logged(it) == [("upstream_timeout", "connect time-out")]
+            assert it.metric("gatepass_upstream_connects_total", route="v", outcome="timeout") == 1
+
+
+async def test_the_event_loop_s_own_time_out_never_ends_a_handshake(authority: trustme.CA) -> None:
+    """It is a minute, and what it raises looks like a connection that the vendor broke off."""
+    connector = Connector(
+        Upstream("https", "localhost", 1), context_for(authority.issue_cert("localhost")), 90.0, Resolver()
+    )
+    asked: dict[str, float] = {}
+
+    class Loop:
+        async def create_connection(self, *_: object, **options: float) -> None:
+            asked.update(options)
+
+    async with vendor(answering(ok())) as upstream:
+        sock = socket.create_connection(("127.0.0.1", upstream.port))
+        await connector._negotiate(Loop(), sock, lambda _: None)  # type: ignore[arg-type]
+        sock.close()
+    assert asked["ssl_handshake_timeout"] > 90
+
+
+# ------------------------------------------------------------------------------------- a name with a dot at its end
+
+
+async def test_a_dot_at_the_end_of_a_vendor_s_name_is_not_in_sni_nor_looked_for_in_its_certificate(
+    authority: trustme.CA, ca_file: str
+) -> None:
+    """RFC 6066 §3. The name is looked up as it is written: with the dot no search domain is tried."""
+    names: list[str | None] = []
+    seen: list[Message] = []
+    system = System()
+    system.addresses = {"vendor.test.": ["127.0.0.1"]}
+    context = context_for(authority.issue_cert("vendor.test"))
+    context.sni_callback = lambda _, name, __: names.append(name)
+    async with tls_vendor(answering(ok(), seen=seen), context) as port:
+        config = {**to(port, ca_file, "vendor.test."), "allow_addresses": ["127.0.0.0/8"]}
+        async with running(config, resolver=Resolver(getaddrinfo=system)) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.message()).status == 200
+    assert names == ["vendor.test"]
+    assert set(system.asked) == {"vendor.test."}
+    assert seen[0].one("Host") == f"vendor.test.:{port}".encode()
+
+
+async def test_a_certificate_for_another_name_does_not_become_right_by_a_dot(
+    authority: trustme.CA, ca_file: str
+) -> None:
+    system = System()
+    system.addresses = {"vendor.test.": ["127.0.0.1"]}
+    context = context_for(authority.issue_cert("other.test"))
+    async with tls_vendor(answering(ok()), context) as port:
+        config = {**to(port, ca_file, "vendor.test."), "allow_addresses": ["127.0.0.0/8"]}
+        async with running(config, resolver=Resolver(getaddrinfo=system)) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.message()).status == 502
+            assert logged(it) == [
+                ("upstream_tls", "certificate: Hostname mismatch, certificate is not valid for 'vendor.test'.")
+            ]
+
+
+async def test_a_dot_at_the_end_of_a_token_endpoint_s_or_an_issuer_s_name_does_no_harm_either(
+    authority: trustme.CA, ca_file: str
+) -> None:
+    system = System()
+    system.addresses = {"vendor.test.": ["127.0.0.1"]}
+    resolver = Resolver(getaddrinfo=system)
+    names: list[str | None] = []
+    context = context_for(authority.issue_cert("vendor.test"))
+    context.sni_callback = lambda _, name, __: names.append(name)
+    allowed = Networks(["127.0.0.0/8"])
+    async with tls_vendor(answering(ok()), context) as port:
+        sender = Sender(SystemClock(), allowed, resolver)
+        request = TokenRequest("POST", f"https://vendor.test.:{port}/token", {}, b"secret=CANARY")
+        tls = client_context(Path(ca_file))
+        assert (await sender.send(request, tls=tls, within=60)).status == 200
+        await sender.close()
+        issuer = Issuer("corp", "x", ("gatepass",), jwks_url=f"https://vendor.test.:{port}/keys", ca_file=Path(ca_file))
+        assert await JwksFetcher(allowed, resolver)(issuer) == b"{}"
+    assert names == ["vendor.test", "vendor.test"]
