@@ -14,7 +14,7 @@ from gateway.access import Access
 from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, Problem
-from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, register_all
+from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts
@@ -215,7 +215,7 @@ class Gateway:
             self._admin.use(config)
         if self._handler is not None:
             self._handler.tracer = self._tracing.use(config.tracing)
-        if config.logs != before.logs:
+        if config.logs != before.logs or logging_is_temporary():
             adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
         waits = [key for key in AT_START if getattr(before, key) != getattr(config, key)]

@@ -134,13 +134,22 @@ class Actions:
 
     async def _adjust_logging(self, request: web.Request, _session: Session | None) -> web.Response:
         """Change levels and sampling until the next reload or restart: `{"level": …, "loggers": {…}, "sample": …}`."""
+        before = current_logging() or Logs()
         try:
-            logs = _changed(current_logging() or Logs(), orjson.loads(await read_body(request)))
+            logs = _changed(before, orjson.loads(await read_body(request)))
         except ValueError as error:
             return _json({"status": 400, "title": redact_text(str(error))}, HTTPStatus.BAD_REQUEST)
-        adjust_logging(logs)
-        _log.warning("logging_changed", remote=request.remote, **_shown(logs))
+        if LEVELS.index(logs.level) < LEVELS.index(before.level):
+            adjust_logging(logs, temporary=True)
+            _log_change(request, logs)
+        else:  # while the event is still written
+            _log_change(request, logs)
+            adjust_logging(logs, temporary=True)
         return _json(_shown(logs))
+
+
+def _log_change(request: web.Request, logs: Logs) -> None:
+    _log.warning("logging_changed", remote=request.remote, settings=_shown(logs))
 
 
 def _changed(logs: Logs, wanted: Any) -> Logs:

@@ -5,7 +5,14 @@ one set of secrets to keep out of it.
 """
 
 from gateway.observe.journal import Journal
-from gateway.observe.log.setup import adjust_logging, close_logging, configure_logging, current_logging, get_logger
+from gateway.observe.log.setup import (
+    adjust_logging,
+    close_logging,
+    configure_logging,
+    current_logging,
+    get_logger,
+    logging_is_temporary,
+)
 from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.metrics.families import metrics_markdown
 from gateway.observe.metrics.registry import Metrics
@@ -33,6 +40,7 @@ __all__ = [
     "current_logging",
     "forms",
     "get_logger",
+    "logging_is_temporary",
     "metrics_markdown",
     "read_traceparent",
     "redact",

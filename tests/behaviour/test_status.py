@@ -377,6 +377,30 @@ async def test_levels_change_over_the_admin_port_behind_the_key() -> None:
         adjust_logging(before or Logs())
 
 
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+async def test_a_change_of_the_level_is_logged_with_the_new_level(level: str) -> None:
+    async with running(one_route(1)) as it, admin_port(it) as url, aiohttp.ClientSession() as browser:
+        async with browser.put(f"{url}/logging", json={"level": level}, headers=BEARER) as answer:
+            assert answer.status == 200
+        [event] = [json.loads(line) for line in it.log.splitlines() if '"logging_changed"' in line]
+    assert (event["level"], event["settings"]["level"]) == ("warning", level)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"level": "error"}, {"loggers": {"gatepass.tokens": "debug"}}, {"sample": 0.5}, {"access": False}],
+    ids=["level", "logger", "sample", "access"],
+)
+async def test_settings_that_were_set_by_hand_end_with_the_next_reload(wanted: dict[str, object]) -> None:
+    """Though the configuration is the same as before."""
+    async with running(one_route(1)) as it, admin_port(it) as url, aiohttp.ClientSession() as browser:
+        async with browser.put(f"{url}/logging", json=wanted, headers=BEARER) as answer:
+            assert answer.status == 200
+        assert current_logging() != it.gateway.config.logs
+        await it.gateway.reload(it.gateway.config)
+        assert current_logging() == it.gateway.config.logs
+
+
 @pytest.mark.parametrize(
     "wanted",
     ["{", "[]", '{"level": "loud"}', '{"sample": 2}', '{"loggers": {"a": 1}}', '{"format": "json"}', '{"access": 1}'],

@@ -56,6 +56,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _sink: Sink | None = None
 _closing: set[Buffered] = set()
 _logs: Logs | None = None
+_temporary = False
 _levels: dict[str, int] = {}
 _least = logging.INFO
 _adjusted: set[str] = set()
@@ -89,17 +90,29 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
     """Send events to `stream` (default: standard output). Flushes and replaces the previous configuration."""
+    global _temporary  # noqa: PLW0603  the process has one log
     close_logging()
+    _temporary = False
     out = sys.stdout if stream is None else stream
     console = logs.format == "console" or (logs.format == "auto" and _is_terminal(out))
     _apply(logs, Writer(out, limit=logs.buffer), console=console)
 
 
-def adjust_logging(logs: Logs) -> None:
-    """Apply levels and sampling at run time; stream and format stay. Does nothing while no log is open."""
+def adjust_logging(logs: Logs, *, temporary: bool = False) -> None:
+    """Apply levels and sampling at run time; stream and format stay. Does nothing while no log is open.
+
+    `temporary` settings are set by hand and last until the next call that is not temporary: a reload.
+    """
+    global _temporary  # noqa: PLW0603  the process has one log
     if _sink is not None:
         _flush()
         _apply(logs, _sink.writer, console=_sink.console)
+        _temporary = temporary
+
+
+def logging_is_temporary() -> bool:
+    """Return whether the current settings were set by hand and not by a configuration."""
+    return _temporary
 
 
 def current_logging() -> Logs | None:
