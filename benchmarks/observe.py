@@ -69,8 +69,8 @@ def figures() -> dict[str, float]:
     def ended(status: int = 200, code: str = "", reason: str = "", traceparent: bytes | None = None) -> None:
         route.in_flight.inc()
         route.in_flight.dec()
-        key = (route, client, "GET", None, status, status, code, 1, "3f1c0a2b", "10.0.0.7")
-        journal.add((key, reason, next(ids), False, traceparent, 1.0, 1.012, 0.011, 0, 512))
+        key = (route, client, "GET", None, status, status, code, 1, "3f1c0a2b", "10.0.0.7", reason)
+        journal.add((key, next(ids), False, traceparent, 1.0, 1.012, 0.011, 0, 512))
 
     def traced(tracer: Tracer, parents: list[str]) -> None:
         trace = tracer.begin(parents, time.monotonic())

@@ -6,6 +6,7 @@ log field and the metric label (`docs/errors.md`).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,6 +15,15 @@ Hop = Literal["gateway", "token_endpoint", "upstream"]
 
 class GatepassError(Exception):
     """Base class of all errors that Gatepass raises."""
+
+
+def os_reason(error: BaseException) -> str:
+    """Return what an error of a connection means, in the operating system's words: `connection reset by peer`."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number).lower()
+    words = {TimeoutError: "time-out", ConnectionResetError: "connection reset by peer", BrokenPipeError: "broken pipe"}
+    return next((text for kind, text in words.items() if isinstance(error, kind)), "the connection failed")
 
 
 # ------------------------------------------------------------------------------------------------------ configuration

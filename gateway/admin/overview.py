@@ -25,6 +25,9 @@ RUNBOOK = "docs/runbook.md"
 ADVICE = {
     "refused": "The vendor refuses our id or secret. Compare them with what the vendor has, and reload; until then one "
     "request a minute is tried.",
+    "refused_by_vendor": "The token endpoint issues tokens, but the vendor's API refuses them. Compare with the "
+    "vendor: the account and its contract, the scope and audience of the token, test or production. Then run "
+    "`gatepass check --probe`, or press Check here.",
     "malformed": "The token endpoint answers, but not with a token that can be used. Run `gatepass check`, and compare "
     "with the vendor's document: it may have changed its answer.",
     "unavailable": "The token endpoint is down, slow, or asks us to wait. Look at the vendor's status page and at the "

@@ -20,6 +20,7 @@ from gateway.admin.guard import COOKIE, Guard
 from gateway.admin.history import STEP
 from gateway.admin.input import is_own_host
 from gateway.admin.overview import Overview
+from gateway.admin.vendor_refusals import with_refusals
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.admin.actions import CredentialActions, Reload
-    from gateway.model import Address, Config, CredentialStatus
+    from gateway.model import Address, Config, CredentialStatus, Route
     from gateway.observe import Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,11 +68,12 @@ class AdminServer:
     ) -> None:
         self._wanted = address
         self._metrics = metrics
-        self._status = status
+        self._routes: tuple[Route, ...] = ()
+        self._token_status = status
         self._state = state
         self._data_address = data_address
         self._overview = Overview(
-            metrics=metrics, status=status, state=state, data_address=data_address, problems=problems
+            metrics=metrics, status=self._status, state=state, data_address=data_address, problems=problems
         )
         self._guard = Guard()
         self._actions = Actions(self._guard, credentials, reload)
@@ -85,8 +87,12 @@ class AdminServer:
     def use(self, config: Config) -> None:
         """Show this configuration, and use its admin keys and host names."""
         self._overview.use(config)
+        self._routes = config.routes
         self._hosts = frozenset(name.lower().rstrip(".") for name in (self._wanted.host, *config.admin_hosts))
         self._guard.use(config.admin_keys_sha256)
+
+    def _status(self) -> list[CredentialStatus]:
+        return with_refusals(self._token_status(), self._routes, self._metrics)
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Open the port, or serve on `sockets` that listen already. Raises OSError if the address is not available."""

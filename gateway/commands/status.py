@@ -130,4 +130,4 @@ def curve(counts: list[int]) -> str:
 
 def coloured(state: str) -> str:
     """Return a state in its colour."""
-    return f"[{COLOURS.get(state, 'red')}]{state}[/]"
+    return f"[{COLOURS.get(state, 'red')}]{state.replace('refused_by_vendor', 'refused by the vendor')}[/]"

@@ -67,8 +67,10 @@ class CredentialStatus:
     """The status of one credential, for the admin port and `check`. Contains no secret."""
 
     name: str
-    state: Literal["valid", "static", "idle", "pending", "unavailable", "refused", "malformed"]
-    """`idle`: not used yet (`keep_warm: used` or `never`); `pending`: being fetched for the first time."""
+    state: Literal["valid", "static", "idle", "pending", "unavailable", "refused", "malformed", "refused_by_vendor"]
+    """`idle`: no request needed a token yet (`keep_warm: used|never`). `pending`: the first fetch is running.
+    `refused`: the token endpoint refuses the credential. `refused_by_vendor`: there is a token, but the vendor's API
+    refuses it; only the admin port shows it, because it sees the answers of all routes."""
     tried: bool
     """True when at least one fetch has ended, in success or failure; always true for a static key."""
     fingerprint: str | None = None

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
         int,  # attempts
         str | None,  # the token's fingerprint
         str,  # the app's address
+        str,  # the reason of a failure, empty for a success
     ]
     Later = Callable[[float, Callable[[], None]], object]
     Traced = bytes | tuple[str, bool] | None
     Entry = tuple[
         Key,
-        str,  # the reason of a failure
         str,  # the request's id
         bool,  # whether the app has given it
         Traced,
@@ -60,6 +60,8 @@ BATCH: Final = 64
 
 _USUAL_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """The usual form of `traceparent`; the last bit means that the trace is recorded."""
+_SERVER_ERROR: Final = 500
+"""From this status on, an answer of the vendor is a failure of the vendor (RFC 9110 §15.6)."""
 _MOST_ROWS: Final = 1024
 """Rows that are kept."""
 
@@ -73,8 +75,10 @@ class _Row:
 
     __slots__ = ("child", "client", "outcome", "route", "template")
 
-    def __init__(self, key: Key, reason: str) -> None:
-        route, client, method, path, vendor_status, status, code, attempts, fingerprint, remote = key
+    def __init__(self, key: Key) -> None:
+        route, client, method, path, vendor_status, status, code, attempts, fingerprint, remote, reason = key
+        if route is not None and not reason and not code and status >= _SERVER_ERROR:
+            reason = f"{route.upstream} answered {status}"
         self.route = route
         self.child = route.child(method, status, code) if route is not None else None
         self.outcome = client.outcome(vendor_status, status, code) if client is not None else None
@@ -138,10 +142,10 @@ class Journal:
 
     def _written(self, entry: Entry, since: float, sink: Sink | None) -> bytes | None:
         """Count an entry; return its log line, None if it gets none. `since`: wall clock minus monotonic clock."""
-        key, reason, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out = entry
-        row = self._rows.get(key) if not reason else None
+        key, request_id, given, traced, started, ended, upstream_seconds, bytes_in, bytes_out = entry
+        row = self._rows.get(key)
         if row is None:
-            row = self._row(key, reason)
+            row = self._row(key)
         trace_id, recorded = None, False
         if traced is not None:
             trace_id, recorded = traced if isinstance(traced, tuple) else _app_trace(traced)
@@ -160,10 +164,10 @@ class Journal:
             row.template, since + ended, shown, trace_id, seconds, upstream_seconds, bytes_in, bytes_out
         )
 
-    def _row(self, key: Key, reason: str) -> _Row:
-        """Return a new row. It is kept unless it holds a reason or a method that an app can invent."""
-        row = _Row(key, reason)
-        if not reason and key[2] in COMMON_METHODS:
+    def _row(self, key: Key) -> _Row:
+        """Return a new row. It is kept unless an app invented its method."""
+        row = _Row(key)
+        if key[2] in COMMON_METHODS:
             if len(self._rows) >= _MOST_ROWS:
                 self._rows.clear()
             self._rows[key] = row

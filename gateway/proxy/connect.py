@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import aiohappyeyeballs
 
 from gateway.addresses import AddressRefused, Networks, permitted
-from gateway.errors import UpstreamTimeout, UpstreamTLS, UpstreamUnreachable
+from gateway.errors import UpstreamTimeout, UpstreamTLS, UpstreamUnreachable, os_reason
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.proxy.wire import Outbox
 
@@ -144,5 +144,5 @@ def _unreachable(error: OSError) -> UpstreamUnreachable:
         failure = UpstreamUnreachable(reason="connection refused")
         failure.proxy_error = "connection_refused"
     else:
-        failure = UpstreamUnreachable(reason=type(error).__name__)
+        failure = UpstreamUnreachable(reason=os_reason(error))
     return failure

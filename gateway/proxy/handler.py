@@ -58,6 +58,7 @@ _SERVER_ERROR: Final = 500
 _SWITCHING: Final = 101
 _CONTINUE: Final = 100
 _FINAL: Final = 200
+_APP_CLOSED: Final = "the app closed its connection before the answer ended"
 UNKNOWN_AFTER: Final = 0.01
 """Seconds from a request to its 401: longer than any check takes, so that the time does not tell why."""
 
@@ -106,10 +107,10 @@ class Handler:
         except ExchangeError as error:
             self._fail(x, error)
         except asyncio.CancelledError:
-            x.status, x.code = 499, "client_gone"
+            x.status, x.code, x.reason = 499, "client_gone", _APP_CLOSED
             raise
         except ConnectionResetError:
-            x.status, x.code, x.keep_alive = 499, "client_gone", False
+            x.status, x.code, x.keep_alive, x.reason = 499, "client_gone", False, _APP_CLOSED
         except Exception as error:  # noqa: BLE001 - a defect ends one exchange, not the gateway
             _log.exception("exchange_crashed", request_id=x.request_id, error=type(error).__name__)
             self._fail(x, InternalError(reason=type(error).__name__))
@@ -245,6 +246,7 @@ class Handler:
             for injector, token in zip(prepared.injectors, x.tokens, strict=True):
                 injector.tokens.discard(token)
             prepared.metrics.replayed("refused_again" if x.replayed else "not_replayable")
+            x.reason = prepared.metrics.token_refused(x.vendor_status, replayed=x.replayed)
             return False
         again = [await i.tokens.refused(token) for i, token in zip(prepared.injectors, x.tokens, strict=True)]
         if any(again):
@@ -252,6 +254,7 @@ class Handler:
         elif prepared.current_tokens() is not None:
             # The refusal was not believed, because the vendor refuses too many tokens: pass its answer on.
             prepared.metrics.replayed("no_token")
+            x.reason = prepared.metrics.token_refused(x.vendor_status, replayed=False)
             return False
         else:
             # The old token is gone and no other is there: the app must get that error, not the vendor's 401.
@@ -284,10 +287,9 @@ class Handler:
 
     def _fail(self, x: Exchange, error: ExchangeError) -> None:
         """Answer with a problem document, or abort the connection if a response head was already sent."""
-        x.reason = error.reason
+        x.reason = _reason(x, error)
         if x.head_sent:
             x.code, x.keep_alive = "aborted", False
-            x.reason = error.reason or error.code
             x.client.abort()
             return
         x.status, x.code = error.status, error.code
@@ -311,7 +313,13 @@ class Handler:
         request_id = f"{getrandbits(128):032x}"
         client.write(problem(error, route=None, request_id=request_id, close=True, head=False))
         self.metrics.refused(error.code)
-        _log.warning("connection_refused", code=error.code, request_id=request_id, remote=client.remote)
+        _log.warning(
+            "app_connection_rejected",
+            code=error.code,
+            reason=error.reason or error.detail,
+            request_id=request_id,
+            remote=client.remote,
+        )
 
     def _record(self, x: Exchange) -> None:
         prepared, allowance, tokens = x.prepared, x.allowance, x.tokens
@@ -326,11 +334,11 @@ class Handler:
             x.attempts,
             tokens[0].fingerprint if tokens else None,
             x.forwarded_from or x.client.remote,
+            x.reason,
         )
         self._journal.add(
             (
                 key,
-                x.reason,
                 x.request_id,
                 x.id_given,
                 tracing.end(x),
@@ -380,3 +388,9 @@ class Handler:
         """Abort every connection to a vendor."""
         for pool in self._swept | {prepared.pool for prepared in self.snapshot.routes}:
             pool.abort()
+
+
+def _reason(x: Exchange, error: ExchangeError) -> str:
+    """Return why the exchange failed, for the log; with the vendor's host if the vendor failed."""
+    reason = error.reason or error.detail
+    return f"{x.prepared.metrics.upstream}: {reason}" if error.hop == "upstream" and x.prepared is not None else reason

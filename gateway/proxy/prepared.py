@@ -117,6 +117,7 @@ class PreparedRoute:
 
     def accepted(self, tokens: tuple[Token, ...]) -> None:
         """Tell the caches that the vendor accepted these tokens."""
+        self.metrics.refused_in_a_row = 0
         if len(tokens) == 1:
             self.injectors[0].tokens.accepted(tokens[0])
             return
@@ -156,4 +157,5 @@ def prepare_routes(
     routes = tuple(routes)
     for route in routes:
         metrics.route(route.name).pool_size(route.pool.size)
+        metrics.route(route.name).upstream = route.upstream.authority
     return [PreparedRoute(route, tokens, pools(route), metrics.route(route.name)) for route in routes]

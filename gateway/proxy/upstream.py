@@ -11,7 +11,7 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout
+from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout, os_reason
 from gateway.proxy.body import NO_BODY, Body
 from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
@@ -350,11 +350,11 @@ class UpstreamConnection(Wire):
         body = self._body
         if body is None:
             if self._error is None:
-                self._error = UpstreamReset(reason=type(exc).__name__ if exc else "closed before a response head")
+                self._error = UpstreamReset(reason=os_reason(exc) if exc else "closed before a response head")
             self._wake()
         elif exc is not None or not self._closed_cleanly:
             # Over TLS, a close without close_notify may be a truncation (RFC 9112 §9.8).
-            how = type(exc).__name__ if exc is not None else "closed without notice"
+            how = os_reason(exc) if exc is not None else "closed without notice"
             body.fail(Aborted(reason=f"the vendor's connection broke: {how}"))
         elif isinstance(self._decoder, UntilClose):
             body.feed(b"", last=True)

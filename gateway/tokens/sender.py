@@ -7,7 +7,6 @@ Each request has a new connection; no retry, no redirect, no cookie, no proxy fr
 from __future__ import annotations
 
 import asyncio
-import errno
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.addresses import AddressRefused, Networks
-from gateway.errors import TokenError, TokenMalformed, TokenUnavailable
+from gateway.errors import TokenError, TokenMalformed, TokenUnavailable, os_reason
 from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context
 from gateway.tokens.failures import TokenEndpointTimeout
@@ -170,8 +169,7 @@ def _translated(error: Exception) -> TokenError:  # noqa: PLR0911 - one return p
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return TokenUnavailable(reason="the connection was closed without an answer")
     if isinstance(error, OSError):
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        return TokenUnavailable(reason=f"the token endpoint cannot be reached ({name})")
+        return TokenUnavailable(reason=f"the token endpoint cannot be reached ({os_reason(error)})")
     return TokenUnavailable(reason=f"the request failed ({type(error).__name__})")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.errors import CredentialRefused
+from yarl import URL
+
+from gateway.errors import CredentialRefused, TokenError
 from gateway.model import Token
 from gateway.observe import register
 from gateway.tls import client_context, load_pair
@@ -49,6 +51,7 @@ class TokenSource:
         self.skew: float | None = None
         self._name = name
         self._grant = grant
+        self._endpoint = URL(grant.request.url).host_port_subcomponent or ""
         self._sender = sender
         self._clock = clock
 
@@ -60,6 +63,13 @@ class TokenSource:
             TokenUnavailable: no answer, or an error answer.
             TokenMalformed: a success without a usable token.
         """
+        try:
+            return await self._fetch(within)
+        except TokenError as error:
+            error.reason = f"{self._endpoint}: {error.reason or error.detail}"
+            raise
+
+    async def _fetch(self, within: float) -> Token:
         request = self._grant.request
         assertion = sign(request.assertion, self._clock.wall()) if request.assertion else None
         rendered = render(request, assertion=assertion)

@@ -146,7 +146,8 @@ async def test_an_answer_that_is_not_http_is_malformed() -> None:
 async def test_an_endpoint_that_refuses_connections_is_unavailable(endpoint: TokenEndpoint) -> None:
     await endpoint.shut()
     error = await failure(credential(endpoint.url))
-    assert "ECONNREFUSED" in error.reason
+    assert error.reason.endswith("the token endpoint cannot be reached (connection refused)")
+    assert error.reason.startswith(f"127.0.0.1:{endpoint.port}: ")
 
 
 @unless_stalled

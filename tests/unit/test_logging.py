@@ -78,10 +78,22 @@ def entry(metrics: Metrics, **over: Any) -> tuple[Any, ...]:
     }
     its = SimpleNamespace(**(fields | over))
     route, client = metrics.route("idfy"), metrics.client("onboarding-web", "idfy")
-    key = (route, client, its.method, its.path, its.vendor_status, its.status, its.code, 1, its.fingerprint, "10.0.0.7")
+    key = (
+        route,
+        client,
+        its.method,
+        its.path,
+        its.vendor_status,
+        its.status,
+        its.code,
+        1,
+        its.fingerprint,
+        "10.0.0.7",
+        its.reason,
+    )
     now = time.monotonic()
     return (
-        key, its.reason, its.request_id, its.given, its.traced, now - its.seconds, now, its.upstream_seconds, 0, 512,
+        key, its.request_id, its.given, its.traced, now - its.seconds, now, its.upstream_seconds, 0, 512,
     )  # fmt: skip
 
 
@@ -308,13 +320,16 @@ def said(stream: io.StringIO, **logs: Any) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("logs", "expected"),
     [
-        ({}, [(200, "info"), (404, "info"), (503, "info"), (401, "warning"), (499, "info"), (503, "warning")]),
-        ({"sample": 0.0}, [(404, "info"), (503, "info"), (401, "warning"), (499, "info"), (503, "warning")]),
-        ({"access": False}, [(401, "warning"), (503, "warning")]),
-        ({"level": "warning"}, [(401, "warning"), (503, "warning")]),
+        ({}, [(200, "info"), (404, "info"), (503, "warning"), (401, "warning"), (499, "info"), (503, "warning")]),
+        ({"sample": 0.0}, [(404, "info"), (503, "warning"), (401, "warning"), (499, "info"), (503, "warning")]),
+        ({"access": False}, [(503, "warning"), (401, "warning"), (503, "warning")]),
+        ({"level": "warning"}, [(503, "warning"), (401, "warning"), (503, "warning")]),
         ({"level": "error"}, []),
         ({"loggers": (("gatepass.access", "error"),)}, []),
-        ({"level": "error", "loggers": (("gatepass", "warning"),)}, [(401, "warning"), (503, "warning")]),
+        (
+            {"level": "error", "loggers": (("gatepass", "warning"),)},
+            [(503, "warning"), (401, "warning"), (503, "warning")],
+        ),
     ],
     ids=["all", "sampled", "access off", "warning", "error", "own level", "level from above"],
 )

@@ -111,9 +111,11 @@ def self_signed(name: str) -> ssl.SSLContext:
 
 
 def logged(it: Running) -> list[tuple[str, str]]:
-    """Code and reason of each request so far."""
-    events = map(json.loads, it.log.splitlines())
-    return [(event["code"], event["reason"]) for event in events if event["event"] == "request"]
+    """Code and reason of each request so far; the reason without the vendor's host in front, which must be there."""
+    events = [event for event in map(json.loads, it.log.splitlines()) if event["event"] == "request"]
+    host = it.routes[0].route.upstream.authority
+    assert all((event["reason"] or host).startswith(host) for event in events)
+    return [(event["code"], (event["reason"] or "").removeprefix(f"{host}: ") or None) for event in events]
 
 
 def to(port: int, ca_file: str | None = None, host: str = "localhost") -> dict[str, object]:

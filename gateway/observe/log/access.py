@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 EVENT: Final = "request"
 
 _people = get_logger(ACCESS)
-_OURS_TO_BLAME: Final = 500
-"""The gateway's own answers from this status on are warnings, because an operator can act on them."""
-AUDITED: Final = frozenset({"client_unknown", "client_forbidden", "rate_limited"})
-"""Codes of access control. Their lines are warnings and are written whatever `logs.access` and `logs.sample` say."""
+_SERVER_ERROR: Final = 500
+"""Answers from this status on are warnings, because an operator can act on them: the gateway's own and the vendor's."""
+WARNED: Final = frozenset({"client_unknown", "client_forbidden", "rate_limited", "aborted"})
+"""Further codes that are warnings: access control, and a vendor that broke off after its response head."""
 
 
 class LineTemplate:
@@ -54,9 +54,9 @@ class LineTemplate:
 
         `code` is empty for the vendor's own answer. `attempts` is how often the request was sent to the vendor.
         `fingerprint` is that of the token sent last. `path` is a template of the configuration, never the path itself.
-        `reason` says why the gateway failed.
+        `reason` says why the gateway failed; with an empty `code`, what was wrong with the vendor's answer.
         """
-        self.warning = bool(code) and (status >= _OURS_TO_BLAME or code in AUDITED)
+        self.warning = status >= _SERVER_ERROR or code in WARNED or (bool(reason) and not code)
         self.good = 200 <= status < 300  # noqa: PLR2004 - RFC 9110 §15.3
         self.head = _members(level="warning" if self.warning else "info", event=EVENT, logger=ACCESS)
         self.middle = _members(

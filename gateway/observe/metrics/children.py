@@ -28,6 +28,12 @@ class RouteMetrics:
         self.in_flight = parents.in_flight.labels(name)
         self.pool_open = parents.pool_open.labels(name)
         self.pool_idle = parents.pool_idle.labels(name)
+        self.upstream = ""
+        """The vendor's host and port, for the log."""
+        self.refused_in_a_row = 0
+        """Answers passed to apps that refused the injected token, since the vendor last accepted one."""
+        self.last_refusal = 0.0
+        """Seconds since the epoch; 0 before the first."""
         self.gone = False
         """The route is no longer configured. Requests that still run on it are counted in no series."""
         self._parents = parents
@@ -84,6 +90,12 @@ class RouteMetrics:
     def vendor_refusal(self) -> None:
         """Count an answer that refused the token that the gateway injected."""
         self._refusals.inc()
+
+    def token_refused(self, status: int, *, replayed: bool) -> str:
+        """Remember an answer that refused the injected token and goes to the app; return the reason for the log."""
+        self.refused_in_a_row += 1
+        self.last_refusal = self._parents.wall()
+        return f"{self.upstream} refused the token with {status}{', after a new token was fetched' if replayed else ''}"
 
     def replayed(self, outcome: str) -> None:
         """Count the outcome of a possible replay after a refused token."""
