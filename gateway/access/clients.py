@@ -134,6 +134,8 @@ class Clients:
             return self._with_certificate(presented, certificate, route)
         known = last.client_of(self, presented) if last is not None else None
         if known is None:
+            if not presented:
+                raise _unknown(route, "several keys, or none that can be read")
             digest = sha256(presented).digest()
             known = self._by_digest.get(digest[:_INDEX_BYTES])
             if known is None or not compare_digest(known.digest, digest):

@@ -67,6 +67,8 @@ class Guard:
 
     def is_key(self, key: str) -> bool:
         """Return whether `key` is an admin key."""
+        if not key.strip():
+            return False
         digest = _hashed(key.strip())
         return any([hmac.compare_digest(digest, each) for each in self._keys])  # noqa: C419  constant time: all of them
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gateway.config.keys.guessable import is_guessable
+from gateway.config.keys.identity import GUESSABLE
 from gateway.config.keys.network import is_loopback
 from gateway.config.names import nearest_or_all
 
@@ -63,14 +65,31 @@ def clients_differ(root: Node, clients: Mapping[int, ClientSection], problems: P
             )
         names.setdefault(client.name, index)
         for which in ("key_sha256", "keys_sha256", "keys", "certificates"):
-            given = getattr(client, which)
-            for each in (given,) if isinstance(given, str) else given or ():
-                key = each if isinstance(each, str) else each.sha256
+            for key in _digests(client, which):
                 if key in keys:
                     what = "a name" if which == "certificates" else "a key"
                     message = f"contains {what} of clients[{keys[key]}]"
                     problems.add(root.mark_at((*path, which)), (*path, which), message)
                 keys.setdefault(key, index)
+
+
+def keys_are_no_names(root: Node, keys: FileSection, clients: Mapping[int, ClientSection], problems: Problems) -> None:
+    """No key may be a name from the configuration itself, because names are shown in logs and answers."""
+    names = {client.name for client in clients.values()} | _names(root, "routes") | _names(root, "credentials")
+    for index, client in clients.items():
+        for which in ("key_sha256", "keys_sha256", "keys"):
+            if any(is_guessable(digest, names) for digest in _digests(client, which)):
+                path: Path = ("clients", index, which)
+                problems.add(root.mark_at(path), path, GUESSABLE)
+    if any(is_guessable(digest, names) for digest in keys.admin_keys_sha256):
+        problems.add(root.mark_at(("admin_keys_sha256",)), ("admin_keys_sha256",), GUESSABLE)
+
+
+def _digests(client: ClientSection, which: str) -> list[str]:
+    given = getattr(client, which)
+    return [
+        each if isinstance(each, str) else each.sha256 for each in ((given,) if isinstance(given, str) else given or ())
+    ]
 
 
 def clients_name_routes(root: Node, clients: Mapping[int, ClientSection], problems: Problems) -> None:

@@ -162,6 +162,7 @@ def _check_across(
     checks.clients_name_routes(draft.root, clients, draft.problems)
     checks.clients_can_authenticate(draft.root, clients, draft.problems)
     if keys is not None:
+        checks.keys_are_no_names(draft.root, keys, clients, draft.problems)
         checks.somebody_may_call(draft.root, keys, draft.problems)
         checks.ports_differ(draft.root, keys, draft.problems)
         checks.issuers_differ(draft.root, keys.issuers, draft.problems)

@@ -70,6 +70,15 @@ def test_anybody_else_is_unknown(key: str | None, bearer: str | None, where: Rou
     assert "CANARY" not in f"{refusal.value!r} {refusal.value.detail} {refusal.value.reason}"
 
 
+@pytest.mark.parametrize(("key", "bearer"), [("", None), (None, ""), ("", WEB)], ids=["key", "bearer", "beside a key"])
+def test_several_keys_or_an_unreadable_one_are_nobody_s_key(key: str | None, bearer: str | None) -> None:
+    """Such a request is represented by an empty key, which must not match, even if its hash were a client's."""
+    clients = clients_of(Client("empty", (hash_key(""),), None), Client("web", (hash_key(WEB),), None))
+    with pytest.raises(ClientUnknown) as refusal:
+        who(clients, key, bearer, ORDERS)
+    assert refusal.value.reason == "several keys, or none that can be read"
+
+
 def test_all_who_are_unknown_are_told_the_same() -> None:
     """Whatever was wrong; only the route decides which fields are named."""
     details = set()

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
+from gateway.config.keys.guessable import is_guessable
 from gateway.config.keys.section import kind, refuse
 from gateway.config.keys.text import STRINGS, list_of, plain_text, text_like
 
@@ -14,12 +15,16 @@ CERTIFICATE_KINDS = ("subject:", "dns:", "uri:", "email:")
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric algorithms only: with a symmetric key, its other holders could sign tokens for us (RFC 8725 §3.1)."""
 
+GUESSABLE = (
+    "is the hash of a key that is easy to guess (empty, or a well-known word); `gatepass keys new NAME` makes one"
+)
 _hash_text = text_like(SHA256, "must be the 64 hex digits of a SHA-256; `gatepass keys new NAME` prints one")
 
 
 def sha256(value: object) -> str:
-    """Return the SHA-256 of a gateway key, in lower-case hex."""
-    return _hash_text(value).lower()
+    """Return the SHA-256 of a gateway key, in lower-case hex; that of a guessable key is refused."""
+    digest = _hash_text(value).lower()
+    return refuse(GUESSABLE) if is_guessable(digest) else digest
 
 
 def instant(value: object) -> float:
