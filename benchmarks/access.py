@@ -13,6 +13,7 @@ import argparse
 import sys
 from dataclasses import replace
 from time import monotonic, process_time
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,7 @@ SUBJECTS = {
 
 def clients_of(client: Client | None) -> Clients:
     """Return what the gateway builds for a configuration with this client; none: access is open."""
-    access = "open" if client is None else "clients"
+    access: Literal["clients", "open"] = "open" if client is None else "clients"
     config = Config(Address("127.0.0.1", 0), None, access, (client,) if client else (), {}, (ROUTE,))
     return Access(config, clock=SystemClock(), metrics=Metrics()).clients(config)
 

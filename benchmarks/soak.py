@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import random
 import sys
@@ -285,7 +286,7 @@ def noise(points: list[tuple[float, float]]) -> float:
     """Return the standard deviation around that line."""
     rise = slope(points)
     mean_x, mean_y = (sum(each) / len(points) for each in zip(*points, strict=True))
-    return (sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in points) / len(points)) ** 0.5
+    return math.sqrt(sum((y - mean_y - rise * (x - mean_x)) ** 2 for x, y in points) / len(points))
 
 
 def events(log: Path, ids: set[str]) -> list[str]:

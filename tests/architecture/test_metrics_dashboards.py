@@ -31,7 +31,8 @@ KINDS = {"row", "timeseries", "stat", "state-timeline", "bargauge"}
 
 
 def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def texts(value: object) -> list[str]:

@@ -51,7 +51,15 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = next((home / "venv" / "lib").glob("python3*/site-packages"))
     # A path in a .pth file is searched, but the .pth files in it are not run: an editable install there stays dark.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", home / "venv" / "bin" / "python", "install", "--quiet"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        home / "venv" / "bin" / "python",
+        "install",
+        "--quiet",
+    ]
     installed = run(*pip, "--no-deps", "--no-index", wheel, cwd=home)
     assert installed.returncode == 0, installed.stderr
     return home

@@ -18,6 +18,8 @@ from tests.kit.wire import PATIENCE, Message, Peer, answering, connect, get, ok,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.kit.wire import Script
+
 WEB, BATCH = "gp_CANARY-5f1d2c-do-not-print-web", "gp_CANARY-5f1d2c-do-not-print-batch"
 KEY = f"X-Gatepass-Key: {WEB}"
 
@@ -39,7 +41,8 @@ async def ask(it: Running, *fields: str, path: str = "/v/a", method: str = "GET"
 
 
 def problem(answer: Message) -> dict[str, Any]:
-    return json.loads(answer.body)
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
 
 
 def events(it: Running, name: str) -> list[dict[str, Any]]:
@@ -144,8 +147,8 @@ async def test_a_client_s_network_is_judged_by_the_address_that_a_trusted_proxy_
     seen: list[Message] = []
     whole = client(addresses=["203.0.113.7/32"])
     async with vendor(answering(ok(), seen=seen)) as upstream:
-        more = {"trusted_proxies": ["127.0.0.0/8"], "route": {"forwarded": "x-forwarded"}}
-        async with running(config(upstream.port, whole, **more)) as it:
+        route = {"forwarded": "x-forwarded"}
+        async with running(config(upstream.port, whole, route=route, trusted_proxies=["127.0.0.0/8"])) as it:
             assert (await ask(it, KEY, f"X-Forwarded-For: {peer_field}")).status == status
             (event,) = events(it, "request")
     assert event["remote"] == (peer_field.rpartition(", ")[2] if peer_field != "unknown" else "127.0.0.1")
@@ -195,7 +198,7 @@ async def cut_off(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("script", [resetting, cut_off, answering(ok()), answering(b"nonsense\r\n\r\n")])
-async def test_no_end_of_an_exchange_leaks_a_place_in_flight_or_a_reservation(script: object) -> None:
+async def test_no_end_of_an_exchange_leaks_a_place_in_flight_or_a_reservation(script: Script) -> None:
     limits, budgets = [{"in_flight": 1}], [{"route": "v", "per": "day", "hard": 1000}]
     async with (
         vendor(script) as upstream,
@@ -208,7 +211,8 @@ async def test_no_end_of_an_exchange_leaks_a_place_in_flight_or_a_reservation(sc
             app.close()
             await eventually(it.at_rest)
             assert it.metric("gatepass_client_requests_in_flight", client="web", route="v") == 0
-        allowance = it.gateway._handler.snapshot.clients.allowance("web", "v")
+        allowance = it.snapshot.clients.allowance("web", "v")
+        assert allowance is not None
         assert allowance.budgets[0].current().reserved == 0
         assert not it.metric("gatepass_client_limited_total", client="web", route="v", limit="in_flight")
 

@@ -90,7 +90,7 @@ async def test_a_literal_address_and_localhost_are_named_by_being_written() -> N
 
 async def test_a_token_endpoint_that_resolves_there_gets_no_secret() -> None:
     async with vendor(answering(ok())) as endpoint:
-        request = TokenRequest("POST", f"http://auth.test:{endpoint.port}/token", {}, b"secret=CANARY")
+        request = TokenRequest("POST", f"http://auth.test:{endpoint.port}/token", (), b"secret=CANARY")
         sender = Sender(SystemClock(), Networks(), Resolver(getaddrinfo=names(LOOPBACK, host="auth.test")))
         with pytest.raises(TokenUnavailable) as refusal:
             await sender.send(request, tls=None, within=60)

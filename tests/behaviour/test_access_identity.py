@@ -93,7 +93,7 @@ async def test_while_the_jwks_endpoint_is_down_old_keys_go_on_then_503_and_never
         assert (await ask(it, bearer)).status == 200
         await eventually(lambda: endpoint.connections > 2)
         assert (await ask(it, bearer)).status == 200
-        answers = []
+        answers: list[Message] = []
         async with asyncio.timeout(30):
             while not answers or answers[-1].status == 200:
                 answers.append(await ask(it, bearer))

@@ -16,7 +16,7 @@ from gateway.model import Address, CredentialStatus, Secret
 from gateway.observe import Metrics, register
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 CANARY = "CANARY-admin-token-5b1e"
 register(Secret(CANARY))
@@ -54,7 +54,7 @@ async def admin(stage: Stage) -> AsyncIterator[str]:
         await server.stop()
 
 
-async def get(url: str, method: str = "GET", **headers: str) -> tuple[int, Any, aiohttp.typedefs.LooseHeaders]:
+async def get(url: str, method: str = "GET", **headers: str) -> tuple[int, Any, Mapping[str, str]]:
     async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as answer:
         body = await answer.text()
         is_json = answer.content_type == "application/json" and body

@@ -106,7 +106,8 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
         line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert line, shown
         shown += line.decode()
-    path = Path(re.search(r"/\S+sandbox\.env", shown)[0])
+    [written] = re.findall(r"/\S+sandbox\.env", shown)
+    path = Path(written)
     secrets = [line.partition("=")[2] for line in read(path).splitlines()]
     assert len(secrets) == 9
     assert not [secret for secret in secrets if secret in shown]

@@ -121,7 +121,12 @@ def with_headers(**headers: str) -> Callable[[TokenRequest], TokenRequest]:
 
 
 wrong_key = with_headers(**{"X-Api-Secret-Key": "CANARY.key"})
-nest = lambda status, reason, *messages: {"statusCode": status, "message": list(messages), "error": reason}  # noqa: E731
+
+
+def nest(status: int, reason: str, *messages: str) -> dict[str, Any]:
+    return {"statusCode": status, "message": list(messages), "error": reason}
+
+
 REFUSED: list[tuple[str, Callable[[TokenRequest], TokenRequest], int, Any]] = [
     ("hypersign", by_get, 404, "Cannot GET /api/v1/app/oauth"),
     ("hypersign", no_proof, 401, nest(401, "Unauthorized", "x-api-secret-key header is missing")),

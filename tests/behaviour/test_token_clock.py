@@ -52,12 +52,13 @@ class App:
     """An app that keeps its connection."""
 
     def __init__(self, it: Running, path: str) -> None:
-        self._it, self._path, self._peer = it, path, None
+        self._it, self._path = it, path
+        self._peer: Peer | None = None
 
     async def ask(self) -> Message:
-        self._peer: Peer | None = self._peer or await connect(self._it.address)
-        await self._peer.send(get(self._path))
-        answer = await self._peer.message()
+        peer = self._peer = self._peer or await connect(self._it.address)
+        await peer.send(get(self._path))
+        answer = await peer.message()
         if b"close" in answer.all("Connection"):
             self._peer = None
         return answer

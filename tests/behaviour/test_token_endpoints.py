@@ -199,7 +199,7 @@ def pem(key: Any) -> Secret:
 
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_a_client_assertion_is_signed_afresh_for_every_attempt(endpoint: TokenEndpoint, algorithm: Any) -> None:
-    key = KEYS[algorithm]()
+    key: Any = KEYS[algorithm]()
     assertion = Assertion(pem(key), algorithm, "client-1", "https://issuer.example", key_id="kid-1")
     one = credential(endpoint.url, request={"form": (("client_id", "client-1"),), "assertion": assertion})
     endpoint.script.append(Answer(503))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.tokens import TokenCache
 from tests.kit.emulation import Load, ask, emulated, warm
 from tests.kit.metrics import families
 from tests.kit.rest import until
@@ -141,7 +142,9 @@ async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefl
 async def test_who_waits_for_a_slow_first_fetch_is_refused_at_its_own_deadline_and_the_fetch_goes_on() -> None:
     """`token_timeout` bounds the wait of a request, not the token request."""
     async with emulated(uqudo={"keep_warm": "never"}) as (it, sandbox):
-        it.gateway.tokens._caches[next(iter(it.gateway.tokens._tokens["uqudo"].recipe.keys)),].token_timeout = 0.3
+        cache = it.gateway.tokens._tokens["uqudo"]
+        assert isinstance(cache, TokenCache)
+        it.gateway.tokens._caches[next(iter(cache.recipe.keys)),].token_timeout = 0.3
         await sandbox.uqudo.set(latency=0.8)
         status, seconds, _ = await ask(it, "uqudo")
         assert status == 503
@@ -201,7 +204,9 @@ async def test_a_redirect_of_a_token_endpoint_is_not_followed() -> None:
         assert sandbox.uqudo.counters.redirects_followed == 0
 
 
-async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetch() -> None:
+async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each is sent again once, with the one new token."""
     async with emulated(routes={"uqudo": {"pool": {"size": 250}}}) as (it, sandbox):
         await warm(it)
@@ -213,7 +218,7 @@ async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetc
             await go.wait()
             return await served(*request)
 
-        sandbox.uqudo._served = held
+        monkeypatch.setattr(sandbox.uqudo, "_served", held)
         apps = [await connect(it.address) for _ in range(200)]
         for app in apps:
             await app.send(post("/uqudo/sandbox/sink", b"x" * 2000))
@@ -255,9 +260,10 @@ async def test_the_same_route_revoked_three_times_in_two_seconds_is_not_noticed(
             for turn in range(3):
                 await it.clock.sleep(0.4)
                 sandbox.idfy.revoke()
-                await until(lambda turn=turn: sandbox.idfy.counters.tokens_issued > turn)
+                await until(lambda: sandbox.idfy.counters.tokens_issued > turn)  # noqa: B023 - it ends before the next turn
                 good = load.total
-                await until(lambda good=good: load.total > good + 4)  # with the new one, whatever was in flight
+                # With the new one, whatever was in flight.
+                await until(lambda: load.total > good + 4)  # noqa: B023 - it ends before the next turn
         assert load.failures == 0, load.statuses
         assert sandbox.idfy.counters.token_requests == 3
 

@@ -171,7 +171,7 @@ async def test_spans_arrive_at_a_real_otlp_receiver(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gateway.observe.trace.otlp.TIMEOUT", 60.0)
     oteltap = pytest.importorskip("oteltap")
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    port, seen = free_port(), []
+    port, seen = free_port(), list[Message]()
     settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=port)
     async with vendor(answering(ok(), seen=seen)) as upstream, oteltap.OtelTapHttpProtobufReceiver(settings) as tap:
         waiting = asyncio.create_task(tap.await_trace(lambda span: span.name == "GET /v"))

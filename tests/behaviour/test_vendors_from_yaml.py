@@ -42,7 +42,7 @@ async def test_a_fifth_vendor_with_json_a_header_key_and_iso_8601_works_from_yam
         endpoint.script.append(session("acme-token-1"))
         config = acme(endpoint.url, upstream.port)
         secrets = {"ACME_API_KEY": "k-" + CANARY, "ACME_CLIENT_ID": "id", "ACME_CLIENT_SECRET": f'"{CANARY}\\'}
-        async with running(config, **secrets) as it:
+        async with running(config, environ=secrets) as it:
             app = await connect(it.address)
             await app.send(get("/acme/orders?x=1"))
             assert (await app.message()).status == 200
@@ -86,7 +86,7 @@ async def test_a_vendors_own_signs_of_an_old_token_are_data_too(status: int, bod
     async with TokenEndpoint() as endpoint, vendor(script) as upstream:
         endpoint.script.extend([session("old"), session("new")])
         environ = {"ACME_API_KEY": "k-" + CANARY, "ACME_CLIENT_ID": "id", "ACME_CLIENT_SECRET": CANARY}
-        async with running(acme(endpoint.url, upstream.port), **environ) as it:
+        async with running(acme(endpoint.url, upstream.port), environ=environ) as it:
             app = await connect(it.address)
             await app.send(get("/acme/orders"))
             got = await app.message()
@@ -100,7 +100,7 @@ async def test_a_static_key_goes_into_its_own_header() -> None:
     async with vendor(answering(ok(), seen=seen)) as upstream:
         config = example("static-key")
         config["routes"]["ledger"]["upstream"] = f"http://127.0.0.1:{upstream.port}"
-        async with running(config, LEDGER_API_KEY=CANARY) as it:
+        async with running(config, environ={"LEDGER_API_KEY": CANARY}) as it:
             app = await connect(it.address)
             await app.send(get("/ledger/a", "Authorization: Bearer mine", "x-api-key: mine"))
             await app.message()
@@ -123,7 +123,7 @@ async def test_two_headers_from_two_credentials_and_the_end_users_authorization_
             "HYPERSIGN_API_SECRET_KEY": hypersign.credentials["api_secret_key"].reveal(),
             "HYPERSIGN_KYC_API_SECRET_KEY": kyc.reveal(),
         }
-        async with running(config, **environ) as it:
+        async with running(config, environ=environ) as it:
             app = await connect(it.address)
             for field, status in (("Authorization: Bearer the-end-users", 200), ("X-Nothing: x", 401)):
                 request = post("/hypersign-kyc/api/v2/auth/exchange", b"{}", "Content-Type: application/json", field)

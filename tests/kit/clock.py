@@ -20,6 +20,11 @@ TURNS = 25
 """Turns of the event loop that tasks get whenever time stands still: more than any chain of awaits here is long."""
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class FakeTimer:
     """A scheduled call; cancelled ones are skipped."""
 
@@ -52,8 +57,8 @@ class FakeClock:
         return timer
 
     async def sleep(self, delay: float) -> None:
-        done = asyncio.get_running_loop().create_future()
-        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(delay, lambda: _resolve(done))
         try:
             await done
         finally:
@@ -147,8 +152,8 @@ class SteadyClock:
         return SteadyTimer(self, self.monotonic() + max(0.0, delay), callback)
 
     async def sleep(self, delay: float) -> None:
-        done = asyncio.get_running_loop().create_future()
-        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(delay, lambda: _resolve(done))
         try:
             await done
         finally:

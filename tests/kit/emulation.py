@@ -49,7 +49,7 @@ async def emulated(
             },
         }
         try:
-            async with running(merged, clock=clock, **sandbox.environ()) as it:
+            async with running(merged, clock=clock, environ=sandbox.environ()) as it:
                 yield it, sandbox
         finally:
             clock.stop()

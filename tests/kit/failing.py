@@ -58,7 +58,7 @@ async def failing(*, budget: int = 50) -> AsyncIterator[tuple[Running, Sandbox]]
     async with Sandbox() as sandbox:
         for each in sandbox.vendors.values():
             await each.set(rate_limit=False)
-        async with running(_config(sandbox, budget), **sandbox.environ()) as it:
+        async with running(_config(sandbox, budget), environ=sandbox.environ()) as it:
             apps = [asyncio.create_task(app) for app in _apps(it)]
             try:
                 yield it, sandbox

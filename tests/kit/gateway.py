@@ -6,7 +6,7 @@ import io
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from gateway.model import Clock
+    from gateway.proxy import Snapshot
+    from gateway.proxy.prepared import PreparedRoute
     from gateway.resolver import Resolver
 
 CANARY = "CANARY-5f1d2c-do-not-print"
@@ -62,9 +64,13 @@ class Running:
         return not any(gauges) and all(prepared.pool.at_rest for prepared in self.routes)
 
     @property
-    def routes(self) -> tuple[object, ...]:
+    def routes(self) -> tuple[PreparedRoute, ...]:
+        return self.snapshot.routes
+
+    @property
+    def snapshot(self) -> Snapshot:
         assert self.gateway._handler is not None
-        return self.gateway._handler.snapshot.routes
+        return self.gateway._handler.snapshot
 
 
 @asynccontextmanager
@@ -73,7 +79,7 @@ async def running(
     *,
     clock: Clock | None = None,
     resolver: Resolver | None = None,
-    **environ: str,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
     """Run a gateway on free ports; afterwards no canary may stand in its log or metrics."""
     text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
@@ -82,7 +88,7 @@ async def running(
         path.write_text(  # noqa: ASYNC240 - a small file in a temporary folder
             f"listen: 127.0.0.1:0\nadmin: null\n{text}"
         )
-        loaded = load([path], environ={"CANARY": CANARY, **environ})
+        loaded = load([path], environ={"CANARY": CANARY, **(environ or {})})
     stream = io.StringIO()
     configure_logging(Logs(format="json", level="debug"), stream)
     clock = clock or SystemClock()
@@ -100,7 +106,7 @@ async def running(
     assert CANARY not in exposition, "a secret in the metrics"
 
 
-def one_route(port: int, **route: object) -> dict[str, object]:
+def one_route(port: int, **route: object) -> dict[str, Any]:
     """Return a config with one route `/v` to a vendor on `port`, carrying a static token (the canary)."""
     return {
         "credentials": {"key": {"static": {"token": "${CANARY}"}}},

@@ -197,7 +197,7 @@ async def send_mutated_answers(seed: int, count: int) -> None:
 
     config = {**one_route(0, timeouts={"first_byte": "800ms", "idle": "200ms"}), "limits": _LIMITS}
     async with vendor(script) as upstream:
-        config["routes"]["v"]["upstream"] = f"http://127.0.0.1:{upstream.port}"  # type: ignore[index]
+        config["routes"]["v"]["upstream"] = f"http://127.0.0.1:{upstream.port}"
         async with running(config) as it:
             rest = Rest(it)
 

@@ -13,9 +13,9 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-OPERATORS = {
+OPERATORS: Mapping[str, Callable[[str | None, list[str]], bool]] = {
     "In": lambda value, values: value in values,
     "NotIn": lambda value, values: value not in values,
     "Exists": lambda value, _: value is not None,
@@ -66,7 +66,7 @@ def allows(
 
 
 def _port(rule: dict[str, Any], port: int, protocol: str) -> bool:
-    return rule.get("protocol", "TCP") == protocol and rule.get("port", port) == port
+    return bool(rule.get("protocol", "TCP") == protocol and rule.get("port", port) == port)
 
 
 def _peer(peer: dict[str, Any], other: Pod | str, namespace: str) -> bool:

@@ -34,7 +34,7 @@ def grant(url: str, *, secret: str = SECRET, request: dict[str, Any] | None = No
 
 
 def credential(url: str, name: str = "acme", *, next_secret: str | None = None, **fields: Any) -> Credential:
-    grants = (grant(url, secret=fields.pop("secret", SECRET), request=fields.pop("request", None)),)
+    grants: tuple[Grant, ...] = (grant(url, secret=fields.pop("secret", SECRET), request=fields.pop("request", None)),)
     if next_secret is not None:
         grants += (grant(url, secret=next_secret),)
     return Credential(**({"name": name, "grants": grants} | fields))

@@ -94,7 +94,7 @@ def schema_problems(rendered: Rendered, version: str) -> list[str]:
 @functools.cache
 def _schemas() -> Any:
     """Return the module that validates; it reads a version's definitions once, not once for each object."""
-    from kubernetes_validate import utils
+    from kubernetes_validate import utils  # type: ignore[import-untyped]  # the package has no types
 
     utils.schema_contents = functools.cache(utils.schema_contents)
     return utils

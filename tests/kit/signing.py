@@ -63,6 +63,7 @@ def forged(header: dict[str, Any], body: dict[str, Any], secret: bytes | None = 
 
 
 def public_pem(name: str) -> bytes:
-    return (
+    public: bytes = (
         key(name).public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
+    return public

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from gateway.model import Credential, Secret, Token
 from gateway.observe import Metrics
-from gateway.tokens.cache import Recipe, TokenCache
+from gateway.tokens.cache import TokenCache
+from gateway.tokens.source import Recipe
 from gateway.tokens.store import MemoryStore
 
 if TYPE_CHECKING:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, ParamSpec, Self, overload
 
 import pytest
 
 from tests.kit.wire import close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any, TypeAlias
+
+P = ParamSpec("P")
+if TYPE_CHECKING:
+    Test: TypeAlias = Callable[P, Coroutine[Any, Any, None]]
 
 TICK = 0.005
 LATE = 0.02
@@ -54,9 +59,17 @@ class Stalls:
         self._wait()
 
 
+@overload
+def unless_stalled(test: Test[P]) -> Test[P]: ...
+
+
+@overload
+def unless_stalled(*, late: float = LATE, tries: int = TRIES) -> Callable[[Test[P]], Test[P]]: ...
+
+
 def unless_stalled(
-    test: Callable[..., Awaitable[None]] | None = None, *, late: float = LATE, tries: int = TRIES
-) -> Any:
+    test: Test[P] | None = None, *, late: float = LATE, tries: int = TRIES
+) -> Test[P] | Callable[[Test[P]], Test[P]]:
     """Run a test again that failed while the loop stalled, `tries` times at the most.
 
     A failure in a loop that was in time counts at once: that is the gateway, and not the machine. Fixtures are not made
@@ -68,10 +81,13 @@ def unless_stalled(
         tries: the last of so many failures counts whatever the loop did.
     """
     if test is None:
-        return lambda it: unless_stalled(it, late=late, tries=tries)
+        return lambda test: _again_if_stalled(test, late, tries)
+    return _again_if_stalled(test, late, tries)
 
+
+def _again_if_stalled(test: Test[P], late: float, tries: int) -> Test[P]:
     @wraps(test)
-    async def run(*args: Any, **named: Any) -> None:
+    async def run(*args: P.args, **named: P.kwargs) -> None:
         for left in reversed(range(tries)):
             with Stalls() as stalls:
                 try:

@@ -7,10 +7,11 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from typing import SupportsIndex
 
     Script = Callable[["Peer"], Awaitable[None]]
 
@@ -102,6 +103,17 @@ class Peer:
             except ConnectionError:
                 return True
 
+    def pause_reading(self) -> None:
+        """Take no more bytes from the socket, so that the other side has to wait."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        return cast("asyncio.Transport", self.writer.transport)  # a socket's can be read and written
+
     def close(self) -> None:
         self.writer.close()
 
@@ -149,9 +161,9 @@ class RawVendor:
         feed = reader.feed_data
         self.received += bytes(reader._buffer)  # type: ignore[attr-defined]  # what came before the script began
 
-        def feed_and_keep(data: bytes) -> None:
+        def feed_and_keep(data: Iterable[SupportsIndex]) -> None:
             if len(self.received) < KEPT:
-                self.received += data
+                self.received.extend(data)
             feed(data)
 
         reader.feed_data = feed_and_keep  # type: ignore[method-assign]

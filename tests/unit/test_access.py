@@ -30,8 +30,8 @@ WEB_CERTIFICATE, BATCH_CERTIFICATE = (
 def who(
     clients: Clients, key: str | None, bearer: str | None, where: Route, names: frozenset[str] = frozenset()
 ) -> str:
-    presented = [None if text is None else text.encode("latin-1") for text in (key, bearer)]
-    return clients.identify(*presented, where, names).name
+    first, second = (None if text is None else text.encode("latin-1") for text in (key, bearer))
+    return clients.identify(first, second, where, names).name
 
 
 @pytest.mark.parametrize(

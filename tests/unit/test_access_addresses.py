@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.addresses import AddressRefused, Networks, embedded, forwarded_client, is_own, parse, permitted, refused
 
+if TYPE_CHECKING:
+    from gateway.addresses import AddrInfo
+
 PUBLIC, LOOPBACK, METADATA = "93.184.216.34", "127.0.0.1", "169.254.169.254"
 
 
-def infos(*addresses: str) -> list[tuple[object, ...]]:
+def infos(*addresses: str) -> list[AddrInfo]:
     return [
         (socket.AF_INET6 if ":" in each else socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 443))
         for each in addresses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -18,15 +19,19 @@ from tests.kit.clients import LEDGER, ORDERS, clients_of, config_of
 from tests.kit.clock import FakeClock
 from tests.kit.metrics import sample
 
+if TYPE_CHECKING:
+    from gateway.access.allowance import Admission
+    from gateway.model import Route
+
 KEY = "gp_CANARY-web"
 WALL = datetime(2026, 11, 22, 23, 59, 50, tzinfo=UTC).timestamp()
 
 
-def one_client(clock: FakeClock | None = None, **more: object) -> Clients:
+def one_client(clock: FakeClock | None = None, **more: Any) -> Clients:
     return clients_of(Client("web", (hash_key(KEY),), **more), clock=clock)
 
 
-def allowance(clients: Clients, route: object = ORDERS) -> Allowance:
+def allowance(clients: Clients, route: Route = ORDERS) -> Allowance:
     return clients.identify(KEY.encode(), None, route)
 
 
@@ -34,7 +39,7 @@ def limited(limit: ClientLimit) -> Allowance:
     return allowance(one_client(limits=(limit,)))
 
 
-def admit(it: Allowance, now: float = 0.0, *, method: str = "GET") -> object:
+def admit(it: Allowance, now: float = 0.0, *, method: str = "GET") -> Admission:
     it.check(method, "/orders/a", "10.0.0.1")
     return it.admit(now)
 
@@ -147,7 +152,7 @@ def test_each_route_has_its_own_limits_and_the_later_entry_wins() -> None:
 # ------------------------------------------------------------------------------------------------------------ budgets
 
 
-def budgeted(clock: FakeClock, **budget: object) -> Allowance:
+def budgeted(clock: FakeClock, **budget: Any) -> Allowance:
     return allowance(one_client(clock, budgets=(ClientBudget("orders", "day", **budget),)))
 
 

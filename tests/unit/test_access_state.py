@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -47,12 +47,19 @@ async def test_counts_are_there_again_after_a_stop(tmp_path: Path) -> None:
     assert (again.used, again.reserved, again.warned) == (7, 0, True)
 
 
-async def test_a_change_is_written_within_a_second_and_many_changes_once(tmp_path: Path, monkeypatch: object) -> None:
+async def test_a_change_is_written_within_a_second_and_many_changes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "state.json", FakeClock()
     it = counters(path, clock)
     writes: list[object] = []
     whole = statefile._add
-    monkeypatch.setattr(statefile, "_add", lambda *args: (writes.append(args), whole(*args))[1])
+
+    def add(*args: Any) -> None:
+        writes.append(args)
+        whole(*args)
+
+    monkeypatch.setattr(statefile, "_add", add)
     for _ in range(1000):
         it.counter(KEY).used += 1
         it.changed()
@@ -84,14 +91,15 @@ async def test_a_call_that_was_written_while_it_ran_and_was_not_made_is_taken_ba
     it = counters(path, clock)
     spec = ClientBudget("orders", "day", None, 10)
     budget = Budget("web", spec, store=it, wall=clock.wall, metrics=Metrics().client("web", "orders"))
-    failing, good = budget.reserve(), budget.reserve()
-    assert failing is good
-    budget.settle(good, made=True)
+    counter = budget.reserve()
+    assert counter is not None
+    assert budget.reserve() is counter
+    budget.settle(counter, made=True)
     await clock.advance(INTERVAL)
     await clock.until(lambda: list(in_file(path).values()) == [2])
     assert it._writing is not None
     await clock.until(it._writing.done)  # else the next writing waits for it, by a clock that stands still
-    budget.settle(failing, made=False)
+    budget.settle(counter, made=False)
     await clock.advance(INTERVAL)
     await clock.until(lambda: list(in_file(path).values()) == [1])
     await it.stop()
@@ -188,11 +196,11 @@ async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> N
     await it.stop()
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: object) -> None:
+def test_a_write_that_breaks_off_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     counters(path)
     before = path.read_bytes()
-    monkeypatch.setattr(statefile.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         statefile._replace(path, b"half")
     assert path.read_bytes() == before

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from gateway.model import Route
+
 CLIENTS = (
     Client("web", (), frozenset({"orders"}), jwt=(ClientClaims("corp", (("azp", "web"),)),)),
     Client("batch", (), None, jwt=(ClientClaims("corp", (("azp", "batch"), ("team", "4711"))),)),
@@ -62,7 +64,7 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         await self.keys.stop()
 
-    def who(self, text: str, route: object = ORDERS) -> str:
+    def who(self, text: str, route: Route = ORDERS) -> str:
         from gateway.access import MemoryCounters
 
         if self.clients is None:
@@ -152,7 +154,7 @@ async def test_a_token_that_does_not_hold_proves_nothing(text: Callable[[], str]
 
 async def test_a_token_opens_only_its_client_s_routes_and_where_a_claim_narrows_it_only_those() -> None:
     async with Stage(routes_claim="routes") as stage:
-        batch = {"azp": "batch", "team": "4711"}
+        batch: dict[str, Any] = {"azp": "batch", "team": "4711"}
         assert stage.who(token(**batch, routes=["orders"]), ORDERS) == "batch"
         assert stage.who(token(**batch, routes="x orders"), ORDERS) == "batch"
         for routes in ("ledger", ["ledger"], "", [], None, 7, {"orders": 1}):

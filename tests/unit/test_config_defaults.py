@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pydantic import BaseModel
+
 EMPTY = f"""\
 clients: [{{name: web, key_sha256: {"ab" * 32}, jwt: [{{issuer: i, claims: {{azp: web}}}}], limits: [{{rate: 1}}], budgets: [{{route: a, per: day, hard: 1}}]}}]
 issuers: {{i: {{issuer: x, audience: [a], jwks_url: 'https://login.example/keys'}}}}
@@ -86,7 +88,10 @@ def test_the_defaults_of_what_needs_files_or_keys_are_the_same_too() -> None:
     from gateway.config.keys.file import TlsSection
     from gateway.config.keys.grant import AssertionSection
 
-    pairs = [(AssertionSection, model.Assertion), (TlsSection, model.ServerTLS)]
+    pairs: list[tuple[type[BaseModel], type[Any]]] = [
+        (AssertionSection, model.Assertion),
+        (TlsSection, model.ServerTLS),
+    ]
     for section, noun in pairs:
         written = {name: field.default for name, field in section.model_fields.items() if not field.is_required()}
         assert written

@@ -210,6 +210,7 @@ def test_a_next_secret_becomes_a_second_grant_with_everything_else_alike(key: st
     routes: {{u: {{credential: u}}}}
     """
     today, following = loaded(tmp_path, text, N="CANARY-2").credentials["u"].grants
+    assert today.request.form is not None
     assert today.request.form == (*today.request.form[:2], ("client_secret", Secret("CANARY-1")))
     assert following.request.form == (*today.request.form[:2], ("client_secret", Secret("CANARY-2")))
     assert following.response == today.response
@@ -219,6 +220,7 @@ def test_a_next_secret_becomes_a_second_grant_with_everything_else_alike(key: st
 def test_a_spelt_out_grant_is_rotated_by_the_keys_that_change(tmp_path: Path) -> None:
     text = GRANT.replace("routes:", "    next: {grant: {request: {form: {secret: '${N}'}}}}\nroutes:")
     today, following = loaded(tmp_path, text, S="CANARY-1", N="CANARY-2").credentials["a"].grants
+    assert today.request.form is not None
     assert following.request.form == (today.request.form[0], ("secret", Secret("CANARY-2")))
 
 

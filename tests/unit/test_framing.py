@@ -282,7 +282,7 @@ def test_small_chunks_of_one_segment_are_handed_on_together_and_large_ones_are_n
     size: int, together: int
 ) -> None:
     """A piece that is kept for a replay takes memory besides its bytes: chunks of one byte must not multiply it."""
-    body, handed = new(), []
+    body, handed = new(), list[bytes | memoryview]()
     body.sink = handed.append
     Chunked(body).feed((b"%x\r\n" % size + b"x" * size + b"\r\n") * 12)
     assert len(handed) == together

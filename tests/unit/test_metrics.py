@@ -235,7 +235,7 @@ def test_an_observation_with_a_trace_is_an_exemplar_in_open_metrics_only() -> No
     body = metrics.exposition(OPENMETRICS)[0].decode()
     [found] = [
         sample.exemplar
-        for family in parse_openmetrics(body)
+        for family in parse_openmetrics(body)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
         for sample in family.samples
         if sample.name == "gatepass_request_duration_seconds_bucket" and sample.exemplar
     ]

@@ -78,7 +78,7 @@ async def test_each_connection_has_its_name_looked_up_anew(system: System) -> No
     assert await addresses(resolver) == [FIRST]
     system.addresses["vendor.example"] = [SECOND, "2001:db8::1"]
     assert await addresses(resolver) == [SECOND, "2001:db8::1"]
-    assert resolver.current("vendor.example") == {SECOND, "2001:db8::1"}
+    assert resolver.current("vendor.example") == frozenset({SECOND, "2001:db8::1"})
     assert (await resolver.look_up("vendor.example", 443))[1][4] == ("2001:db8::1", 443, 0, 0)
 
 

@@ -254,7 +254,7 @@ async def test_large_pieces_are_read_one_by_one_and_small_ones_together() -> Non
 
 async def test_a_sink_gets_what_comes_at_once_and_nothing_waits_or_pauses() -> None:
     wire, calls = recorded(asyncio.get_running_loop())
-    body, got = Body(wire), list[bytes]()
+    body, got = Body(wire), list[bytes | memoryview]()
     body.sink = got.append
     ended = asyncio.get_running_loop().create_task(body.end())
     for _ in range(3):

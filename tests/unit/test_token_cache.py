@@ -44,7 +44,7 @@ class Bench:
 
 
 async def background(coroutine: Any, clock: FakeClock) -> asyncio.Task[Any]:
-    task = asyncio.ensure_future(coroutine)
+    task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
     await clock.settle()
     return task
 
@@ -227,7 +227,7 @@ async def test_trouble_that_nobody_asks_about_any_more_is_not_shown_for_ever(kee
             await bench.cache.get()
         await bench.clock.advance(3)
     value = partial(sample, bench.metrics)
-    assert value("gatepass_token_consecutive_failures", {"credential": "acme"}) >= 3
+    assert (value("gatepass_token_consecutive_failures", {"credential": "acme"}) or 0) >= 3
     await bench.clock.advance(60)
     asked = bench.source.count
     await bench.clock.advance(600)
@@ -260,7 +260,7 @@ async def test_a_slow_answer_that_repeats_the_token_shortly_before_its_end_is_no
     bench = Bench(keep_warm="never")
     first = await background(bench.cache.get(), bench.clock)
     await bench.source.settle(bench.source.token(1.3))
-    token = await first
+    token: Token = await first
     await bench.clock.advance(1.15)
     task = await background(bench.cache.fetch_now(), bench.clock)
     await bench.clock.advance(taken)

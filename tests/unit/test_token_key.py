@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ URL = "https://auth.acme.example/token"
 BASE = grant(URL)
 
 
-def with_request(**fields: object) -> Grant:
+def with_request(**fields: Any) -> Grant:
     return replace(BASE, request=replace(BASE.request, **fields))
 
 

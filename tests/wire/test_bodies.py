@@ -135,10 +135,10 @@ async def test_an_app_that_does_not_read_stops_the_vendor() -> None:
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
-        app.writer.transport.pause_reading()
+        app.pause_reading()
         await app.send(get("/v/a"))
         assert await settled(lambda: sent) < HELD
-        app.writer.transport.resume_reading()
+        app.resume_reading()
         head = await app.head()
         left = int(head.one("Content-Length"))
         while left and (data := await app.reader.read(2**20)):
@@ -152,9 +152,9 @@ async def test_a_vendor_that_does_not_read_stops_the_app(framing: str) -> None:
     go, sent = asyncio.Event(), 0
 
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()
+        peer.pause_reading()
         await go.wait()
-        peer.writer.transport.resume_reading()
+        peer.resume_reading()
         request = await peer.head()
         size = 0
         if framing == "chunked":
@@ -198,10 +198,10 @@ async def test_pipelined_answers_that_nobody_reads_do_not_pile_up() -> None:
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
-        app.writer.transport.pause_reading()
+        app.pause_reading()
         app.writer.write(get("/v/a") * 1000)
         assert await settled(lambda: asked) < 200
-        app.writer.transport.resume_reading()
+        app.resume_reading()
         for _ in range(1000):
             assert len((await app.message()).body) == 100_000
 

@@ -122,7 +122,7 @@ async def test_bytes_that_wait_in_the_kernel_are_not_the_next_answer() -> None:
         app = await connect(it.address)
         await app.send(get("/v/first"))
         assert (await app.message()).body == b"/first"
-        pool = it.routes[0].pool  # type: ignore[attr-defined]
+        pool = it.routes[0].pool
         os.write(peers[0].writer.get_extra_info("socket").fileno(), ok(b"poison"))
         assert pool.take() is None  # without a turn of the loop in between
         await app.send(get("/v/second"))

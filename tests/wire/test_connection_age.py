@@ -78,7 +78,7 @@ async def test_connections_opened_together_do_not_end_together() -> None:
         held.set()
         await asyncio.gather(*asking)
         now = asyncio.get_running_loop().time()
-        ages = [connection.retire_at - now for connection in it.routes[0].pool._idle]  # type: ignore[attr-defined]
+        ages = [connection.retire_at - now for connection in it.routes[0].pool._idle]
     assert 260 < min(ages) < max(ages) <= 300
     assert max(ages) - min(ages) > 5
 
@@ -236,7 +236,7 @@ async def test_an_address_that_is_still_there_keeps_its_connections() -> None:
         await both_at_once(it, gateway)
         it.leads_to(NEW, OLD)
         await both_at_once(it, gateway, 3)
-        pool = gateway.routes[0].pool  # type: ignore[attr-defined]
+        pool = gateway.routes[0].pool
         pool.sweep(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
         assert it.open == {OLD: 2, NEW: 1}
@@ -244,7 +244,7 @@ async def test_an_address_that_is_still_there_keeps_its_connections() -> None:
 
 async def test_a_name_server_that_answers_with_another_address_each_time_does_not_stop_reuse() -> None:
     async with moving() as (it, gateway):
-        pool = gateway.routes[0].pool  # type: ignore[attr-defined]
+        pool = gateway.routes[0].pool
         for turn in range(10):
             it.leads_to((NEW, OLD)[turn % 2])
             await both_at_once(it, gateway, turn + 1)

@@ -293,12 +293,12 @@ async def test_an_app_that_goes_away_while_its_upload_is_held_back_is_noticed() 
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        peer.writer.transport.pause_reading()
+        peer.pause_reading()
         await until(lambda: peer.writer.is_closing() or not upstream.open)
 
     config = {**one_route(0, max_body=None), "limits": {"header_timeout": 0.4}}
     async with vendor(script) as upstream:
-        config["routes"]["v"]["upstream"] = f"http://127.0.0.1:{upstream.port}"  # type: ignore[index]
+        config["routes"]["v"]["upstream"] = f"http://127.0.0.1:{upstream.port}"
         async with running(config) as it:
             app = await connect(it.address)
             await app.send(get("/v/a", f"Content-Length: {2**26}", method="POST"))
@@ -324,7 +324,7 @@ async def test_an_app_that_goes_away_while_it_waits_for_a_connection_gives_its_p
 
     async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 60})) as it:
         holder, leaver, stayer = [await connect(it.address) for _ in range(3)]
-        line = it.routes[0].pool._queue  # type: ignore[attr-defined]
+        line = it.routes[0].pool._queue
         await holder.send(get("/v/hold"))
         await until(lambda: upstream.open)
         await leaver.send(get("/v/leaver"))
@@ -427,7 +427,7 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        peer.writer.transport.pause_reading()
+        peer.pause_reading()
         await asyncio.sleep(0.3)
         await peer.send(ok(b"early"))
         await asyncio.sleep(30)
@@ -436,7 +436,7 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
         app = await connect(it.address)
         app.writer.write(get("/v/a", f"Content-Length: {2**26}", method="POST") + b"x" * 2**24)
         assert (await app.message()).body == b"early"
-        pool = it.routes[0].pool  # type: ignore[attr-defined]
+        pool = it.routes[0].pool
         assert it.at_rest()
         assert not pool.finished
         pool.sweep(asyncio.get_running_loop().time() + 11)

@@ -12,8 +12,10 @@ from tests.kit.gateway import one_route, running
 from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.kit.gateway import Running
-    from tests.kit.wire import Peer
+    from tests.kit.wire import Peer, Script
 
 
 async def endless(peer: Peer) -> None:
@@ -39,7 +41,9 @@ async def leaves(it: Running) -> None:
 @pytest.mark.parametrize(
     ("answers", "visit"), [(answering(ok()), ends_well), (endless, leaves)], ids=["ends", "is cancelled"]
 )
-async def test_a_connection_that_ended_leaves_nothing_for_the_collector(answers: object, visit: object) -> None:
+async def test_a_connection_that_ended_leaves_nothing_for_the_collector(
+    answers: Script, visit: Callable[[Running], Awaitable[None]]
+) -> None:
     async with vendor(answers) as it_vendor, running(one_route(it_vendor.port)) as it:
         await visit(it)
         gc.collect()

@@ -93,7 +93,10 @@ async def test_a_websocket_between_websockets_and_aiohttps_server() -> None:
     async with TestServer(app) as server, running(one_route(server.port or 0)) as it:
         rest = Rest(it)
         async with websockets.connect(
-            f"ws://127.0.0.1:{it.address[1]}/v/ws", subprotocols=["chat"], max_size=2**22, proxy=None
+            f"ws://127.0.0.1:{it.address[1]}/v/ws",
+            subprotocols=[websockets.Subprotocol("chat")],
+            max_size=2**22,
+            proxy=None,
         ) as socket:
             assert socket.subprotocol == "chat"
             assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]

@@ -68,8 +68,8 @@ async def test_what_fails_is_said_in_one_form(name: str) -> None:
     async with vendor(script) as upstream:
         route = {"methods": ["GET", "POST"], "deny": ["/denied"], "max_body": 10, "timeouts": {"first_byte": "100ms"}}
         config = one_route(upstream.port, **route)
-        config["routes"]["closed"] = {"credential": "key", "upstream": f"http://127.0.0.1:{closed_port()}"}  # type: ignore[index]
-        config["routes"]["unnamed"] = {"credential": "key", "upstream": "https://does-not-exist.invalid"}  # type: ignore[index]
+        config["routes"]["closed"] = {"credential": "key", "upstream": f"http://127.0.0.1:{closed_port()}"}
+        config["routes"]["unnamed"] = {"credential": "key", "upstream": "https://does-not-exist.invalid"}
         async with running(config) as it:
             app = await connect(it.address)
             await app.send(raw)

@@ -133,7 +133,7 @@ async def test_an_app_that_stops_reading_is_cut_off() -> None:
 
     async with vendor(script) as upstream, running(limits(upstream.port, body_timeout="300ms")) as it:
         stopped, slow = await connect(it.address), await connect(it.address, buffer=2**14)
-        stopped.writer.transport.pause_reading()
+        stopped.pause_reading()
         await stopped.send(get("/v/a"))
         await slow.send(get("/v/a"))
         await slow.head()
@@ -155,7 +155,7 @@ async def test_an_app_that_takes_no_answer_and_closes_nothing_is_let_go() -> Non
         running(limits(upstream.port, body_timeout="200ms", keepalive_timeout="200ms")) as it,
     ):
         app = await connect(it.address)
-        app.writer.transport.pause_reading()
+        app.pause_reading()
         app.writer.write(get("/v/a") * 200)
         assert it.gateway._data is not None
         await until(lambda: it.gateway._data and not it.gateway._data.connections, within=3)
@@ -218,7 +218,7 @@ async def test_a_vendor_that_takes_no_more_of_an_upload_is_504() -> None:
     done = asyncio.Event()
 
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()
+        peer.pause_reading()
         await done.wait()
 
     async with (

@@ -218,10 +218,10 @@ async def test_a_side_that_does_not_read_holds_the_other_back() -> None:
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
-        app.writer.transport.pause_reading()
+        app.pause_reading()
         await app.send(HANDSHAKE)
         assert await settled(lambda: sent) < 3 * 2**23
-        app.writer.transport.resume_reading()
+        app.resume_reading()
         await app.head()
         got = 0
         while got < 2**26 and (data := await app.reader.read(2**20)):

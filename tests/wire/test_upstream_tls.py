@@ -110,7 +110,7 @@ def self_signed(name: str) -> ssl.SSLContext:
     return context
 
 
-def logged(it: Running) -> list[tuple[str, str]]:
+def logged(it: Running) -> list[tuple[str, str | None]]:
     """Code and reason of each request so far; the reason without the vendor's host in front, which must be there."""
     events = [event for event in map(json.loads, it.log.splitlines()) if event["event"] == "request"]
     host = it.routes[0].route.upstream.authority
@@ -441,7 +441,7 @@ async def test_a_dot_at_the_end_of_a_token_endpoint_s_or_an_issuer_s_name_does_n
     allowed = Networks(["127.0.0.0/8"])
     async with tls_vendor(answering(ok()), context) as port:
         sender = Sender(SystemClock(), allowed, resolver)
-        request = TokenRequest("POST", f"https://vendor.test.:{port}/token", {}, b"secret=CANARY")
+        request = TokenRequest("POST", f"https://vendor.test.:{port}/token", (), b"secret=CANARY")
         tls = client_context(Path(ca_file))
         assert (await sender.send(request, tls=tls, within=60)).status == 200
         await sender.close()
