@@ -26,7 +26,7 @@ COMPILED = (
     "gateway/observe/metrics/labels.py",
     "gateway/observe/metrics/values.py",
     "gateway/observe/journal.py",
-    "gateway/patterns.py",
+    *(str(path) for path in sorted(Path("gateway/patterns").glob("*.py")) if path.name != "__init__.py"),
     "gateway/tokens/cache.py",
 )
 """What runs for every request."""

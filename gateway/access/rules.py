@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ClientForbidden
 from gateway.model.http import COMMON_METHODS
-from gateway.patterns import ALLOWING, DENYING, bare, compiled, decoded
+from gateway.patterns import AllowPatterns, DenyPatterns
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Sequence
 
 ANY: Final = "*"
@@ -42,9 +41,6 @@ class Rule:
         return not self.methods or method in self.methods
 
 
-Compiled = tuple["re.Pattern[str] | None", "re.Pattern[str] | None"]
-
-
 class Rules:
     """The rules of one client. `check` is the hot path: two expressions at most, chosen by the method."""
 
@@ -55,49 +51,46 @@ class Rules:
         self._allow = tuple(map(Rule.of, allow))
         self._deny = tuple(map(Rule.of, deny))
         methods = {method for rule in (*self._allow, *self._deny) for method in rule.methods}
-        self._by_method = {method: self._compile(method) for method in methods}
-        self._others = self._compile("")
+        self._by_method = {method: self._prepare(method) for method in methods}
+        self._others = self._prepare("")
 
     def __bool__(self) -> bool:
         return bool(self._allow or self._deny)
 
-    def _compile(self, method: str) -> Compiled:
+    def _prepare(self, method: str) -> tuple[DenyPatterns | None, AllowPatterns]:
         denied = [rule.pattern for rule in self._deny if rule.takes(method)]
         allowed = [rule.pattern for rule in self._allow if rule.takes(method)]
-        return compiled(denied, DENYING), compiled(allowed, ALLOWING)
+        return DenyPatterns(denied) if denied else None, AllowPatterns(allowed)
 
     def check(self, method: str, path: str) -> None:
         """Raise ClientForbidden, naming the rule, unless the client may do this."""
         deny, allow = self._by_method.get(method, self._others)
-        plain = decoded(path)
-        if deny is not None and deny.match(bare(plain)) is not None:
-            raise self._denied(method, bare(plain))
-        if self._allow and (allow is None or not allow.match(path) or (plain is not path and not allow.match(plain))):
+        if deny is not None and deny.name(path):
+            raise self._denied(method, path)
+        if self._allow and not allow.name(path):
             raise ClientForbidden(
-                f"The client {self._client} may not do this: no rule of its `allow` fits",
-                reason=f"no rule of clients.{self._client}.allow fits the {_word(method)} and the path",
+                f"The client {self._client} may not do this: no rule of its `allow` matches",
+                reason=f"no rule of clients.{self._client}.allow matches the {_word(method)} and the path",
             )
 
-    def _denied(self, method: str, plain: str) -> ClientForbidden:
-        [name, *_] = [name for name, rule in self._named("deny", self._deny) if _fits(rule, method, plain, DENYING)]
+    def _denied(self, method: str, path: str) -> ClientForbidden:
+        named = self._named("deny", self._deny)
+        name = next(name for name, rule in named if rule.takes(method) and DenyPatterns([rule.pattern]).name(path))
         return ClientForbidden(
             f"The client {self._client} may not do this: its rule {name} forbids it",
             reason=f"clients.{self._client}.{name}",
         )
 
     def allowing(self, method: str, path: str) -> str:
-        """Name the rule that lets a permitted call pass, for people."""
-        found = [name for name, rule in self._named("allow", self._allow) if _fits(rule, method, path, ALLOWING)]
-        return found[0] if found else "no `allow`: everything on its routes"
+        """Return the name of the rule that permits a call, for people."""
+        for name, rule in self._named("allow", self._allow):
+            if rule.takes(method) and AllowPatterns([rule.pattern]).name(path):
+                return name
+        return "several rules of `allow` together" if self._allow else "no `allow`: everything on its routes"
 
     @staticmethod
     def _named(which: str, rules: Sequence[Rule]) -> list[tuple[str, Rule]]:
         return [(f"{which}[{index}] ({rule.text})", rule) for index, rule in enumerate(rules)]
-
-
-def _fits(rule: Rule, method: str, path: str, flags: int) -> bool:
-    expression = compiled([rule.pattern], flags)
-    return rule.takes(method) and expression is not None and expression.match(path) is not None
 
 
 def _word(method: str) -> str:

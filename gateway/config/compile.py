@@ -139,21 +139,17 @@ def _expires(keys: g.ExpiresSection) -> model.Expires:
 # -------------------------------------------------------------------------------------------------------------- routes
 
 
-def route(name: str, keys: RouteSection, credentials: Mapping[str, model.Credential]) -> model.Route:
-    """Return a route with its injections and all denied paths."""
+def route(name: str, keys: RouteSection, endpoints: Iterable[model.Upstream]) -> model.Route:
+    """A route with its injections and every path that it denies; `endpoints` are those that no app may reach."""
     upstream = _upstream(keys)
-    injections = _injections(keys)
-    endpoints = _endpoint_paths(
-        upstream, (credentials[i.credential] for i in injections if i.credential in credentials)
-    )
     return model.Route(
         name=name,
         prefix=keys.prefix or f"/{name}",
         upstream=upstream,
-        injections=injections,
+        injections=_injections(keys),
         authorization=keys.authorization,
         allow=keys.allow,
-        deny=tuple(dict.fromkeys([*keys.deny, *endpoints])),
+        deny=tuple(dict.fromkeys([*keys.deny, *_endpoint_patterns(upstream, endpoints)])),
         methods=frozenset(keys.methods) if keys.methods is not None else None,
         timeouts=model.Timeouts(**keys.timeouts.model_dump()),
         max_body=keys.max_body,
@@ -202,17 +198,36 @@ def _signs(keys: RouteSection) -> tuple[model.RefusalSign, ...]:
     )
 
 
-def _endpoint_paths(upstream: model.Upstream, credentials: Iterable[model.Credential]) -> list[str]:
-    """Return the paths of token and revoke endpoints on the upstream's own host, which the route denies."""
-    paths = []
-    for each in credentials:
-        for asked in [grant.request for grant in each.grants] + ([each.revoke] if each.revoke else []):
-            endpoint = parse_upstream(asked.url)
-            below = endpoint.base_path.removeprefix(upstream.base_path)
-            hosts = {endpoint.host.removesuffix("."), upstream.host.removesuffix(".")}  # one name, with or without dot
-            if len(hosts) == 1 and endpoint.port == upstream.port and below.startswith("/"):
-                paths += [below, f"{below}/**"]
-    return paths
+def endpoints(credentials: Iterable[CredentialSection]) -> tuple[model.Upstream, ...]:
+    """Return where tokens are issued and revoked, whether we revoke any or not: each URL's host and path."""
+    requests = [
+        asked for each in credentials for asked in (each.grant.request if each.grant else None, each.revoke) if asked
+    ]
+    return tuple(dict.fromkeys(parse_upstream(asked.url) for asked in requests))
+
+
+def _endpoint_patterns(upstream: model.Upstream, endpoints: Iterable[model.Upstream]) -> list[str]:
+    """Return `deny` patterns for the endpoints that are on the API's host, so that no app reaches them through us.
+
+    An app's request to one of them would carry our token: it could revoke it, or get another one for itself.
+    """
+    patterns = []
+    base = upstream.base_path.lower()
+    for endpoint in endpoints:
+        path = endpoint.base_path
+        inside = path.lower().startswith(base) and path[len(base) : len(base) + 1] in {"", "/"}
+        if inside and _same_server(endpoint, upstream):
+            below = path[len(base) :]
+            # Frameworks that negotiate by a suffix serve `/token.json`, too.
+            patterns += [below, f"{below}/**", f"{below}.*"] if below else ["/"]
+    return patterns
+
+
+def _same_server(one: model.Upstream, other: model.Upstream) -> bool:
+    """Whether two URLs may lead to one server: the same host and port, or both standard ports."""
+    standard = {80, 443}
+    ports = {one.port, other.port}
+    return one.host.rstrip(".") == other.host.rstrip(".") and (len(ports) == 1 or ports == standard)
 
 
 # ---------------------------------------------------------------------------------------------------------- everything

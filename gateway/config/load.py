@@ -84,7 +84,8 @@ def _compile(
     routes: Mapping[str, RouteSection],
 ) -> Config:
     credentials = {name: compile.credential(name, *pair) for name, pair in recipes.items()}
-    compiled = tuple(compile.route(name, route, credentials) for name, route in routes.items())
+    endpoints = compile.endpoints(each for pair in recipes.values() for each in pair if each is not None)
+    compiled = tuple(compile.route(name, route, endpoints) for name, route in routes.items())
     named = summary.named_files(credentials, compiled)
     named += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]

@@ -18,7 +18,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "errors": set(),
         "clock": {"model"},
         "tls": {"model"},
-        "patterns": set(),
+        "patterns": {"errors"},
         "addresses": set(),
         "resolver": {"addresses"},
     },

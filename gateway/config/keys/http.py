@@ -15,6 +15,7 @@ from gateway.config.keys.section import kind, refuse
 from gateway.config.keys.text import FIELDS, STRINGS, list_of, pairs, plain_text, text_like
 from gateway.model import Pairs, Secret, Upstream
 from gateway.model.http import HOP_BY_HOP
+from gateway.patterns import pattern_mistake
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -98,10 +99,17 @@ def rule(value: object) -> str:
     match = RULE.fullmatch(text)
     if match is None or not PATTERN.fullmatch(match["pattern"]):
         refuse("must be a rule as `POST /orders/v1/*`, `GET,HEAD /ledger/**` or `/ledger/**`")
-    return text
+    return refuse(mistake) if (mistake := pattern_mistake(match["pattern"])) else text
 
 
-path_pattern = text_like(PATTERN, "must be a path pattern that begins with /, as /v1/** or /files/*")
+def path_pattern(value: object) -> str:
+    """Return a pattern of paths that a request can have."""
+    text = plain_text(value)
+    if not PATTERN.fullmatch(text):
+        refuse("must be a path pattern that begins with /, as /v1/** or /files/*")
+    return refuse(mistake) if (mistake := pattern_mistake(text)) else text
+
+
 path_template = text_like(TEMPLATE, "must be a path template, as /api/v1/info/{id}")
 path_prefix = text_like(PREFIX, "must be a path as /name: no slash at the end, no dot segments, no escapes")
 

@@ -1,0 +1,188 @@
+"""All the ways in which a server may read a path. The one place that knows them (docs/decisions/0011).
+
+A server may decode percent escapes or not, take an encoded slash for a separator or for data, drop path parameters
+(`;a=b`, RFC 3986 §3.3) before or after decoding, compare characters by their Unicode compatibility form, and ignore
+blanks and dots at the end of a segment. It may do each of these or not; case is ignored where readings are compared.
+Patterns are read in the same ways: their wildcards are control characters here, which no path contains.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import PathRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STAR: Final = "\x01"
+"""Stands for `*` in a pattern."""
+GLOBSTAR: Final = "\x02"
+"""Stands for `**` in a pattern."""
+DATA_SLASH: Final = "\x03"
+"""An encoded slash that does not separate segments."""
+MOST: Final = 64 * 1024
+"""Characters in all readings of one path together; a path with more is refused, because judging it takes too long."""
+MOST_ODD: Final = 64
+"""Parameters in one path, and blanks and dots at the end of a segment."""
+MOST_FOREIGN: Final = 1000
+"""Characters in one path that are not ASCII."""
+
+_TOO_MUCH: Final = "too much that can be read in several ways"
+_PARAMETER: Final = re.compile(r";[^/]*")
+_ENDS: Final = re.compile(r"(?<=/)\s++(?:[.\s]++(?=/|\Z))?|(?<![.\s])[.\s]++(?=/|\Z)")
+_NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8 and that Python keeps as surrogates; they are read as ISO 8859-1."""
+_LOOK_ALIKES: Final = {0x2044: "/", 0x2215: "/", 0x29F8: "/", 0x2216: "\\", 0x29F5: "\\", 0x29F9: "\\"}
+"""Slashes that have no compatibility form, and that some conversions to ASCII map all the same."""
+_DROPPED: Final = frozenset({"Mn", "Cf"})
+"""Unicode categories of accents and of invisible characters."""
+
+_NOT_VISIBLE: Final = re.compile(r"[^\x21-\x7e]")
+_NO_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_OVERLONG: Final = re.compile(r"%[Cc][01]|%[Ee]0%[89]|%[Ff]0%8")
+_CONTROL: Final = re.compile(r"[\x00-\x02\x04-\x1f\x7f]")
+_ESCAPE: Final = re.compile(r"%(?:[0-9A-Fa-f]{2}|[Uu][0-9A-Fa-f]{4})")
+_DOT_SEGMENT: Final = re.compile(r"[/\x03]\.{1,2}\s*(?=[/;\x03]|\Z)")
+_BLANK: Final = re.compile(r"\s")
+_NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path of visible ASCII has one reading only: itself. Cheap, and may say no too often."""
+    return "%" not in path and ";" not in path and "./" not in path and path[-1:] != "."
+
+
+def readings(path: str) -> tuple[str, ...]:
+    """Return every reading of `path`; its length and order are the same for all paths that are not plain.
+
+    The readings at one index come from the same operations, so that paths and patterns can be compared by index. Takes
+    visible ASCII, and the control characters that stand for wildcards. Raises PathRefused if that is too much work.
+    """
+    written = _also([path], _without_parameters)
+    return (*_variants(_decoded(written)), *_variants(written))
+
+
+def refusal(path: str) -> str | None:
+    """Return what makes servers disagree about `path`, for people; None if nothing does."""
+    if _NOT_VISIBLE.search(path) is not None:
+        return "a byte that is not visible ASCII"
+    if _NO_ESCAPE.search(path) is not None:
+        return "a percent sign that starts no encoded byte"
+    if _OVERLONG.search(path) is not None:
+        return "an overlong UTF-8 sequence"
+    try:
+        found = dict.fromkeys(_variants(_decoded(_also([path], _without_parameters))))
+    except PathRefused as error:
+        return error.reason
+    return next((fault for fault in map(_fault, found) if fault), None)
+
+
+def _fault(reading: str) -> str:
+    """Return what no decoded reading may hold, or nothing."""
+    if "\\" in reading:
+        return "a backslash"
+    if "//" in reading:
+        return "an empty segment (two slashes in a row, in one of the ways to read it)"
+    if _CONTROL.search(reading) is not None:
+        return "an encoded control byte"
+    if "%" in reading and _ESCAPE.search(reading) is not None:
+        return "a double encoding"
+    if ("/." in reading or "\x03." in reading) and _DOT_SEGMENT.search(reading) is not None:
+        return "a dot segment"
+    return ""
+
+
+def pattern_mistake(pattern: str) -> str | None:
+    """Return why no request can have a path that `pattern` describes, for people; None if one can."""
+    reason = refusal(re.sub(r"\*\*?", "w", pattern))
+    return None if reason is None else f"holds {reason}: a request for such a path is always refused"
+
+
+def _too_much() -> PathRefused:
+    return PathRefused(f"The path holds {_TOO_MUCH}", reason=_TOO_MUCH)
+
+
+def _variants(texts: list[str]) -> list[str]:
+    """Apply what a server may do after it has decoded, or not decoded, a path."""
+    texts = _also(_also(texts, _without_parameters), _compatible)
+    return _also(_also(texts, _without_parameters), _without_ends)
+
+
+def _decoded(texts: list[str]) -> list[str]:
+    return _each(texts, _with_data_slashes) + _each(texts, _decode)
+
+
+def _also(texts: list[str], change: Callable[[str], str]) -> list[str]:
+    """Return `texts`, and `texts` changed."""
+    return texts + _each(texts, change)
+
+
+def _each(texts: list[str], change: Callable[[str], str]) -> list[str]:
+    if len(texts) == 1:
+        return [change(texts[0])]
+    changed = {text: change(text) for text in dict.fromkeys(texts)}
+    if sum(map(len, changed)) > MOST // 2:
+        raise _too_much()
+    return [changed[text] for text in texts]
+
+
+def _without_parameters(text: str) -> str:
+    if ";" not in text:
+        return text
+    if text.count(";") > MOST_ODD:
+        raise _too_much()
+    return _PARAMETER.sub("", text)
+
+
+def _with_data_slashes(text: str) -> str:
+    return _decode(text.replace("%2f", DATA_SLASH).replace("%2F", DATA_SLASH)) if "%" in text else text
+
+
+def _decode(text: str) -> str:
+    """Decode all escapes: as quoted-printable, which differs by its sign alone and is decoded in C."""
+    if "%" not in text:
+        return text
+    data = binascii.a2b_qp(text.replace("=", "=3D").replace("%", "=").encode("ascii"))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _NOT_UTF_8.sub(_as_latin, data.decode("utf-8", "surrogateescape"))
+
+
+def _as_latin(byte: re.Match[str]) -> str:
+    return chr(ord(byte[0]) - 0xDC00)
+
+
+def _compatible(text: str) -> str:
+    """Return the text in its compatibility form, without accents and invisible characters (Unicode TR 15)."""
+    if text.isascii():
+        return text
+    if len(text.encode("utf-8")) - len(text) > MOST_FOREIGN:  # each takes one to three bytes more
+        raise _too_much()
+    return _NON_ASCII.sub(_compatible_part, text)
+
+
+def _compatible_part(part: re.Match[str]) -> str:
+    normal = unicodedata.normalize("NFKD", part[0]).translate(_LOOK_ALIKES)
+    return "".join([char for char in normal if char < "\x80" or unicodedata.category(char) not in _DROPPED])
+
+
+def _without_ends(text: str) -> str:
+    """Return the text without blanks around segments, and without dots at the end of segments."""
+    if " " in text or "./" in text or text[-1:] == "." or not (text.isascii() or _BLANK.search(text) is None):
+        if text.count("./") + text.count(" ") > MOST_ODD:
+            raise _too_much()
+        return _ENDS.sub("", text)
+    return text
+
+
+def folded(text: str) -> str:
+    """Return what all texts have in common that a lenient server takes for the same: no case, and blanks for `+`."""
+    if text.isascii():
+        return text.lower().replace("+", " ")
+    rare = _NON_ASCII.sub(lambda part: part[0].casefold(), text)
+    return rare.encode("utf-8").lower().replace(b"+", b" ").decode("utf-8")  # bytes.lower knows ASCII, and is quick

@@ -1,0 +1,67 @@
+"""What `deny` and `allow` mean: patterns, compared with every reading of a path. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from gateway.patterns.matcher import Matcher
+from gateway.patterns.readings import GLOBSTAR, STAR, folded, is_plain, readings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CUT: Final = re.compile(r"[?#].*", re.DOTALL)
+
+
+class DenyPatterns:
+    """Names a path if any of its readings matches any reading of a pattern, in any case.
+
+    A reading also ends at an encoded `?` or `#`, because some servers decode before they look for the query.
+    """
+
+    __slots__ = ("_matcher",)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        read = [reading for pattern in patterns for reading in _read(pattern)]
+        self._matcher = Matcher([folded(reading).rstrip("/") or "/" for reading in read]) if read else None
+
+    def name(self, path: str) -> bool:
+        """Whether a pattern names `path`. Raises PathRefused if the path takes too long to judge."""
+        matcher = self._matcher
+        if matcher is None:
+            return False
+        if is_plain(path):
+            return matcher.matches(folded(path))
+        texts = dict.fromkeys(readings(path))
+        texts |= dict.fromkeys([_CUT.sub("", text) for text in texts])
+        return any(matcher.matches(text) for text in dict.fromkeys([folded(text) for text in texts]))
+
+
+class AllowPatterns:
+    """Names a path if each of its readings matches a pattern that is read in the same way, case kept."""
+
+    __slots__ = ("_all", "_by_reading")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        read = [_read(pattern) for pattern in patterns]
+        matchers: dict[tuple[str, ...], Matcher] = {}
+        self._by_reading = [
+            matchers.setdefault(patterns_read, Matcher(patterns_read)) for patterns_read in zip(*read, strict=True)
+        ]
+        """For each reading, the patterns read likewise; empty without patterns, which names nothing."""
+        self._all = tuple(matchers.values())
+
+    def name(self, path: str) -> bool:
+        """Whether the patterns name `path`. Raises PathRefused if the path takes too long to judge."""
+        if not self._all:
+            return False
+        if is_plain(path):
+            return self._all[0].matches(path) if len(self._all) == 1 else all(each.matches(path) for each in self._all)
+        pairs = dict.fromkeys(zip(readings(path), self._by_reading, strict=True))
+        return all(matcher.matches(text) for text, matcher in pairs)
+
+
+def _read(pattern: str) -> tuple[str, ...]:
+    """Return the readings of a pattern, with its wildcards as control characters."""
+    return readings(pattern.replace("**", GLOBSTAR).replace("*", STAR))

@@ -1,0 +1,30 @@
+"""Path templates of a route, which stand for a path in the log."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAMES: Final = re.compile(r"(\{[^{}/]*\})")
+
+
+class Templates:
+    """The templates of one route, as `/info/{id}`. The most literal template that fits a path represents it."""
+
+    __slots__ = ("_pattern", "_templates")
+
+    def __init__(self, templates: Iterable[str]) -> None:
+        self._templates = tuple(sorted(templates, key=lambda template: len(_NAMES.findall(template))))
+        parts = [
+            "".join("[^/]+" if _NAMES.fullmatch(piece) else re.escape(piece) for piece in _NAMES.split(template))
+            for template in self._templates
+        ]
+        self._pattern = re.compile("|".join(f"({part})/?\\Z" for part in parts)) if parts else None
+
+    def match(self, path: str) -> str | None:
+        """Return the template that fits `path` (below the prefix, without query), or None."""
+        fit = self._pattern.match(path) if self._pattern is not None else None
+        return self._templates[fit.lastindex - 1] if fit is not None and fit.lastindex else None
