@@ -5,6 +5,7 @@ At most `HIGH` bytes and one segment are buffered: above that the connection sto
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.wire import BODY_FULL
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from gateway.model import Limits
     from gateway.proxy.wire import Piece, Wire
 
 HIGH: Final = 128 * 1024
@@ -124,3 +126,41 @@ class Body:
 
 NO_BODY: Final = Body(None)
 """The body of a message that has none."""
+
+
+class BodyTimer:
+    """Measures how long the app was waited for while its request body arrives.
+
+    Time in which the vendor accepted no bytes does not count.
+    """
+
+    __slots__ = ("_since", "_waited")
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        """Loop time of the last body bytes; None while the timer is stopped."""
+        self._waited = 0.0
+        """Seconds before that."""
+
+    def restart(self, now: float) -> None:
+        """Start measuring silence from now on."""
+        self.stop(now)
+        self._since = now
+
+    def stop(self, now: float) -> None:
+        """Stop measuring."""
+        if self._since is not None:
+            self._waited += now - self._since
+            self._since = None
+
+    def clear(self) -> None:
+        """Forget the body that has ended."""
+        self._since, self._waited = None, 0.0
+
+    def expired(self, now: float, limits: Limits, size: int) -> bool:
+        """Whether the body was silent too long, or is so slow that it might never end (RFC 9110 §15.5.9)."""
+        if self._since is None:
+            return False
+        silence = now - self._since
+        earned = size / limits.body_rate if limits.body_rate else math.inf
+        return silence >= limits.body_timeout or self._waited + silence >= limits.body_timeout + earned

@@ -1,8 +1,20 @@
 """An app's connection.
 
-One task per connection takes one exchange after another, so pipelined requests keep their order. Bytes of the next
-request wait, not looked at, while one is served. A head is understood by the exchange, which knows its route; it then
-opens the body (`open_body`). Silence is noticed by one coarse sweep, not by a timer per request.
+One task per connection serves one exchange after another, so pipelined requests keep their order. The connection is in
+one phase at a time (`phase.py`), which decides what happens with its bytes and which time-out applies:
+
+| phase     | bytes that arrive       | end of the app's bytes  | time-out                                      |
+|-----------|-------------------------|-------------------------|-----------------------------------------------|
+| idle      | begin a head            | close                   | `header_timeout`, later `keepalive_timeout`   |
+| head      | continue the head       | close                   | `header_timeout` → 408                        |
+| answering | wait for the next head  | abort the exchange      | `body_timeout` without reading the answer     |
+| body      | go to the body          | abort the exchange      | `body_timeout`, `body_rate` → 408             |
+| broken    | are discarded           | abort the exchange      | as answering                                  |
+| tunnel    | go to the vendor        | end this direction      | the route's `idle` time-out                   |
+| lingering | are discarded           | close                   | 2 s, or `body_timeout` while bytes still leave |
+| closed    |                         |                         |                                               |
+
+The exchange, which knows the route, parses the fields and opens the body. One sweep applies the time-outs of all.
 """
 
 from __future__ import annotations
@@ -11,28 +23,30 @@ import math
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.access import NOBODY, LastKey, certificate_names
-from gateway.errors import BadRequest, ExchangeError, HeadersTooLarge, RequestTimeout
-from gateway.proxy.body import NO_BODY, Body
-from gateway.proxy.fields import find_end
+from gateway.errors import BadRequest, ExchangeError, RequestTimeout
+from gateway.proxy.body import NO_BODY, Body, BodyTimer
 from gateway.proxy.framing import Chunked, FramingError, Sized
 from gateway.proxy.intake import LARGE, Intake
-from gateway.proxy.request import RequestHead, check_beginning
+from gateway.proxy.phase import ANSWERING, BODY, HEAD, IDLE, LINGERING, PHASES, TUNNEL, Event, after, runs_exchange
+from gateway.proxy.request import RequestHead
+from gateway.proxy.unparsed import Unparsed
 from gateway.proxy.upload import BodySource
 from gateway.proxy.wire import BACKLOG, BODY_FULL
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from gateway.model import Limits
     from gateway.proxy.framing import Decoder
     from gateway.proxy.request import Inbound
     from gateway.proxy.upload import Upload
-    from gateway.proxy.wire import Outbox
+    from gateway.proxy.wire import Outbox, TunnelEnd
 
 _PENDING_LIMIT: Final = 64 * 1024
+"""Unparsed bytes at which the connection stops reading."""
 _LINGER: Final = 2.0
-"""Seconds that we go on reading (and discarding) behind a last answer, lest a reset destroy it (RFC 9112 §9.6)."""
+"""Seconds to read and discard after the last answer, because a reset could destroy it (RFC 9112 §9.6)."""
 
 
 class Server:
@@ -67,45 +81,31 @@ class ClientConnection(BodySource):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
         super().__init__(loop, server.outbox)
-        limits = server.limits
         self._server = server
+        self.phase = IDLE
+        self._deadline = math.inf
+        """Loop time at which phase idle, head or lingering ends."""
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        """The task waits for bytes."""
+        """What the task waits for between exchanges."""
+        self._unparsed = Unparsed()
         self._body = NO_BODY
         self._decoder: Decoder | None = None
-        """Takes the framing off the body that is still coming in."""
-        self._rest: bytes | None = None
-        """What came behind a head that is not understood yet."""
-        self._pending: list[bytes] = []
-        self._pending_size = 0
-        self._part = bytearray()
-        """The beginning of a head that comes in several segments."""
-        self._head_since: float | None = None
-        self._body_since: float | None = None
-        self._body_waited = 0.0
-        """Seconds that were waited for bytes of the body so far."""
-        self._idle_limit = limits.header_timeout
-        self._linger_until: float | None = None
-        self._intake = False
-        """A large body is read in a way of its own."""
-        self._raw: Callable[[bytes], None] | None = None
-        self._sweep_tunnel: Callable[[float], None] | None = None
-        self._broken = False
-        self.busy = False
-        """An exchange is running."""
+        """Removes the framing of the body that arrives."""
+        self._body_timer = BodyTimer()
+        self._tunnel: TunnelEnd | None = None
         self.remote = ""
         self.certificate = NOBODY
         """Names in the app's certificate."""
         self.last_key = LastKey()
 
     def __repr__(self) -> str:
-        return f"<ClientConnection {self.remote} {'busy' if self.busy else 'idle'}>"
+        return f"<ClientConnection {self.remote} {PHASES[self.phase]}>"
 
     # ------------------------------------------------------------------------------------------------------ protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register with the server; refuse politely when it is full."""
+        """Register with the server, which refuses the connection if there are too many."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.remote = peer[0] if isinstance(peer, tuple) else "local"
@@ -113,98 +113,62 @@ class ClientConnection(BodySource):
         if tls is not None:
             self.certificate = certificate_names(tls.getpeercert(binary_form=True))
         self.idle_since = self.loop.time()
+        self._deadline = self.idle_since + self._server.limits.header_timeout
         self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take a segment: a request, a part of one, of its body, or what has to wait until the exchange has ended."""
-        if self._linger_until is not None or self._broken:
-            return
-        self.active = True
-        if self._raw is not None:
-            self._raw(data)
-        elif self._decoder is not None:
-            self._feed_body(data)
-        elif self._rest is not None:
-            self._rest += data
-        else:
+        """Take a segment and treat it as the phase says."""
+        phase = self.phase
+        if phase <= HEAD:
+            self.active = True
+            self.phase = after(phase, Event.BYTES)
             self._keep(data)
-            if not self.busy:
-                self._wake()
+            self._wake()
+        elif phase == BODY:
+            self.active = True
+            self._feed_body(data)
+        elif phase == ANSWERING:
+            self.active = True
+            self._keep(data)
+        elif phase == TUNNEL and self._tunnel is not None:
+            self.active = True
+            self._tunnel.receive(data)
 
     def _keep(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_size += len(data)
-        if self._pending_size > _PENDING_LIMIT:
+        self._unparsed.add(data)
+        if self._unparsed.pending > _PENDING_LIMIT:
             self.pause_reading(BACKLOG)
 
-    def _take(self, data: bytes) -> RequestHead | None:
-        """Return the next request if its head is complete; what stands behind it waits in `_rest`."""
-        part = self._part
-        seen = len(part)
-        if not seen and data[:1] in b"\r\n":
-            data = data.lstrip(b"\r\n")  # empty lines in front of a request line (RFC 9112 §2.2)
-        end, data = find_end(part, data)
-        if end < 0:
-            self._wait_for_more(seen)
-            return None
-        if part:
-            part.clear()
-            self._head_since = None
-        self._rest = data[end + 4 :]
-        try:
-            return RequestHead(data[:end])
-        except ExchangeError as error:
-            self.refuse(error)
-            return None
-
-    def _wait_for_more(self, seen: int) -> None:
-        """A head is incomplete: see that it can still become one, and that it does not take for ever."""
-        if not self._part:
-            return
-        if self._head_since is None:
-            self._head_since = self.loop.time()
-        try:
-            if len(self._part) > self._server.limits.head_bytes:
-                raise HeadersTooLarge(f"The head may hold {self._server.limits.head_bytes} bytes")
-            check_beginning(self._part, seen)
-        except ExchangeError as error:
-            self.refuse(error)
-
-    def open_body(self, head: Inbound) -> Body:
-        """Return the body of the request whose head was understood. Raises BadRequest if it is malformed already."""
-        rest, self._rest = self._rest, None
-        if head.chunked:
-            self._body = body = Body(self)
-            self._decoder = Chunked(body)
-        elif head.length:
-            self._body = body = Body(self)
-            self._decoder = Sized(body, head.length)
+    def eof_received(self) -> bool:
+        """Take the end of the app's bytes: it ends the exchange, except in a tunnel; nginx does the same."""
+        if self._tunnel is not None:
+            self._tunnel.receive(b"")
+            self.ended = self.half_closes
+            return self.ended
+        if runs_exchange(self.phase):
+            self._stop_task()
+            self.abort()
         else:
-            body = NO_BODY
-        if rest:
-            self._keep(rest) if body is NO_BODY else self._feed_body(rest)
-            if body.error is not None:
-                raise body.error
-        return body
+            self.phase = after(self.phase, Event.FINISHED)  # asyncio closes the transport
+        return False
 
-    def _feed_body(self, data: bytes) -> None:
-        """Feed what belongs to the body, keep the rest; an error in it is the running exchange's to answer."""
-        assert self._decoder is not None  # noqa: S101 - there is a body
-        try:
-            rest = self._decoder.feed(data)
-        except FramingError as error:
-            self._broken = True
-            self._body.fail(BadRequest(f"The body holds {error}"))
-            return
-        if self._body.ended:
-            self._decoder = None
-        if rest:
-            self._keep(rest)
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Cancel the exchange; its request to the vendor is cancelled with it."""
+        super().connection_lost(exc)
+        self.phase = after(self.phase, Event.LOST)
+        if self._tunnel is not None:
+            self._tunnel.receive(b"")
+        self._unparsed.clear()  # requests that have not begun are dropped
+        self._stop_task()
+        self._task = None  # breaks the reference cycle, so that no garbage collection is needed
+        self._server.closed(self)
+
+    # ------------------------------------------------------------------------------------------------------ requests
 
     def _wake(self) -> None:
-        """Have the task look at what has come; it does so when all that has come is read.
+        """Let the task parse what has arrived, after everything that has arrived was read.
 
-        Between two reads the kernel has used the processor's caches: heads are understood faster one after the other.
+        Parsing heads one after the other is faster than parsing between two reads (docs/decisions/0008).
         """
         if self._task is None:
             self._task = self.loop.create_task(self._serve())
@@ -213,28 +177,79 @@ class ClientConnection(BodySource):
 
     async def _serve(self) -> None:
         while True:
-            if not self._pending:
+            if not self._unparsed.pending:
                 self._waiter = self.loop.create_future()
                 await self._waiter
-            head = self._next_head() if self._pending else None
+            head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
-                if not keep_alive or self._broken or self.transport is None or self._server.leaving:
+                if not keep_alive or self.phase != ANSWERING or self._server.leaving:
                     self.finish()
                     return
                 if self.writing_paused:  # answers to pipelined requests must not pile up
                     await self._flushed()
                 self._after_exchange()
-            elif self._broken or self.transport is None:
+            elif self.phase >= LINGERING:
                 return
 
     def _next_head(self) -> RequestHead | None:
-        """Return the request that has come, if its head is whole."""
-        pieces, self._pending, self._pending_size = self._pending, [], 0
-        head = self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        self.busy = head is not None
-        self.resume_reading(BACKLOG)
+        """Return the next request if its head is complete; what follows it stays unparsed."""
+        limits, unparsed, head = self._server.limits, self._unparsed, None
+        began = unparsed.partial > 0
+        try:
+            raw = unparsed.next_head(limits.head_bytes)
+            if raw is not None:
+                self.phase = after(self.phase, Event.REQUEST)
+                head = RequestHead(raw)
+            elif not unparsed.partial:
+                self.phase = after(self.phase, Event.BLANK)
+            elif not began:
+                self._deadline = self.loop.time() + limits.header_timeout
+        except ExchangeError as error:
+            self.refuse(error)
+        if unparsed.pending <= _PENDING_LIMIT:
+            self.resume_reading(BACKLOG)
         return head
+
+    def open_body(self, head: Inbound) -> Body:
+        """Return the body of the request whose head was parsed. Raises BadRequest if it is malformed already."""
+        if head.chunked:
+            self._body = body = Body(self)
+            self._decoder = Chunked(body)
+        elif head.length:
+            self._body = body = Body(self)
+            self._decoder = Sized(body, head.length)
+        else:
+            return NO_BODY
+        self.phase = after(self.phase, Event.BODY_BEGINS)
+        if self._unparsed.pending:
+            rest = self._unparsed.take()
+            self.resume_reading(BACKLOG)
+            self._feed_body(rest)
+            if body.error is not None:
+                raise body.error
+        return body
+
+    def _feed_body(self, data: bytes) -> None:
+        """Pass body bytes on and keep the rest; the running exchange answers an error in them."""
+        assert self._decoder is not None  # noqa: S101 - there is a body
+        try:
+            rest = self._decoder.feed(data)
+        except FramingError as error:
+            self._fail_body(BadRequest(f"The body holds {error}"))
+            return
+        if self._body.ended:
+            self._end_body()
+        if rest:
+            self._keep(rest)
+
+    def _end_body(self) -> None:
+        self._decoder = None
+        self.phase = after(self.phase, Event.BODY_ENDS)
+
+    def _fail_body(self, error: ExchangeError) -> None:
+        self.phase = after(self.phase, Event.BODY_FAILS)
+        self._body.fail(error)
 
     async def _flushed(self) -> None:
         try:
@@ -243,166 +258,143 @@ class ClientConnection(BodySource):
             self.abort()
 
     def _after_exchange(self) -> None:
-        self.busy = False
+        if self.phase != ANSWERING:
+            return
         self._body = NO_BODY
-        self._decoder = None
-        self._body_waited = 0.0
-        self.idle_since = self.loop.time()
-        self._idle_limit = self._server.limits.keepalive_timeout
-
-    def eof_received(self) -> bool:
-        """An app that closes its sending side has gone, except inside a tunnel; nginx reads it so, too."""
-        if self._raw is not None:
-            self._raw(b"")
-            self.ended = self.half_closes
-            return self.ended
-        if self.busy and self._linger_until is None:
-            self._cancel()
-            self.abort()
-        return False
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Cancel what runs for this app; the upstream request goes with it."""
-        super().connection_lost(exc)
-        if self._raw is not None:
-            self._raw(b"")
-        self._pending = []  # nobody waits for an answer: what was asked is not begun
-        self._cancel()
-        self._task = None  # it holds us: without this only the collector would free the two
-        self._server.closed(self)
-
-    def _cancel(self) -> None:
-        if self.busy and self._task is not None:
-            self._task.cancel()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._body_timer.clear()
+        self._deadline = self.loop.time() + self._server.limits.keepalive_timeout
+        self.phase = after(ANSWERING, Event.ANSWERED)
+        if self._unparsed.pending:
+            self.phase = after(IDLE, Event.BYTES)
 
     # ------------------------------------------------------------------------------------------------- for an exchange
 
     def body_awaited(self) -> None:
-        """From now on, or again from now on, the app is waited for; bytes of its body have come just now, or none yet.
-
-        The sweep fails the body with RequestTimeout after `limits.body_timeout` of silence, or of waiting in all for
-        one that is slower than `limits.body_rate`.
-        """
-        now = self.loop.time()
-        if self._body_since is not None:
-            self._body_waited += now - self._body_since
-        self._body_since = now
+        """Start (or restart) the timer that measures how long the app has sent no body bytes."""
+        self._body_timer.restart(self.loop.time())
 
     def body_not_awaited(self) -> None:
-        """The app is not waited for: its body is there, or the vendor takes no more of it."""
-        if self._body_since is not None:
-            self._body_waited += self.loop.time() - self._body_since
-            self._body_since = None
+        """Stop that timer: the body is complete, or the vendor accepts no more of it."""
+        self._body_timer.stop(self.loop.time())
 
     def begin_intake(self, upload: Upload) -> None:
-        """Read the rest of a large body of known length in large pieces; not over TLS, where they are decrypted first.
+        """Read the rest of a large body of known length in large pieces, until `end_intake`.
 
-        To be ended by `end_intake`.
+        Not over TLS, where the bytes must be decrypted first.
         """
         transport, decoder = self.transport, self._decoder
         if isinstance(decoder, Sized) and decoder.left > LARGE and transport is not None and transport.can_write_eof():
             transport.set_protocol(Intake(self, transport, decoder, upload))
-            self._intake = True
 
     def end_intake(self) -> None:
         """Read in the usual way again."""
-        if self._intake and self.transport is not None:
+        if self.transport is not None and isinstance(self.transport.get_protocol(), Intake):
             self.transport.set_protocol(cast("asyncio.Protocol", self))
-        self._intake = False
 
     def body_received(self, piece: memoryview) -> None:
-        """Take a piece of the body that is coming in, and of nothing else."""
+        """Take bytes that belong to the body of known length."""
         decoder = self._decoder
-        if isinstance(decoder, Sized) and self._linger_until is None and not self._broken:
+        if self.phase == BODY and isinstance(decoder, Sized):
             self.active = True
             decoder.feed_within(piece)
             if self._body.ended:
-                self._decoder = None
+                self._end_body()
 
-    def early_bytes(self) -> bytes:
-        """Return what the app sent behind its upgrade request: the first bytes of the new protocol."""
-        early, self._pending, self._pending_size = b"".join(self._pending), [], 0
-        return early
-
-    def tunnel(self, receive: Callable[[bytes], None], sweep: Callable[[float], None]) -> None:
-        """From now on hand every segment to `receive`; an empty one says that the app sends no more."""
-        self._raw = receive
-        self._sweep_tunnel = sweep
+    def tunnel(self, tunnel: TunnelEnd) -> None:
+        """Pass every segment to `tunnel` from now on, first those that followed the upgrade request."""
+        self._tunnel = tunnel
+        self.phase = after(self.phase, Event.SWITCHED)
+        if self._unparsed.pending:
+            tunnel.receive(self._unparsed.take())
         self.resume_reading(BACKLOG)
 
+    # --------------------------------------------------------------------------------------------------------- closing
+
+    def _stop_task(self) -> None:
+        """Cancel the exchange, or wake the task that waits for one."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        elif self._task is not None:
+            self._task.cancel()
+
     def finish(self) -> None:
-        """Close after the last answer has left, and go on reading for a while: the app may still be sending."""
-        if self.transport is None or self.transport.is_closing() or self._linger_until is not None:
+        """Close after the last answer was sent; read and discard for a while, because the app may still be sending."""
+        if self.transport is None or self.transport.is_closing() or self.phase >= LINGERING:
             return
-        if not self.transport.can_write_eof():  # TLS reads on by itself until the app's close_notify
+        if not self.half_closes:  # over TLS, the transport itself reads until the app's close_notify
             self.close()
             return
-        self._linger_until = self.loop.time() + _LINGER
-        self._pending = []
+        self.phase = after(self.phase, Event.FINISHED)
+        self._deadline = self.loop.time() + _LINGER
+        self._unparsed.clear()
         self.write_eof()
         self._body.fail(BadRequest())
         self.resume_reading(BODY_FULL)
         self.resume_reading(BACKLOG)
 
     def refuse(self, error: ExchangeError) -> None:
-        """Answer what never became a request, and close."""
-        self._broken = True
+        """Answer bytes that are not a request, and close."""
         self._server.refuse(self, error)
         self.finish()
+
+    def close(self) -> None:
+        """Close after the queued bytes have been sent."""
+        self.phase = after(self.phase, Event.FINISHED)
+        self._deadline = math.inf
+        super().close()
+
+    def abort(self) -> None:
+        """Close at once with a reset."""
+        self.phase = after(self.phase, Event.LOST)
+        super().abort()
+
+    def close_if_idle(self) -> None:
+        """Close unless an exchange runs or bytes of the next request have arrived."""
+        if self.phase == IDLE:
+            self.close()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no byte has arrived so far."""
+        return self._task is None
 
     # ------------------------------------------------------------------------------------------------------- time-outs
 
     def sweep(self, now: float) -> None:
-        """Close or fail what has been silent for too long."""
-        limits = self._server.limits
-        if self.transport is None or self.transport.is_closing() or self._linger_until is not None:
-            self._sweep_ending(now)
-        elif self._sweep_tunnel is not None:
-            self._sweep_tunnel(now)
-        elif not self.busy:
-            if self._head_since is not None:
-                if now - self._head_since >= limits.header_timeout:
-                    self.refuse(RequestTimeout("The request head did not arrive in time"))
-            elif not self._pending and now - self.idle_since >= self._idle_limit:
+        """Apply the time-out of the phase."""
+        phase = self.phase
+        if phase == IDLE:
+            if now >= self._deadline:
                 self.close()
-        elif self.peer_gone:
-            self._cancel()
+        elif phase == HEAD:
+            if self._unparsed.partial and now >= self._deadline:
+                self.refuse(RequestTimeout("The request head did not arrive in time"))
+        elif phase == TUNNEL:
+            if self._tunnel is not None:
+                self._tunnel.sweep(now)
+        elif phase == LINGERING:
+            self._sweep_lingering(now)
+        elif runs_exchange(phase):
+            self._sweep_exchange(now)
+
+    def _sweep_exchange(self, now: float) -> None:
+        limits = self._server.limits
+        if self.peer_gone:
+            self._stop_task()
             self.abort()
-        elif self._body_since is not None and self._too_slow(self._body, now):
-            self._broken = True
-            self._body.fail(RequestTimeout("The request body did not arrive in time"))
+        elif self.phase == BODY and self._body_timer.expired(now, limits, self._body.size):
+            self._fail_body(RequestTimeout("The request body did not arrive in time"))
         elif self.writing_paused and self.silent_for(now) >= limits.body_timeout:
-            self.abort()  # an app that does not read
+            self.abort()  # the app does not read its answer
 
-    def _too_slow(self, body: Body, now: float) -> bool:
-        """Whether the body was silent for too long, or comes so slowly that it might never end (RFC 9110 §15.5.9).
-
-        Only time in which the app was waited for counts, not what the vendor takes.
-        """
-        limits, silence = self._server.limits, now - (self._body_since or now)
-        earned = body.size / limits.body_rate if limits.body_rate else math.inf
-        return silence >= limits.body_timeout or self._body_waited + silence >= limits.body_timeout + earned
-
-    @property
-    def fresh(self) -> bool:
-        """Whether nothing has come so far."""
-        return self._task is None
-
-    def _sweep_ending(self, now: float) -> None:
-        """See the last answer off: as long as its bytes move they may take their time."""
+    def _sweep_lingering(self, now: float) -> None:
+        """Close when the time is over, but not while bytes of the last answer still leave."""
         if self.transport is None:
             return
         if self._outgoing or self.transport.get_write_buffer_size():
             if self.silent_for(now) >= self._server.limits.body_timeout:
                 self.abort()
-            elif self._linger_until is not None:
-                self._linger_until = now + _LINGER
-        elif self._linger_until is not None and now >= self._linger_until:
-            self.close()
-
-    def close_if_idle(self) -> None:
-        """Close unless an exchange is under way, or bytes of the next have come."""
-        if not (self.busy or self._pending) and self._head_since is None and self._linger_until is None:
+            elif self._deadline < math.inf:
+                self._deadline = now + _LINGER
+        elif now >= self._deadline:
             self.close()

@@ -34,7 +34,7 @@ from gateway.proxy.permission import check_permission
 from gateway.proxy.problem import problem
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
-from gateway.proxy.tunnel import relay_tunnel
+from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upload import ReplayBudget
 
 if TYPE_CHECKING:
@@ -280,7 +280,11 @@ class Handler:
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
         relay.switching(x, prepared, head)
         x.keep_alive = False
-        _, x.bytes_out = await relay_tunnel(x.client, upstream, prepared.route.timeouts.idle)
+        tunnel = Tunnel(x.client, upstream, prepared.route.timeouts.idle)
+        try:
+            await tunnel.run()
+        finally:
+            x.bytes_out = tunnel.down.size
         x.client.close()
 
     # -------------------------------------------------------------------------------------------------- when it fails

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.proxy.wire import BACKLOG
+from gateway.proxy.wire import BACKLOG, TunnelEnd
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,78 +17,82 @@ if TYPE_CHECKING:
 class Direction:
     """One direction of the tunnel."""
 
-    __slots__ = ("_done", "_source", "_target", "ended", "size")
+    __slots__ = ("_source", "_target", "ended", "size")
 
-    def __init__(self, source: Wire, target: Wire, done: asyncio.Future[None]) -> None:
+    def __init__(self, source: Wire, target: Wire) -> None:
         self._source = source
         self._target = target
-        self._done = done
         self.ended = False
         self.size = 0
+        """Bytes passed on."""
         target.on_writable = self._target_writable
 
     def _target_writable(self) -> None:
         self._source.resume_reading(BACKLOG)
 
     def receive(self, data: bytes) -> None:
-        """Pass `data` on; empty data ends this direction."""
-        if data:
-            self.size += len(data)
-            self._target.write(data)
-            if self._target.writing_paused:
-                self._source.pause_reading(BACKLOG)
-        elif not self.ended:
-            self.ended = True
-            self._end()
-        elif self._source.transport is None:  # it had ended its direction before, and is closed now
-            self.finish()
+        """Pass `data` on."""
+        self.size += len(data)
+        self._target.write(data)
+        if self._target.writing_paused:
+            self._source.pause_reading(BACKLOG)
 
-    def _end(self) -> None:
+    def end(self) -> bool:
+        """End this direction; return False if the tunnel cannot go on without it."""
         target = self._target.transport
-        gone = self._source.transport is None or target is None
-        if not gone and target is not None and target.can_write_eof():
-            self._target.write_eof()
-        else:
-            self.finish()
+        if self.ended:  # the source had ended its direction before, and may be closed now
+            return self._source.transport is not None
+        self.ended = True
+        if self._source.transport is None or target is None or not target.can_write_eof():
+            return False
+        self._target.write_eof()
+        return True
 
-    def finish(self) -> None:
-        """Let `relay_tunnel` return."""
+
+class Tunnel(TunnelEnd):
+    """Both directions, until both have ended, one side is closed, or no byte moved for `idle` seconds."""
+
+    def __init__(self, client: ClientConnection, upstream: UpstreamConnection, idle: float) -> None:
+        self._client = client
+        self._upstream = upstream
+        self._idle = idle
+        self._done: asyncio.Future[None] = client.loop.create_future()
+        self.up = Direction(client, upstream)
+        self.down = Direction(upstream, client)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the app; empty data says that the app sends no more."""
+        self._pass_on(self.up, data)
+
+    def receive_down(self, data: bytes) -> None:
+        """Take bytes of the vendor; empty data says that the vendor sends no more."""
+        self._pass_on(self.down, data)
+
+    def _pass_on(self, direction: Direction, data: bytes) -> None:
+        if data:
+            direction.receive(data)
+        elif not direction.end() or (self.up.ended and self.down.ended):
+            self._finish()
+
+    def sweep(self, now: float) -> None:
+        """End the tunnel if it is idle or one side has reset."""
+        client, upstream = self._client, self._upstream
+        # Ask both: each call also records the bytes that moved on its side.
+        silent = (client.silent_for(now), upstream.silent_for(now))
+        if min(silent) >= self._idle or client.peer_reset or upstream.peer_reset:
+            self._finish()
+
+    def _finish(self) -> None:
         if not self._done.done():
             self._done.set_result(None)
 
-
-async def relay_tunnel(client: ClientConnection, upstream: UpstreamConnection, idle: float) -> tuple[int, int]:
-    """Pass bytes on until both sides have ended, one is closed, or no byte moved for `idle` seconds.
-
-    Returns the bytes sent to the vendor and to the app. The caller closes both connections.
-    """
-    done = client.loop.create_future()
-    up, down = Direction(client, upstream, done), Direction(upstream, client, done)
-
-    def receive_up(data: bytes) -> None:
-        up.receive(data)
-        if up.ended and down.ended:
-            up.finish()
-
-    def receive_down(data: bytes) -> None:
-        down.receive(data)
-        if up.ended and down.ended:
-            down.finish()
-
-    for receive, early in ((receive_up, client.early_bytes()), (receive_down, upstream.tail)):
-        if early:
-            receive(early)
-    client.tunnel(receive_up, lambda now: _sweep(client, upstream, now, idle, up))
-    upstream.tunnel(receive_down)
-    try:
-        await done
-    finally:
-        client.on_writable = upstream.on_writable = None
-    return up.size, down.size
-
-
-def _sweep(client: Wire, upstream: Wire, now: float, idle: float, direction: Direction) -> None:
-    # Ask both: each call also records the bytes that moved on its side.
-    silent = (client.silent_for(now), upstream.silent_for(now))
-    if min(silent) >= idle or client.peer_reset or upstream.peer_reset:
-        direction.finish()
+    async def run(self) -> None:
+        """Pass bytes on until the tunnel ends. The caller closes both connections."""
+        self._client.tunnel(self)
+        if self._upstream.tail:
+            self.receive_down(self._upstream.tail)
+        self._upstream.tunnel(self.receive_down)
+        try:
+            await self._done
+        finally:
+            self._client.on_writable = self._upstream.on_writable = None

@@ -255,3 +255,15 @@ class Wire:
             self.active, self._unsent = False, unsent
             self.idle_since = now
         return now - self.idle_since
+
+
+class TunnelEnd:
+    """What an app's connection needs of the tunnel that it belongs to."""
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the app; empty data says that the app sends no more."""
+        raise NotImplementedError
+
+    def sweep(self, now: float) -> None:
+        """Apply the tunnel's time-outs."""
+        raise NotImplementedError

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from gateway.proxy.phase import LINGERING
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
@@ -141,7 +142,7 @@ async def test_a_slow_reader_gets_all_of_a_last_answer() -> None:
         assert it.gateway._data is not None
         (connection,) = it.gateway._data._connections
         left = size
-        while connection._linger_until is None:
+        while connection.phase != LINGERING:
             left -= len(await app.reader.read(2**12))
         assert left > 0
         await asyncio.sleep(2.5)
