@@ -1,24 +1,13 @@
 """An app's connection.
 
 One task per connection serves one exchange after another, so pipelined requests keep their order. The connection is in
-one phase at a time (`phase.py`), which decides what happens with its bytes and which time-out applies:
-
-| phase     | bytes that arrive       | end of the app's bytes  | time-out                                      |
-|-----------|-------------------------|-------------------------|-----------------------------------------------|
-| idle      | begin a head            | close                   | `header_timeout`, later `keepalive_timeout`   |
-| head      | continue the head       | close                   | `header_timeout` → 408                        |
-| answering | wait for the next head  | abort the exchange      | `body_timeout` without reading the answer     |
-| body      | go to the body          | abort the exchange      | `body_timeout`, `body_rate` → 408             |
-| broken    | are discarded           | abort the exchange      | as answering                                  |
-| tunnel    | go to the vendor        | end this direction      | the route's `idle` time-out                   |
-| lingering | are discarded           | close                   | 2 s, or `body_timeout` while bytes still leave |
-| closed    |                         |                         |                                               |
-
+one phase at a time, which decides what happens with its bytes and which time-out applies (`phase.py` has the table).
 The exchange, which knows the route, parses the fields and opens the body. One sweep applies the time-outs of all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,7 +23,6 @@ from gateway.proxy.upload import BodySource
 from gateway.proxy.wire import BACKLOG, BODY_FULL
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable
 
     from gateway.model import Limits
@@ -45,6 +33,8 @@ if TYPE_CHECKING:
 
 _PENDING_LIMIT: Final = 64 * 1024
 """Unparsed bytes at which the connection stops reading."""
+_IN_A_ROW: Final = 8
+"""Pipelined requests that are served before other connections get their turn, because an answer may never wait."""
 _LINGER: Final = 2.0
 """Seconds to read and discard after the last answer, because a reset could destroy it (RFC 9112 §9.6)."""
 
@@ -176,10 +166,15 @@ class ClientConnection(BodySource):
             self._waiter.set_result(None)
 
     async def _serve(self) -> None:
+        served = 0
         while True:
             if not self._unparsed.pending:
+                served = 0
                 self._waiter = self.loop.create_future()
                 await self._waiter
+            elif served >= _IN_A_ROW:
+                served = 0
+                await asyncio.sleep(0)
             head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
@@ -189,6 +184,7 @@ class ClientConnection(BodySource):
                 if self.writing_paused:  # answers to pipelined requests must not pile up
                     await self._flushed()
                 self._after_exchange()
+                served += 1
             elif self.phase >= LINGERING:
                 return
 

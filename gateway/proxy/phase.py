@@ -2,6 +2,17 @@
 
 A connection is in exactly one phase. `after(phase, event)` is the only way from one to the next; an event that a phase
 does not allow is a programming error. The idea is h11's (https://h11.readthedocs.io/en/latest/api.html#the-state-machine).
+
+| phase     | bytes that arrive       | end of the app's bytes  | time-out                                      |
+|-----------|-------------------------|-------------------------|-----------------------------------------------|
+| idle      | begin a head            | close                   | `header_timeout`, later `keepalive_timeout`   |
+| head      | continue the head       | close                   | `header_timeout` → 408                        |
+| answering | wait for the next head  | abort the exchange      | `body_timeout` without reading the answer     |
+| body      | go to the body          | abort the exchange      | `body_timeout`, `body_rate` → 408             |
+| broken    | are discarded           | abort the exchange      | as answering                                  |
+| tunnel    | go to the vendor        | end this direction      | the route's `idle` time-out                   |
+| lingering | are discarded           | close                   | 2 s, or `body_timeout` while bytes still leave |
+| closed    |                         |                         |                                               |
 """
 
 from __future__ import annotations

@@ -10,14 +10,16 @@ from gateway.proxy.request import check_beginning
 class Unparsed:
     """The unparsed bytes of one connection."""
 
-    __slots__ = ("_part", "_pieces", "pending")
+    __slots__ = ("_at", "_part", "_pieces", "pending")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
+        self._at = 0
+        """Bytes of the first piece that were parsed, so that pipelined requests are not copied for each of them."""
         self._part = bytearray()
         """The beginning of a head that arrives in several segments."""
         self.pending = 0
-        """Bytes that nothing has looked at so far."""
+        """Bytes that were not looked at so far."""
 
     @property
     def partial(self) -> int:
@@ -31,12 +33,15 @@ class Unparsed:
 
     def take(self) -> bytes:
         """Remove and return the pending bytes."""
-        pieces, self._pieces, self.pending = self._pieces, [], 0
+        pieces, at = self._pieces, self._at
+        self._pieces, self._at, self.pending = [], 0, 0
+        if at:
+            pieces[0] = pieces[0][at:]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def clear(self) -> None:
         """Forget all bytes."""
-        self._pieces, self.pending = [], 0
+        self._pieces, self._at, self.pending = [], 0, 0
         self._part.clear()
 
     def next_head(self, limit: int) -> bytes | None:
@@ -44,9 +49,27 @@ class Unparsed:
 
         Raises BadRequest or HeadersTooLarge if what has arrived cannot become a head of at most `limit` bytes.
         """
+        if not self._part:
+            data, at = self._pieces[0], self._at
+            size = len(data)
+            while at < size and data[at] in b"\r\n":  # empty lines before a request line (RFC 9112 §2.2)
+                at += 1
+            end = data.find(b"\r\n\r\n", at)
+            if end >= 0:
+                self.pending -= end + 4 - self._at
+                if end + 4 < size:
+                    self._at = end + 4
+                else:
+                    del self._pieces[0]
+                    self._at = 0
+                return data[at:end]
+        return self._join_head(limit)
+
+    def _join_head(self, limit: int) -> bytes | None:
+        """As `next_head`, for a head in several segments."""
         part, data = self._part, self.take()
         seen = len(part)
-        if not seen and data[:1] in b"\r\n":
+        if not seen:
             data = data.lstrip(b"\r\n")  # empty lines before a request line (RFC 9112 §2.2)
         end, data = find_end(part, data)
         if end < 0:
