@@ -34,7 +34,7 @@ MOST_FOREIGN: Final = 1000
 _TOO_MUCH: Final = "too much that can be read in several ways"
 _PARAMETER: Final = re.compile(r";[^/]*")
 _ENDS: Final = re.compile(r"(?<=/)\s++(?:[.\s]++(?=/|\Z))?|(?<![.\s])[.\s]++(?=/|\Z)")
-_NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+_NOT_UTF_8: Final = re.compile(r"[\udc80-\udcff]")
 """Bytes that are not UTF-8 and that Python keeps as surrogates; they are read as ISO 8859-1."""
 _LOOK_ALIKES: Final = {0x2044: "/", 0x2215: "/", 0x29F8: "/", 0x2216: "\\", 0x29F5: "\\", 0x29F9: "\\"}
 """Slashes that have no compatibility form, and that some conversions to ASCII map all the same."""
