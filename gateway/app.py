@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.access import Access
 from gateway.addresses import Networks
 from gateway.clock import SystemClock
-from gateway.errors import ConfigError, GatepassError, Problem
+from gateway.errors import ConfigError, GatepassError, ListenError, Problem, os_reason
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
 from gateway.resolver import Resolver
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gateway.access import Clients
     from gateway.admin import AdminServer
-    from gateway.model import Clock, Config
+    from gateway.model import Address, Clock, Config
 
 _log = get_logger("gatepass")
 WARM_WITHIN = 30.0
@@ -123,12 +123,13 @@ class Gateway:
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
         self._data = DataServer(self._handler, config.limits)
+        sockets = list(sockets) or await _open("listen", config.listen)
         self.data_address = await self._data.start(config.listen, tls=config.tls, sockets=sockets)
 
     async def _open_admin(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         if config.admin is None:
             return
-        self._admin_sockets = list(sockets) or await listen(config.admin)
+        self._admin_sockets = list(sockets) or await _open("admin", config.admin)
         # In a thread, because importing `aiohttp.web` is a sixth of the start, and apps are served already.
         admin = await asyncio.to_thread(import_module, "gateway.admin")
         self._admin = admin.AdminServer(
@@ -284,6 +285,14 @@ def _report_name(name: str, stale: bool) -> None:
         _log.warning("name_not_resolved", name=name, hint="its last known addresses are used")
     else:
         _log.info("name_resolved_again", name=name)
+
+
+async def _open(key: str, address: Address) -> list[socket.socket]:
+    """Return listening sockets for the address of a configuration key. Raises ListenError."""
+    try:
+        return await listen(address)
+    except OSError as error:
+        raise ListenError(key, str(address), os_reason(error)) from error
 
 
 def _check_reach(host: str, config: Config) -> None:

@@ -52,6 +52,16 @@ class ConfigError(GatepassError):
         self.problems = problems
 
 
+class ListenError(GatepassError):
+    """A port cannot be opened; `key` is the configuration key of its address."""
+
+    def __init__(self, key: str, address: str, reason: str) -> None:
+        super().__init__(f"{key}: cannot listen on {address}: {reason}")
+        self.key = key
+        self.address = address
+        self.reason = reason
+
+
 class StateError(GatepassError):
     """The state file cannot be used."""
 

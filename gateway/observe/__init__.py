@@ -18,7 +18,7 @@ from gateway.observe.metrics.families import metrics_markdown
 from gateway.observe.metrics.registry import Metrics
 from gateway.observe.metrics.values import Value
 from gateway.observe.redaction.matcher import forms
-from gateway.observe.redaction.redact import redact, redact_text, register, register_all
+from gateway.observe.redaction.redact import OwnWords, redact, redact_text, register, register_all
 from gateway.observe.trace.otlp import Exporter, Tracing, TracingUnavailable
 from gateway.observe.trace.spans import Trace, Tracer, read_traceparent
 
@@ -28,6 +28,7 @@ __all__ = [
     "Exporter",
     "Journal",
     "Metrics",
+    "OwnWords",
     "RouteMetrics",
     "Trace",
     "Tracer",

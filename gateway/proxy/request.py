@@ -36,6 +36,8 @@ TARGET_LIMIT: Final = 16 * 1024
 """Bytes of the longest request target: identity vendors put whole JWTs into queries."""
 _SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
+_TLS_RECORD: Final = b"\x16"
+"""First byte of a TLS handshake (RFC 8446 §5.1); no request begins with it."""
 _METHODS: Final = {name.encode("ascii"): name for name in METHODS}
 """Method as written → its name as text; any other method is rejected."""
 
@@ -55,7 +57,7 @@ class RequestHead:
             self.method = _METHODS[method]
             self.target = target.decode("ascii")
         except (ValueError, KeyError):
-            raise BadRequest("The request line is not one of HTTP/1.1") from None
+            raise BadRequest("The request line is not one of HTTP/1.1", reason=_reason(head)) from None
         self.http_1_1 = version == b"HTTP/1.1"
         if not self.http_1_1 and version != b"HTTP/1.0":
             raise BadRequest("The HTTP version is neither 1.0 nor 1.1")
@@ -67,11 +69,18 @@ class RequestHead:
         return values(self.fields, name)
 
 
+def _reason(head: bytes | bytearray) -> str:
+    """Return what was sent instead of a request, if it is recognised, for the log."""
+    return "a TLS handshake on a port without TLS" if head[:1] == _TLS_RECORD else ""
+
+
 def check_beginning(part: bytes | bytearray, seen: int = 0) -> None:
     """Raise BadRequest if `part` cannot be the beginning of a valid request head.
 
     Its first `seen` bytes were checked before, so a head that arrives byte by byte is checked once.
     """
+    if part[:1] == _TLS_RECORD:
+        raise BadRequest(reason=_reason(part))
     if is_torn(part, seen):
         raise BadRequest(CONTROL)
     end = part.find(b"\r\n")

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.app import Gateway
-from gateway.errors import GatepassError
+from gateway.errors import GatepassError, ListenError, os_reason
 from gateway.observe import close_logging, configure_logging, get_logger
 from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
@@ -40,7 +40,7 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
     configure_logging(config.logs, stream if stream is not None else sys.stdout)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            status = runner.run(_Process(load).run(config))
+            status = runner.run(Process(load).run(config))
             # All is closed and told. A thread that looks up a name, or waits for a command, may hang for a minute, and
             # both the loop and the interpreter would wait for it.
             close_logging()
@@ -49,7 +49,7 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
         close_logging()
 
 
-class _Process:
+class Process:
     """A gateway and the signals that it obeys."""
 
     def __init__(self, load: Callable[[], Config]) -> None:
@@ -61,6 +61,7 @@ class _Process:
         self._successor: int | None = None
 
     async def run(self, config: Config) -> int:
+        """Run until a signal; return the exit status: 1 if the start failed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -69,7 +70,7 @@ class _Process:
             passed = inherited(os.environ)
             await gateway.start(data=passed.data, admin=passed.admin, warm_first=passed.successor)
         except (OSError, GatepassError) as error:
-            _log.error("cannot_listen", reason=(getattr(error, "strerror", None) or str(error)))
+            _tell_failed_start(error)
             return 1
         watch = Watch(gateway, self._load, self._notifier)
         gateway.read_again = watch.reload
@@ -111,6 +112,13 @@ class _Process:
         self._successor = await upgrade(gateway.listening)
         if self._successor is not None:
             self._over.set()
+
+
+def _tell_failed_start(error: OSError | GatepassError) -> None:
+    if isinstance(error, ListenError):
+        _log.error("cannot_listen", key=error.key, address=error.address, reason=error.reason)
+    else:
+        _log.error("start_failed", reason=os_reason(error) if isinstance(error, OSError) else str(error))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

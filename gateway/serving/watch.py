@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gateway.errors import ConfigError, GatepassError
-from gateway.observe import get_logger
+from gateway.observe import OwnWords, get_logger
 from gateway.serving.protection import too_open
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Watch:
                     await self._gateway.reload(config)
                 problems: tuple[str, ...] = ()
             except ConfigError as error:
-                problems = tuple(str(problem) for problem in error.problems)
+                problems = tuple(OwnWords(problem) for problem in error.problems)
             except (GatepassError, OSError, ValueError) as error:
                 problems = (f"{type(error).__name__}: {error}",)
             except Exception as error:  # noqa: BLE001 - told with its traceback; the gateway goes on as it is

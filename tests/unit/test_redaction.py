@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model import Basic, Secret
-from gateway.observe import redact, redact_text, register, register_all
+from gateway.observe import OwnWords, redact, redact_text, register, register_all
 from gateway.observe.redaction.matcher import SecretMatcher
 from gateway.observe.redaction.redact import LONGEST, MASK, redact_often
 
@@ -94,6 +94,22 @@ def test_what_looks_like_a_credential_is_masked_though_never_registered(text: st
     shown = redact_text(text)
     assert "CANARY" not in shown
     assert MASK in shown
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "config.yaml:7: credentials.acme.client_secret: variable NOPE_SECRET is not set",
+        "config.yaml:9: clients[0].key_sha256: must be 64 hex digits",
+        "credentials.acme.grant.request.headers.Authorization: names a file that is missing",
+        "credentials.acme.grant.request.form.password: is empty",
+        "routes.v.format: Bearer needs {token} once",
+    ],
+)
+def test_our_own_message_about_a_key_keeps_its_words_but_no_registered_secret(message: str) -> None:
+    assert redact_text(OwnWords(message)) == message
+    assert redact({"problems": [OwnWords(message)]}) == {"problems": [message]}
+    assert redact_text(OwnWords(f"{message} {SECRET}")) == f"{message} {MASK}"
 
 
 HARMLESS = [

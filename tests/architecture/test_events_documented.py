@@ -1,0 +1,61 @@
+"""`docs/logs.md` lists every event that the code logs, with its level and its fields, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+
+
+TABLE_ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| ([^|]*) \|$", re.MULTILINE)
+
+
+def names(node: ast.expr) -> list[str]:
+    """The constant texts of an argument: one, or both of `a if b else c`."""
+    if isinstance(node, ast.IfExp):
+        return names(node.body) + names(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def methods(node: ast.expr) -> list[str]:
+    """The names of the methods of a logger that a call may call."""
+    if isinstance(node, ast.IfExp):
+        return methods(node.body) + methods(node.orelse)
+    if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+        return []
+    return [node.attr] if node.attr in LEVELS and node.value.id.lower().strip("_") in {"log", "own"} else []
+
+
+def logged() -> dict[str, tuple[set[str], set[str]]]:
+    """Levels and fields by event, as the code has them."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for path in (ROOT / "gateway").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not call.args or not methods(call.func):
+                continue
+            assert names(call.args[0]), f"{path}:{call.lineno}: an event must be a constant word"
+            for method, name in zip(methods(call.func), names(call.args[0]), strict=True):
+                levels, fields = found.setdefault(name, (set(), set()))
+                levels.add(LEVELS[method])
+                fields |= {keyword.arg or "" for keyword in call.keywords} - {"exc_info"}
+    return found
+
+
+def documented() -> dict[str, tuple[set[str], set[str]]]:
+    page = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8").partition("## All other events")[2]
+    rows = TABLE_ROW.findall(page.partition("\n## ")[0])
+    return {event: ({level}, set(re.findall(r"`(\w+)`", fields))) for event, level, fields in rows}
+
+
+def test_every_event_is_documented_with_its_level_and_fields_and_no_other_is() -> None:
+    assert documented() == logged()
+
+
+def test_the_reader_of_the_code_sees_both_forms_of_a_call() -> None:
+    found = logged()
+    assert found["traces_not_sent"] == ({"warning"}, set())
+    assert found["traces_sent_again"] == ({"info"}, set())
+    assert "error" in found["request_not_logged"][1]
