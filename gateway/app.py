@@ -18,7 +18,7 @@ from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logge
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts
-from gateway.tokens import TokenSet
+from gateway.tokens import TokenSet, endpoints
 
 if TYPE_CHECKING:
     import socket
@@ -167,7 +167,11 @@ class Gateway:
 
     def _snapshot(self, config: Config, pools: dict[object, Pool], clients: Clients) -> Snapshot:
         routes = prepare_routes(
-            config.routes, self.tokens.tokens, lambda route: pools[Pool.key_of(route)], self.metrics
+            config.routes,
+            self.tokens.tokens,
+            lambda route: pools[Pool.key_of(route)],
+            self.metrics,
+            lambda route: endpoints(route, config.credentials),
         )
         allowed = Networks(config.allow_addresses)
         for route in config.routes:

@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+OAuthError = Literal["invalid_request", "unsupported_grant_type", "unauthorized_client"]
+"""Error codes of a token endpoint (RFC 6749 §5.2) that an app may get from us, besides `invalid_client`."""
 Hop = Literal["gateway", "token_endpoint", "upstream"]
 
 
@@ -198,6 +200,19 @@ class RateLimited(ExchangeError):
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
         self.fields = fields
+
+
+class AppTokenRefused(ExchangeError):
+    """An app's token request that cannot be answered with a pass; `error` is the code of RFC 6749 §5.2."""
+
+    status = 400
+    code = "app_token_refused"
+    title = "The token request is refused"
+    proxy_error = "http_request_denied"
+
+    def __init__(self, detail: str = "", *, error: OAuthError, reason: str = "") -> None:
+        super().__init__(detail, reason=reason or detail)
+        self.error = error
 
 
 class IdentityUnavailable(ExchangeError):

@@ -2,7 +2,7 @@
 
 from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
-from gateway.access.clients import OPEN, Clients, LastKey
+from gateway.access.clients import OPEN, Clients, Holder, LastKey
 from gateway.access.counters import Counter, CounterStore, MemoryCounters, RateState
 from gateway.access.keys import hash_key, new_key, well_formed
 from gateway.access.refetch import SigningKeysNeeded
@@ -17,6 +17,7 @@ __all__ = [
     "Clients",
     "Counter",
     "CounterStore",
+    "Holder",
     "LastKey",
     "MemoryCounters",
     "RateState",

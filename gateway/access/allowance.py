@@ -70,6 +70,7 @@ class Allowance:
         "rate_state",
         "route",
         "rules",
+        "token_rate_state",
     )
 
     def __init__(
@@ -79,6 +80,7 @@ class Allowance:
         *,
         metrics: ClientMetrics,
         rate_state: RateState | None = None,
+        token_rate_state: RateState | None = None,
         limit: ClientLimit | None = None,
         rules: Rules | None = None,
         networks: Networks | None = None,
@@ -87,6 +89,8 @@ class Allowance:
         self.name = name
         self.route = route
         self.rate_state = rate_state or RateState()
+        self.token_rate_state = token_rate_state or RateState()
+        """The rate of requests for a pass, which does not count as a call."""
         self.rules = rules or None
         self.budgets = tuple(budgets)
         self.metrics = metrics
@@ -110,13 +114,26 @@ class Allowance:
 
         `path` includes the route's prefix. `remote` is the app's address; None is not checked.
         """
-        if self._networks is not None and remote is not None and remote not in self._networks:
+        if self._networks is not None and remote is not None:
+            self.check_address(remote)
+        if self.rules is not None:
+            self.rules.check(method, path)
+
+    def check_address(self, remote: str) -> None:
+        """Raise ClientForbidden unless the client may call from this address."""
+        if self._networks is not None and remote not in self._networks:
             raise ClientForbidden(
                 f"The client {self.name} may not call from this address",
                 reason=f"clients.{self.name}.addresses does not contain the address of the app",
             )
-        if self.rules is not None:
-            self.rules.check(method, path)
+
+    def admit_token_request(self, now: float) -> None:
+        """Count a request for a pass at `now` (monotonic), in a bucket of its own. Raises RateLimited."""
+        rate = self.token_rate_state
+        full_at = max(rate.full_at, now)
+        if full_at - now > self._window:
+            raise self._rate_error(full_at - now - self._window)
+        rate.full_at = full_at + self._interval
 
     def admit(self, now: float) -> Admission:
         """Count a call that starts at `now` (monotonic). The caller must `release` the result.

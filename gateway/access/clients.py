@@ -6,23 +6,27 @@ is not authenticated gets the same answer. The log has the reason, but never the
 
 from __future__ import annotations
 
+import math
 from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.allowance import Allowance
 from gateway.access.budgets import Budget
-from gateway.access.keys import PREFIX, well_formed
+from gateway.access.keys import PASS_PREFIX, PREFIX, is_pass, well_formed
+from gateway.access.pass_secrets import issuer_holder
+from gateway.access.refetch import SigningKeysNeeded
 from gateway.access.rules import Rules
 from gateway.addresses import Networks
-from gateway.errors import ClientForbidden, ClientUnknown
+from gateway.errors import AppTokenRefused, ClientForbidden, ClientUnknown
 from gateway.model import ClientLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway.access.counters import CounterStore
-    from gateway.access.jwt import JwtVerifier
+    from gateway.access.jwt import JwtVerifier, Verified
+    from gateway.access.pass_loader import PassLoader
     from gateway.model import Client, Clock, Config, Route
     from gateway.observe import Metrics
 
@@ -35,10 +39,20 @@ _INDEX_BYTES: Final = 8
 class _Identity:
     """A client, with one of its keys."""
 
-    __slots__ = ("allowances", "digest", "ends", "name")
+    __slots__ = ("allowances", "by_pass", "digest", "ends", "name")
 
-    def __init__(self, name: str, allowances: Mapping[str, Allowance], digest: bytes = b"", ends: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        allowances: Mapping[str, Allowance],
+        digest: bytes = b"",
+        ends: float = 0.0,
+        *,
+        by_pass: bool = False,
+    ) -> None:
         self.name = name
+        self.by_pass = by_pass
+        """Known by a pass, which opens one route."""
         self.allowances = allowances
         self.digest = digest
         self.ends = ends
@@ -53,6 +67,19 @@ class _Identity:
                 reason=f"clients.{self.name}.routes does not name {route}",
             )
         return allowance
+
+
+class Holder:
+    """A client that may get a pass, and what the pass is bound to."""
+
+    __slots__ = ("allowance", "ends", "key")
+
+    def __init__(self, allowance: Allowance, key: bytes, ends: float) -> None:
+        self.allowance = allowance
+        self.key = key
+        """The SHA-256 of the app's key, or what stands for its issuer; empty if access is open."""
+        self.ends = ends
+        """Wall-clock instant at which the key or JWT ends; infinite: never."""
 
 
 class LastKey:
@@ -80,7 +107,7 @@ class Clients:
     Raises ValueError if two clients share a key, because a caller with that key could be either.
     """
 
-    __slots__ = ("_by_digest", "_by_name", "_by_names", "_open", "_verifier", "_wall")
+    __slots__ = ("_by_digest", "_by_name", "_by_names", "_loader", "_open", "_verifier", "_wall")
 
     def __init__(
         self,
@@ -90,8 +117,10 @@ class Clients:
         metrics: Metrics,
         clock: Clock,
         verifier: JwtVerifier | None = None,
+        loader: PassLoader | None = None,
     ) -> None:
         self._wall = clock.wall
+        self._loader = loader
         self._verifier = verifier
         self._open: dict[str, Allowance] | None = None
         if config.access == "open":
@@ -109,7 +138,7 @@ class Clients:
     def identify(
         self,
         key: bytes | None,
-        bearer: bytes | None,
+        token: bytes | None,
         route: Route,
         certificate: frozenset[str] = frozenset(),
         last: LastKey | None = None,
@@ -118,8 +147,8 @@ class Clients:
 
         Args:
             key: the value of `X-Gatepass-Key`; None if the field is absent.
-            bearer: the credentials of `Authorization: Bearer`; None if absent. Ignored if there is a key, and on routes
-                that pass Authorization, where it belongs to the end user.
+            token: what the app sends where the vendor's token goes, in `Authorization: Bearer` or in another injected
+                header; None if absent. Ignored if there is a key.
             route: the route of the request.
             certificate: the names in the app's certificate.
             last: the last key of the app's connection.
@@ -129,7 +158,7 @@ class Clients:
         """
         if self._open is not None:
             return self._open[route.name]
-        presented = key if key is not None else bearer if route.authorization == "inject" else None
+        presented = key if key is not None else token
         if presented is None or certificate:
             return self._with_certificate(presented, certificate, route)
         known = last.client_of(self, presented) if last is not None else None
@@ -139,17 +168,28 @@ class Clients:
             digest = sha256(presented).digest()
             known = self._by_digest.get(digest[:_INDEX_BYTES])
             if known is None or not compare_digest(known.digest, digest):
-                return self._with_token(presented, digest, known, route)
+                return self._with_token(presented, digest, known, route, last)
             if last is not None:
                 last.keep(self, presented, known)
         if known.ends and self._wall() >= known.ends:
             return self._with_token(presented, known.digest, known, route)
         allowance = known.allowances.get(route.name)
-        return allowance if allowance is not None else known.on(route.name)
+        if allowance is not None:
+            return allowance
+        return self._with_token(presented, known.digest, None, route) if known.by_pass else known.on(route.name)
 
-    def _with_token(self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route) -> Allowance:
-        if self._verifier is None or expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
+    def _with_token(
+        self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route, last: LastKey | None = None
+    ) -> Allowance:
+        if expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
             raise _unknown_key(presented, expired, route)
+        if presented.startswith(PASS_PREFIX):
+            return self._with_pass(presented, digest, route, last)
+        return self._with_jwt(presented, digest, route)[0]
+
+    def _with_jwt(self, presented: bytes, digest: bytes, route: Route) -> tuple[Allowance, Verified]:
+        if self._verifier is None:
+            raise _unknown_key(presented, None, route)
         try:
             verified = self._verifier.verify(presented, digest)
         except ClientUnknown as error:
@@ -160,6 +200,25 @@ class Clients:
             raise ClientForbidden(
                 f"The token of the client {known.name} is not for the route {route.name}",
                 reason=f"the routes claim of issuers.{verified.keys.issuer.name} does not name {route.name}",
+            )
+        return allowance, verified
+
+    def _with_pass(self, presented: bytes, digest: bytes, route: Route, last: LastKey | None) -> Allowance:
+        loader = self._loader
+        if loader is None or not route.app_tokens:
+            raise _unknown(route, "a pass on a route that takes none")
+        if loader.passes is None:
+            raise SigningKeysNeeded(loader)
+        try:
+            proved = loader.passes.verify(presented, digest, route)
+        except ClientUnknown as error:
+            raise _unknown(route, error.reason) from None
+        if proved is None:
+            raise _unknown_key(presented, None, route)
+        allowance = self._by_name[proved.client].on(route.name)
+        if last is not None:
+            last.keep(
+                self, presented, _Identity(proved.client, {route.name: allowance}, digest, proved.ends, by_pass=True)
             )
         return allowance
 
@@ -186,11 +245,62 @@ class Clients:
             value = field.rpartition(" ")[2].encode("utf-8", "surrogateescape")
             digest = sha256(value).digest()
             ours = self._by_digest.get(digest[:_INDEX_BYTES]) is not None
-            if ours or (self._verifier is not None and self._verifier.is_for_us(value)):
+            if ours or is_pass(value) or (self._verifier is not None and self._verifier.is_for_us(value)):
                 raise ClientForbidden(
                     "Authorization contains a key of the gateway, which no vendor may get; send it in X-Gatepass-Key",
                     reason="a key or JWT of the gateway in an Authorization that is passed to the vendor",
                 )
+
+    # -------------------------------------------------------------------------------------------------------- passes
+
+    def holder(self, presented: tuple[bytes, ...], route: Route, certificate: frozenset[str]) -> Holder:
+        """Return who asks for a pass. Any of the presented secrets may be the key or JWT.
+
+        Raises ClientUnknown, ClientForbidden, IdentityUnavailable, SigningKeysNeeded; AppTokenRefused if two of the
+        secrets belong to different keys.
+        """
+        if self._open is not None:
+            return Holder(self._open[route.name], b"", math.inf)
+        known: Holder | None = None
+        unknown: ClientUnknown | None = None
+        for secret in presented:
+            try:
+                each = self._holder_of(secret, route)
+            except ClientUnknown as error:
+                unknown = unknown or error
+                continue
+            if known is not None and known.key != each.key:
+                raise AppTokenRefused("The request holds two different gateway keys", error="invalid_request")
+            known = each
+        if known is None:
+            raise unknown or _unknown(route, "no credential was sent")
+        shown = {self._by_names[name].name for name in certificate if name in self._by_names}
+        if shown - {known.allowance.name}:
+            raise _unknown(route, f"the key of {known.allowance.name} with a certificate of {', '.join(sorted(shown))}")
+        return known
+
+    def _holder_of(self, secret: bytes, route: Route) -> Holder:
+        digest = sha256(secret).digest()
+        known = self._by_digest.get(digest[:_INDEX_BYTES])
+        if known is not None and compare_digest(known.digest, digest):
+            if known.ends and self._wall() >= known.ends:
+                raise _unknown_key(secret, known, route)
+            return Holder(known.on(route.name), digest, known.ends or math.inf)
+        if secret.count(b".") != 2 or secret.startswith(PASS_PREFIX):  # noqa: PLR2004 - RFC 7515 §3.1
+            raise _unknown_key(secret, None, route)
+        allowance, verified = self._with_jwt(secret, digest, route)
+        return Holder(allowance, issuer_holder(verified.keys.issuer.name), verified.ends)
+
+    async def issue(self, holder: Holder, route: Route) -> tuple[str, int]:
+        """Return a pass and its life in whole seconds. Raises ClientUnknown or AppTokenRefused if there can be none."""
+        loader = self._loader
+        if loader is None:
+            raise AppTokenRefused("The gateway gives no tokens here", error="unauthorized_client")
+        await loader.refetch()
+        assert loader.passes is not None  # noqa: S101 - loaded above
+        if self._open is not None:
+            return loader.passes.issue_unverified(OPEN, route)
+        return loader.passes.issue(holder.allowance.name, route, holder.key, holder.ends)
 
     def count_on(self, route: str) -> int:
         """Return how many clients may use a route; 1 if access is open."""
@@ -237,6 +347,7 @@ def _allowances(
                 route.name,
                 metrics=counted,
                 rate_state=store.rate_state(client.name, route.name),
+                token_rate_state=store.rate_state(client.name, f"{route.name} tokens"),
                 limit=limit_of(client, route.name),
                 rules=rules,
                 networks=networks,

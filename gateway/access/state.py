@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from gateway.access.budgets import period_of
 from gateway.access.clients import Clients
 from gateway.access.counters import CounterStore, MemoryCounters
+from gateway.access.pass_loader import PassLoader
+from gateway.access.pass_secrets import remember_replaced
 from gateway.access.statefile import FileCounters
 from gateway.addresses import Networks
 from gateway.observe import get_logger
@@ -16,6 +18,7 @@ from gateway.resolver import Resolver
 if TYPE_CHECKING:
     from gateway.access.jwt import JwtVerifier
     from gateway.access.keysets import KeySet
+    from gateway.access.pass_secrets import Former
     from gateway.model import Clock, Config, Issuer, Timer
     from gateway.observe import Metrics
 
@@ -45,6 +48,9 @@ class Access:
         self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._in_force: Clients | None = None
+        self._config = config
+        self._former: Former = {}
+        """Secrets that a reload has replaced; passes that were signed with them still hold."""
         self._midnight: Timer | None = None
 
     def start(self, config: Config) -> None:
@@ -60,11 +66,17 @@ class Access:
         The configuration in force is not changed; call `keep` to put one in force.
         """
         verifier = self._verifier(config)
-        return Clients(config, store=self._store, metrics=self._metrics, clock=self._clock, verifier=verifier)
+        loader = PassLoader(config, wall=self._clock.wall, former=self._former)
+        return Clients(
+            config, store=self._store, metrics=self._metrics, clock=self._clock, verifier=verifier, loader=loader
+        )
 
     def keep(self, config: Config, clients: Clients | None = None) -> None:
         """Put a configuration in force, with `clients` or the previous ones; stop the fetches of other issuers."""
         self._in_force = clients or self._in_force
+        if config is not self._config:
+            remember_replaced(self._config, config, self._former, self._clock.wall())
+            self._config = config
         allowed = Networks(config.allow_addresses)
         wanted = {(issuer, allowed) for issuer in config.issuers}
         for gone in self._keysets.keys() - wanted:

@@ -139,17 +139,25 @@ def _expires(keys: g.ExpiresSection) -> model.Expires:
 # -------------------------------------------------------------------------------------------------------------- routes
 
 
-def route(name: str, keys: RouteSection, endpoints: Iterable[model.Upstream]) -> model.Route:
-    """A route with its injections and every path that it denies; `endpoints` are those that no app may reach."""
+def route(
+    name: str,
+    keys: RouteSection,
+    endpoints: Iterable[model.Upstream],
+    credentials: Mapping[str, model.Credential],
+) -> model.Route:
+    """Return a route with its injections and all denied paths; `endpoints` are those that no app may reach."""
     upstream = _upstream(keys)
+    injections = _injections(keys)
+    served = [credentials[i.credential].grants for i in injections if i.credential in credentials]
+    denied = _served_paths(served) if keys.app_tokens else []
     return model.Route(
         name=name,
         prefix=keys.prefix or f"/{name}",
         upstream=upstream,
-        injections=_injections(keys),
+        injections=injections,
         authorization=keys.authorization,
         allow=keys.allow,
-        deny=tuple(dict.fromkeys([*keys.deny, *_endpoint_patterns(upstream, endpoints)])),
+        deny=tuple(dict.fromkeys([*keys.deny, *_endpoint_patterns(upstream, endpoints), *denied])),
         methods=frozenset(keys.methods) if keys.methods is not None else None,
         timeouts=model.Timeouts(**keys.timeouts.model_dump()),
         max_body=keys.max_body,
@@ -162,6 +170,7 @@ def route(name: str, keys: RouteSection, endpoints: Iterable[model.Upstream]) ->
         forwarded=keys.forwarded,
         websocket=keys.websocket,
         echo_guard=keys.echo_guard,
+        app_tokens=keys.app_tokens,
         paths=keys.paths,
     )
 
@@ -230,6 +239,17 @@ def _same_server(one: model.Upstream, other: model.Upstream) -> bool:
     return one.host.rstrip(".") == other.host.rstrip(".") and (len(ports) == 1 or ports == standard)
 
 
+DISCOVERY = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
+"""OpenID Connect Discovery 1.0 §4 and RFC 8414 §3: an SDK would send the gateway's key to the token URL named there."""
+
+
+def _served_paths(grants: Iterable[tuple[model.Grant, ...]]) -> list[str]:
+    """Paths that never reach the vendor on a route that answers token requests: every spelling of its token URLs."""
+    urls = [parse_upstream(grant.request.url).base_path for each in grants for grant in each]
+    paths = [spelling for path in urls if path for spelling in (path, f"{path}/")]
+    return paths + [each for path in DISCOVERY for each in (path, f"{path}/**", f"/**{path}")] if paths else []
+
+
 # ---------------------------------------------------------------------------------------------------------- everything
 
 
@@ -274,6 +294,7 @@ def config(
         resolver_stale=keys.resolver.stale,
         admin_keys_sha256=keys.admin_keys_sha256,
         admin_hosts=keys.admin_hosts,
+        app_token_key=keys.app_token_key,
         state_file=Path(keys.state_file).absolute() if keys.state_file else None,
         digest=digest,
         watched_files=watched_files,

@@ -85,7 +85,7 @@ def _compile(
 ) -> Config:
     credentials = {name: compile.credential(name, *pair) for name, pair in recipes.items()}
     endpoints = compile.endpoints(each for pair in recipes.values() for each in pair if each is not None)
-    compiled = tuple(compile.route(name, route, endpoints) for name, route in routes.items())
+    compiled = tuple(compile.route(name, route, endpoints, credentials) for name, route in routes.items())
     named = summary.named_files(credentials, compiled)
     named += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]

@@ -22,13 +22,14 @@ from gateway.model.grant import (
 )
 from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
 from gateway.model.secret import Secret, Text
-from gateway.model.token import CredentialStatus, ExpirySource, Token, Tokens
+from gateway.model.token import AppTokenEndpoint, CredentialStatus, ExpirySource, Presented, Token, Tokens
 from gateway.model.units import KIB, MIB
 
 __all__ = [
     "KIB",
     "MIB",
     "Address",
+    "AppTokenEndpoint",
     "Assertion",
     "Basic",
     "Client",
@@ -53,6 +54,7 @@ __all__ = [
     "Logs",
     "Pairs",
     "PoolLimits",
+    "Presented",
     "RefusalSign",
     "Replay",
     "Route",

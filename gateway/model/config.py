@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.model.client import Client, Issuer
     from gateway.model.grant import Credential
     from gateway.model.route import Route
+    from gateway.model.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ class Config:
     """Hashes of the keys for actions on the admin port; without any, no action is possible."""
     admin_hosts: tuple[str, ...] = ()
     """Host names that the admin port answers to, in addition to IP addresses and `localhost`."""
+    app_token_key: Secret | None = None
+    """Signs the passes for apps that request a token, instead of the credentials' own secrets."""
     state_file: Path | None = None
     """File that keeps the counts of budgets across restarts."""
     digest: str = ""

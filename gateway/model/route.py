@@ -119,5 +119,7 @@ class Route:
     websocket: bool = True
     echo_guard: bool = False
     """Mask the token in the vendor's answers."""
+    app_tokens: bool = True
+    """Answer apps' token requests at the path of the vendor's token endpoint."""
     paths: tuple[str, ...] = ()
     """Templates below the prefix, as `/info/{id}`; the matching one is logged instead of the path."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model.secret import Secret
 
 ExpirySource = Literal["in", "in_ms", "at", "jwt", "after", "fallback", "static"]
@@ -60,6 +62,36 @@ class Tokens(Protocol):
 
     def discard(self, token: Token) -> None:
         """Invalidate `token` and fetch in the background, for an exchange that cannot be sent again."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Presented:
+    """What an app presents in a token request. Has no useful `repr`, because it holds secrets."""
+
+    secrets: tuple[bytes, ...]
+    """Values that may be a gateway key or a JWT, in the order in which they are tried; none is empty."""
+    scheme: Literal["Basic", "Bearer"]
+    """The authentication scheme to name when none of them is known."""
+    scope: str | None
+    """The scope that was asked for."""
+
+
+class AppTokenEndpoint(Protocol):
+    """The token endpoint of a route's vendor, as an app sees it: requests are read, answers are written."""
+
+    @property
+    def method(self) -> str:
+        """The method of a token request."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths below the route's prefix, exactly as an app sends them."""
+
+    def read(self, values: Callable[[bytes], list[str]], query: str, body: bytes) -> Presented:
+        """Return what the app presents. Raises AppTokenRefused."""
+
+    def answer(self, token: str, life: int, *, wall: float, scope: str | None = None) -> tuple[int, bytes]:
+        """Return status and JSON body of a success; `life` in whole seconds, `wall` since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

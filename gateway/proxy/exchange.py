@@ -5,6 +5,7 @@ Default values are class attributes, because most exchanges never change most of
 
 from __future__ import annotations
 
+import asyncio
 from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 
 _VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
+
+
+UNKNOWN_AFTER: Final = 0.01
+"""Seconds from a request to its 401: longer than any check takes, so that the time does not tell why."""
 
 
 class Exchange:
@@ -94,6 +99,10 @@ class Exchange:
     def is_head(self) -> bool:
         """Whether the answer has no body whatever its fields say (RFC 9110 §9.3.2)."""
         return self.request.method == "HEAD"
+
+    async def hold_401(self) -> None:
+        """Wait until a 401 for this request may leave: every 401 leaves `UNKNOWN_AFTER` seconds after its request."""
+        await asyncio.sleep(max(0.0, self.started + UNKNOWN_AFTER - monotonic()))
 
     def identify(self) -> None:
         """Use the app's request id if it is valid, else generate one (128 random bits, hex)."""

@@ -43,6 +43,7 @@ REQUEST_ID: Final = 10
 TRACEPARENT: Final = 11
 DATE: Final = 12
 CACHE_CONTROL: Final = 13
+INJECTED: Final = 14
 KEEP_ALIVE: Final = 14
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
@@ -144,7 +145,7 @@ def verdicts_up(route: Route) -> Verdicts:
     stripped = [name.encode("latin-1") for name in route.strip_headers]
     stripped += [b"accept-encoding"] * route.echo_guard  # a compressed answer could not be searched
     kept = {name.encode("latin-1") for name in route.pass_headers} - set(injected)
-    meaning = MEANING_UP | dict.fromkeys(injected, DROP)
+    meaning = MEANING_UP | dict.fromkeys(injected, INJECTED)
     if route.origin is not None:
         kept.discard(b"origin")
     if route.authorization == "inject":

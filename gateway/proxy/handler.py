@@ -26,7 +26,7 @@ from gateway.errors import (
     UpstreamReset,
 )
 from gateway.observe import get_logger
-from gateway.proxy import forward, relay, tracing
+from gateway.proxy import app_tokens, forward, relay, tracing
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
@@ -59,8 +59,6 @@ _SWITCHING: Final = 101
 _CONTINUE: Final = 100
 _FINAL: Final = 200
 _APP_CLOSED: Final = "the app closed its connection before the answer ended"
-UNKNOWN_AFTER: Final = 0.01
-"""Seconds from a request to its 401: longer than any check takes, so that the time does not tell why."""
 
 
 class Handler:
@@ -90,7 +88,11 @@ class Handler:
             x.trace = self.tracer.begin(request.values(b"traceparent"), x.started)
         self._running += 1
         try:
-            prepared, _, _ = matched = self._match(x)
+            prepared, _, rest = matched = self._match(x)
+            endpoint = prepared.endpoints.get(rest)
+            if endpoint is not None and app_tokens.serves(prepared, endpoint, x):
+                await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
+                return x.keep_alive
             try:
                 self._admit(x, *matched)
             except (ClientUnknown, SigningKeysNeeded) as error:
@@ -161,12 +163,15 @@ class Handler:
             given = x.request.values(b"x-forwarded-for")
             x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
         clients = snapshot.clients
-        x.allowance = allowance = clients.identify(
-            inbound.key, inbound.bearer, route, x.client.certificate, x.client.last_key
-        )
+        token = inbound.bearer
+        if token is None and inbound.injected and not x.client.certificate:
+            token = prepared.app_token(inbound.injected)
+        x.allowance = allowance = clients.identify(inbound.key, token, route, x.client.certificate, x.client.last_key)
         x.client_name = allowance.name
         if route.authorization == "pass":
             clients.reject_our_keys(x.request.values(b"authorization"))
+        if rest in prepared.endpoints:
+            raise app_tokens.not_served(prepared, rest)
         check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
         if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
             raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
@@ -187,7 +192,7 @@ class Handler:
         except ClientUnknown as unknown:
             error = unknown
         if isinstance(error, ClientUnknown):
-            await asyncio.sleep(max(0.0, x.started + UNKNOWN_AFTER - monotonic()))
+            await x.hold_401()
         raise error
 
     async def _attempt(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:

@@ -13,11 +13,11 @@ from gateway.proxy.fields import Verdicts, verdicts_up
 from gateway.proxy.routing import PathRules, RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gateway.access import Clients
     from gateway.addresses import Networks
-    from gateway.model import Injection, Limits, RefusalSign, Route, Token, Tokens
+    from gateway.model import AppTokenEndpoint, Injection, Limits, RefusalSign, Route, Token, Tokens
     from gateway.observe import Metrics, RouteMetrics
     from gateway.proxy.pool import Pool
 
@@ -55,6 +55,7 @@ class PreparedRoute:
 
     __slots__ = (
         "base_path",
+        "endpoints",
         "fixed",
         "injectors",
         "metrics",
@@ -68,8 +69,17 @@ class PreparedRoute:
         "verdicts",
     )
 
-    def __init__(self, route: Route, tokens: Callable[[str], Tokens], pool: Pool, metrics: RouteMetrics) -> None:
+    def __init__(
+        self,
+        route: Route,
+        tokens: Callable[[str], Tokens],
+        pool: Pool,
+        metrics: RouteMetrics,
+        endpoints: Mapping[str, AppTokenEndpoint],
+    ) -> None:
         self.route = route
+        self.endpoints = dict(endpoints)
+        """The token endpoints of its credentials, by the path below the prefix where an app asks for a token."""
         self.rules = PathRules(route.allow, route.deny)
         self.templates = Templates(route.paths) if route.paths else None
         self.verdicts: Verdicts = verdicts_up(route)
@@ -90,6 +100,15 @@ class PreparedRoute:
             # Where the app's own Authorization is passed on, a plain 401 may be about the end user's token.
             if sign.explicit or not explicit:
                 self.signs[sign.status] = (*self.signs.get(sign.status, ()), sign)
+
+    def app_token(self, value: bytes) -> bytes:
+        """Return what an app sends in an injected header: a key or pass, in the format of that header or bare."""
+        text = value.decode("latin-1")
+        for injection in self.route.injections:
+            before, _, after = injection.format.partition("{token}")
+            if (before or after) and text.startswith(before) and text.endswith(after):
+                return text[len(before) : len(text) - len(after)].strip().encode("latin-1")
+        return value
 
     def current_tokens(self) -> tuple[Token, ...] | None:
         """Return the tokens in memory, in the order of the injections; None unless all of them are valid."""
@@ -151,11 +170,15 @@ class Snapshot:
 
 
 def prepare_routes(
-    routes: Iterable[Route], tokens: Callable[[str], Tokens], pools: Callable[[Route], Pool], metrics: Metrics
+    routes: Iterable[Route],
+    tokens: Callable[[str], Tokens],
+    pools: Callable[[Route], Pool],
+    metrics: Metrics,
+    endpoints: Callable[[Route], Mapping[str, AppTokenEndpoint]],
 ) -> list[PreparedRoute]:
     """Bind every route to its tokens, its pool and its metric children."""
     routes = tuple(routes)
     for route in routes:
         metrics.route(route.name).pool_size(route.pool.size)
         metrics.route(route.name).upstream = route.upstream.authority
-    return [PreparedRoute(route, tokens, pools(route), metrics.route(route.name)) for route in routes]
+    return [PreparedRoute(route, tokens, pools(route), metrics.route(route.name), endpoints(route)) for route in routes]

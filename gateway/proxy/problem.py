@@ -61,10 +61,13 @@ def _proxy_status(error: ExchangeError, route: str | None) -> bytes:
     return f'Proxy-Status: gatepass; error={error.proxy_error}{next_hop}; details="{error.code}"'.encode("ascii")
 
 
+def retry_after_line(error: ExchangeError) -> list[bytes]:
+    """Return the `Retry-After` field of an error, if it has one; whole seconds, rounded up."""
+    return [] if error.retry_after is None else [b"Retry-After: %d" % max(1, math.ceil(error.retry_after))]
+
+
 def _extra(error: ExchangeError) -> list[bytes]:
-    lines = []
-    if error.retry_after is not None:
-        lines.append(b"Retry-After: %d" % max(1, math.ceil(error.retry_after)))
+    lines = retry_after_line(error)
     if isinstance(error, RateLimited):
         lines += [f"{name}: {value}".encode("ascii") for name, value in error.fields]
     if isinstance(error, ClientUnknown):

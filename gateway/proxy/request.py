@@ -15,6 +15,7 @@ from gateway.proxy.fields import (
     DROP,
     EXPECT,
     HOST,
+    INJECTED,
     KEY,
     PASS,
     REQUEST_ID,
@@ -93,6 +94,8 @@ class Inbound(Head):
 
     key: bytes | None = None
     bearer: bytes | None = None
+    injected: bytes | None = None
+    """The app's own value of a header that the route injects: a key or pass may stand there."""
     request_id: bytes | None = None
     traceparent: bytes | None = None
     """The app's `traceparent`; empty if it sent several."""
@@ -156,6 +159,8 @@ def _read_special(inbound: Inbound, verdict: int, value: bytes) -> None:
     if verdict == KEY:
         # Two keys count as a wrong one, because servers disagree about which of two fields counts.
         inbound.key = value if inbound.key is None else b""
+    elif verdict == INJECTED:
+        inbound.injected = value if inbound.injected is None else b""
     elif verdict == REQUEST_ID:
         inbound.request_id = value if _SANE_ID.match(value) is not None else inbound.request_id
     elif verdict == AUTHORIZATION:

@@ -5,8 +5,9 @@ A vendor is known only as a recipe (`model.Grant`). The data plane knows only th
 """
 
 from gateway.tokens.cache import TokenCache
+from gateway.tokens.endpoint import endpoints
 from gateway.tokens.once import fetch_once, probe_once
 from gateway.tokens.set import TokenSet
 from gateway.tokens.store import MemoryStore, Store
 
-__all__ = ["MemoryStore", "Store", "TokenCache", "TokenSet", "fetch_once", "probe_once"]
+__all__ = ["MemoryStore", "Store", "TokenCache", "TokenSet", "endpoints", "fetch_once", "probe_once"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.access import hash_key
-from gateway.proxy.handler import UNKNOWN_AFTER
+from gateway.proxy.exchange import UNKNOWN_AFTER
 from tests.kit.gateway import Running, one_route, running
 from tests.kit.wire import PATIENCE, Message, Peer, answering, connect, get, ok, post, vendor
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def emulated(
-    routes: dict[str, dict[str, Any]] | None = None, **credentials: dict[str, Any]
+    routes: dict[str, dict[str, Any]] | None = None, top: dict[str, Any] | None = None, **credentials: dict[str, Any]
 ) -> AsyncIterator[tuple[Running, Sandbox]]:
-    """Run the shipped config.yaml against the sandbox; `routes` and `credentials` add settings to single ones.
+    """Run the shipped config.yaml against the sandbox; `routes`, `credentials` and `top` add settings.
 
     Limits that a vendor sets to its token endpoint are off: tests of many short lives would meet them. Tokens live by
     a clock that does not count the stalls of the machine, here and there.
@@ -47,6 +47,7 @@ async def emulated(
                 name: {**config["routes"][name], **overlay["routes"][name], **(routes or {}).get(name, {})}
                 for name in config["routes"]
             },
+            **(top or {}),
         }
         try:
             async with running(merged, clock=clock, environ=sandbox.environ()) as it:

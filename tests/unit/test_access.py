@@ -55,7 +55,6 @@ UNKNOWN = {
     "unknown key": ("gp_CANARY-nobody", None, ORDERS),
     "empty key beside a good bearer": ("", WEB, ORDERS),
     "unknown key beside a good bearer": ("gp_CANARY-nobody", WEB, ORDERS),
-    "bearer where Authorization is the end user's": (None, WEB, PASSING),
     "space behind": (WEB + " ", None, ORDERS),
     "other case": (WEB.upper(), None, ORDERS),
     "the hash of a key": (hash_key(WEB), None, ORDERS),

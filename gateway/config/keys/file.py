@@ -17,7 +17,7 @@ from gateway.config.keys.network import HostNames, ListenAddress, Networks
 from gateway.config.keys.numbers import Count, Duration, Flag, PositiveDuration, Share, Size
 from gateway.config.keys.route import RouteSection
 from gateway.config.keys.section import Section, refuse
-from gateway.config.keys.text import Levels, Name, PlainText
+from gateway.config.keys.text import Levels, Name, PlainText, SecretValue
 from gateway.model import KIB, MIB, Address
 from gateway.tls import check_authorities
 
@@ -109,6 +109,10 @@ class ResolverSection(Section):
     )
 
 
+LEAST_SIGNING_KEY = 32
+"""Characters of `app_token_key`."""
+
+
 class FileSection(Section):
     """The configuration as a whole."""
 
@@ -150,6 +154,11 @@ class FileSection(Section):
         description="Host names that requests to the admin port may have in `Host`, as `gatepass`; IP addresses and "
         "`localhost` are always allowed.",
     )
+    app_token_key: SecretValue | None = Field(
+        None,
+        description="At least 32 characters that sign the passes of `app_tokens`, the same on every instance; needed "
+        "for clients known by JWT. Default: the secrets of each route's credential.",
+    )
     state_file: PlainText | None = Field(
         None, description="File that keeps the counts of budgets across restarts; default: kept in memory only."
     )
@@ -165,3 +174,10 @@ class FileSection(Section):
     drain: DrainSection = Field(default_factory=DrainSection.empty, description="How the gateway stops.")
     logs: LogSection = Field(default_factory=LogSection.empty, description="What is written to standard output.")
     tracing: TracingSection | None = Field(None, description="Where spans are sent; default: no tracing.")
+
+    @model_validator(mode="after")
+    def app_token_key_is_long(self) -> Self:
+        """HS256 needs a key as long as its hash (RFC 7518 §3.2); a shorter one could be guessed."""
+        if self.app_token_key is not None and len(self.app_token_key.reveal()) < LEAST_SIGNING_KEY:
+            refuse(f"`app_token_key` must have at least {LEAST_SIGNING_KEY} characters: openssl rand -base64 33")
+        return self

@@ -153,6 +153,10 @@ class RouteSection(Section):
         default=False,
         description="Mask the token in the vendor's header fields and in the first 64 KiB of a text body.",
     )
+    app_tokens: Flag = Field(
+        default=True,
+        description="Whether apps' token requests, at the vendor's token path, get a pass of the gateway.",
+    )
     paths: Templates = Field(
         (), description="Path templates, as `/api/v1/info/{id}`: the matching one is logged instead of the path."
     )

@@ -87,6 +87,11 @@ class RouteMetrics:
     def _value(self, family: ValueCollector, *labels: str) -> Value:
         return family.new() if self.gone else family.labels(self.name, *labels)
 
+    def app_token(self, client: str, outcome: str) -> None:
+        """Count a token request of an app; `client` is empty where it is not known."""
+        collector = self._parents.app_tokens
+        (collector.new() if self.gone else collector.labels(client, self.name, outcome)).inc()
+
     def vendor_refusal(self) -> None:
         """Count an answer that refused the token that the gateway injected."""
         self._refusals.inc()

@@ -60,6 +60,7 @@ class DeclaredMetrics:
         self.client_requests = self._values(families.CLIENT_REQUESTS)
         self.client_limited = self._values(families.CLIENT_LIMITED)
         self.client_in_flight = self._values(families.CLIENT_IN_FLIGHT)
+        self.app_tokens = self._values(families.APP_TOKENS)
         self.budget_used = self._values(families.BUDGET_USED)
         self.budget_limit = self._values(families.BUDGET_LIMIT)
         self.state_writes = self._values(families.STATE_WRITES)

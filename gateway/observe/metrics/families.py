@@ -133,6 +133,12 @@ CLIENT_IN_FLIGHT = Family(
     "Requests of a client being served now.",
     ("client", "route"),
 )
+APP_TOKENS = Family(
+    "app_tokens_total",
+    "counter",
+    "Token requests of apps that the gateway answered itself, by outcome (issued, or the error of RFC 6749 §5.2).",
+    ("client", "route", "outcome"),
+)
 BUDGET_USED = Family(
     "client_budget_used",
     "gauge",
