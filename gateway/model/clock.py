@@ -19,7 +19,7 @@ class Clock(Protocol):
     """The injected clock of tokens and access control; the data plane reads the event loop's."""
 
     def monotonic(self) -> float:
-        """Return seconds that never decrease."""
+        """Return seconds that never decrease and that also count while the machine is suspended."""
 
     def wall(self) -> float:
         """Return seconds since the epoch, UTC."""

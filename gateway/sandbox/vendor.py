@@ -221,8 +221,7 @@ class Vendor(VendorRules):
         return web.json_response({"access_token": "followed-a-redirect", "expires_in": 3600, "token_type": "Bearer"})
 
     async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
-        if self.switches.clock_offset:
-            response.headers["Date"] = formatdate(self.now(), usegmt=True)
+        response.headers["Date"] = formatdate(self.now(), usegmt=True)
 
     async def _fields(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["X-Sandbox-Vendor"] = self.name

@@ -155,7 +155,15 @@ def _basic(basic: Basic, text: Callable[[Text], str]) -> str:
 # ------------------------------------------------------------------------------------------------------------- answer
 
 
-def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body: bytes, *, wall: float) -> Parsed:
+def parse(
+    response: GrantResponse,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    wall: float,
+    round_trip: float = 0.0,
+) -> Parsed:
     """Return the token and lifetime of a token endpoint's answer.
 
     Args:
@@ -164,6 +172,7 @@ def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body
         headers: its fields, a mapping that ignores the case of names.
         body: its first `MAX_ANSWER` + 1 bytes at most; more than `MAX_ANSWER` bytes mean that it was longer.
         wall: our wall clock when the request was sent.
+        round_trip: seconds from the request to the answer's head.
 
     Raises:
         CredentialRefused: the vendor says that our credential is wrong (RFC 6749 §5.2).
@@ -171,8 +180,9 @@ def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body
         TokenMalformed: a success without a usable token.
     """
     document = _document(body)
+    time = expiry.AnswerTime(wall, round_trip, expiry.http_date(headers.get("Date")))
     if status not in response.success:
-        raise _failure(response, status, document, expiry.retry_after(headers.get("Retry-After"), wall))
+        raise _failure(response, status, document, expiry.retry_after(headers.get("Retry-After"), time))
     if len(body) > MAX_ANSWER:
         raise TokenMalformed(reason=f"the answer is longer than {MAX_ANSWER} bytes")
     if not isinstance(document, dict):
@@ -181,7 +191,7 @@ def parse(response: GrantResponse, status: int, headers: Mapping[str, str], body
         raise _error_in_success(response, document)
     _check_type(response, document)
     value = _token(expiry.at_path(document, response.token), response.token)
-    life, source = expiry.life_of(response.expires, document, value, fallback=response.fallback, wall=wall)
+    life, source = expiry.life_of(response.expires, document, value, fallback=response.fallback, time=time)
     return Parsed(Secret(value), life, source)
 
 

@@ -48,6 +48,8 @@ async def _first_that_works(credential: Credential, sender: Sender, clock: Clock
         except CredentialRefused as error:
             refusal = refusal or error
             continue
+        if token.expires_at <= clock.monotonic():
+            raise TokenUnavailable(reason="the token expired before it arrived")
         return token, CredentialStatus(
             name=credential.name,
             state="valid",

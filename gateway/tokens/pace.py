@@ -29,6 +29,8 @@ DELAY_JITTER = 0.5
 """A delay grows by up to this share, below its ceiling."""
 LATENCIES = 1.5
 """The margin is never less than this many of the slowest recent fetches."""
+LEAST_SPREAD = 1.0
+"""Seconds over which the requests after a `Retry-After` are spread at least."""
 FIRST_DELAY = 0.5
 EAGER_CEILING = 2.4
 """Longest delay in seconds while apps are refused: quick recovery, and ten attempts in the first 20 s."""
@@ -154,6 +156,13 @@ class Pace:
         elif eager and isinstance(error, TokenEndpointRejected | TokenMalformed) and self.failures > PATIENCE:
             first, doublings, ceiling = EAGER_CEILING, self.failures - PATIENCE, CALM_CEILING
         return float(min(ceiling, first * 2.0 ** min(max(doublings, 0), 10) * (1 + DELAY_JITTER * jitter)))
+
+    def hold(self, retry_after: float) -> float:
+        """Return the seconds for which a `Retry-After` holds back the next fetch; jitter only lengthens them.
+
+        An endpoint that sends it to many credentials must not get all their requests at the same instant.
+        """
+        return retry_after + self._chance() * max(LEAST_SPREAD, JITTER * retry_after) if retry_after > 0 else 0.0
 
 
 class ForcedBudget:

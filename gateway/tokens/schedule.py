@@ -94,7 +94,7 @@ class Schedule:
         """
         now = self._clock.monotonic()
         self._pace.failed(error, seconds_left(token, now))
-        self.not_before = max(started + credential.min_interval, now + (error.retry_after or 0.0))
+        self.not_before = max(started + credential.min_interval, now + self._pace.hold(error.retry_after or 0.0))
         self._retry_at = started + self._pace.delay(error, eager=True)
         at = self._retry_at if wanted else started + self._pace.delay(error, eager=False)
         if token is not None and not isinstance(error, CredentialRefused):

@@ -12,7 +12,7 @@ from gateway.model import Token
 from gateway.observe import register
 from gateway.tls import client_context, load_pair
 from gateway.tokens.assertion import sign
-from gateway.tokens.expiry import skew_of
+from gateway.tokens.expiry import AnswerTime, http_date
 from gateway.tokens.grant import parse, render
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.model import Clock, Credential, Grant, GrantRequest
-    from gateway.tokens.sender import Sender
+    from gateway.tokens.sender import Answer, Sender
 
 
 class Source(Protocol):
@@ -54,6 +54,8 @@ class TokenSource:
         self._endpoint = URL(grant.request.url).host_port_subcomponent or ""
         self._sender = sender
         self._clock = clock
+        self._vendor_offset: float | None = None
+        """Vendor's clock minus our monotonic clock."""
 
     async def fetch(self, within: float) -> Token:
         """Send one token request; return the token.
@@ -71,14 +73,15 @@ class TokenSource:
 
     async def _fetch(self, within: float) -> Token:
         request = self._grant.request
-        assertion = sign(request.assertion, self._clock.wall()) if request.assertion else None
+        assertion = sign(request.assertion, self._vendor_now()) if request.assertion else None
         rendered = render(request, assertion=assertion)
         # A new context each time: fetches are rare, and renewed authorities and certificates take effect.
         answer = await self._sender.send(rendered, tls=await _tls(request), within=within)
-        date = answer.headers.get("Date")
-        skew = skew_of(date, wall_sent=answer.wall_sent, round_trip=answer.round_trip)
-        self.skew = self.skew if skew is None else skew
-        parsed = parse(self._grant.response, answer.status, answer.headers, answer.body, wall=answer.wall_sent)
+        self._note_time(answer)
+        parsed = parse(
+            self._grant.response, answer.status, answer.headers, answer.body,
+            wall=answer.wall_sent, round_trip=answer.round_trip,
+        )  # fmt: skip
         register(parsed.value)
         return Token(
             value=parsed.value,
@@ -88,6 +91,18 @@ class TokenSource:
             expiry_source=parsed.expiry_source,
             fingerprint=parsed.value.fingerprint,
         )
+
+    def _note_time(self, answer: Answer) -> None:
+        time = AnswerTime(answer.wall_sent, answer.round_trip, http_date(answer.headers.get("Date")))
+        if time.skew is not None:
+            self.skew = time.skew
+            self._vendor_offset = answer.wall_sent + time.skew - answer.sent_at
+
+    def _vendor_now(self) -> float:
+        """Return the vendor's clock, as last measured; changes of our wall clock do not change it."""
+        if self._vendor_offset is None:
+            return self._clock.wall()
+        return self._clock.monotonic() + self._vendor_offset
 
 
 async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Clock, within: float) -> int:

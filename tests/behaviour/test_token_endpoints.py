@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.clock import SystemClock
@@ -26,6 +25,7 @@ from gateway.tokens.grant import MAX_ANSWER
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
 from tests.kit.process import serving
 from tests.kit.recipes import SECRET, config, credential
+from tests.kit.signing import pem
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import answering, connect, get, ok, vendor
 
@@ -190,11 +190,6 @@ KEYS = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
 }
-
-
-def pem(key: Any) -> Secret:
-    plain = serialization.NoEncryption()
-    return Secret(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain).decode())
 
 
 @pytest.mark.parametrize("algorithm", KEYS)

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt import algorithms as alg
 
+from gateway.model import Secret
+
 ISSUER, AUDIENCE = "https://login.example/realms/corp", "gatepass"
 WALL = 1_800_000_000.0
 
@@ -26,6 +28,12 @@ def key(name: str) -> Any:
     if name.startswith("rsa"):
         return rsa.generate_private_key(65537, 2048)
     return ed25519.Ed25519PrivateKey.generate() if name.startswith("ed") else ec.generate_private_key(ec.SECP256R1())
+
+
+def pem(private: Any) -> Secret:
+    """Return a private key as PKCS #8 without a passphrase."""
+    plain = serialization.NoEncryption()
+    return Secret(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain).decode())
 
 
 def jwk(name: str, **more: Any) -> dict[str, Any]:
