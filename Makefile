@@ -74,7 +74,7 @@ test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests agai
 test-long: .venv/dev.stamp  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
-fuzz: .venv/dev.stamp  ## Send mutated requests and answers until something fails or you stop it; SEED=n repeats a run
+fuzz: .venv/dev.stamp  ## Send mutated requests and answers, and try rules on odd paths, until something fails or you stop it; SEED=n repeats a run
 	@$(BIN)/python -m tests.kit.mutation $(SEED)
 
 lint: .venv/dev.stamp  ## Check format, lint rules and types

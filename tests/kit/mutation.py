@@ -11,6 +11,7 @@ import sys
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.kit import paths
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.rest import Rest
 from tests.kit.wire import PATIENCE, Peer, connect, get, ok, post, vendor
@@ -243,6 +244,7 @@ async def main() -> None:
         sys.stdout.flush()
         await send_mutated_requests(seed, 2000)
         await send_mutated_answers(seed, 1000)
+        await asyncio.to_thread(paths.search, seed, 3000)
         seed += 1
 
 
