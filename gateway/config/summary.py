@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 import yaml
@@ -68,13 +69,33 @@ def _merged(draft: Draft) -> dict[str, object]:
     return {**whole, "credentials": credentials, "routes": routes}
 
 
-def _masked(value: object) -> object:
-    """Return the value with secrets as fingerprints."""
+REQUESTS = frozenset({"request", "revoke", "probe"})
+"""Keys that hold a request to a vendor's token endpoint."""
+HARMLESS = frozenset({
+    "accept", "accept-encoding", "accept-language", "audience", "client_assertion_type", "client_id", "content-type",
+    "encode", "grant_type", "requested_token_type", "resource", "response_type", "scope", "subject_token_type",
+    "token_type_hint", "user-agent",
+})  # fmt: skip
+"""Names whose literal values in such a request are shown. Any other may be a secret, whatever its name."""
+SENT = frozenset({"headers", "query", "form", "json", "basic"})
+"""Keys of such a request whose values are sent to the vendor."""
+FORMAT = re.compile(
+    r"(?:(?:(?:access_?)?token|api-?key|basic|bearer|jwt|key|oauth)[ =:]+\"?)*\{token\}\"?", re.IGNORECASE
+)
+"""A scheme and the token, as `Bearer {token}`: shown. With anything else, a format may hold a secret."""
+
+
+def _masked(value: object, name: str = "", *, sent: bool = False) -> object:
+    """Return the value with secrets as fingerprints, and with literals of token requests unless they are harmless."""
     if isinstance(value, dict):
-        return {key: _masked(item) for key, item in value.items()}
+        return {key: _masked(item, key, sent=sent or (name in REQUESTS and key in SENT)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_masked(item) for item in value]
-    return repr(value) if isinstance(value, Secret) else value
+        return [_masked(item, name, sent=sent) for item in value]
+    if isinstance(value, Secret):
+        return repr(value)
+    text = "" if value is None or isinstance(value, bool) else str(value)
+    hidden = (sent and name.lower() not in HARMLESS) or "{token}" in text
+    return repr(Secret(text)) if text and hidden and not FORMAT.fullmatch(text) else value
 
 
 def _hashed(value: object) -> object:

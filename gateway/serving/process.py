@@ -16,7 +16,6 @@ from gateway.errors import GatepassError, ListenError, os_reason
 from gateway.observe import close_logging, configure_logging, get_logger
 from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
-from gateway.serving.protection import protect_memory
 from gateway.serving.sockets import inherited
 from gateway.serving.upgrade import upgrade
 from gateway.serving.watch import Watch
@@ -35,7 +34,6 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
     `load` reads the configuration, at the start and again whenever it may have changed. Raises ConfigError for the
     first reading; a later one that fails is logged, and the old configuration goes on.
     """
-    protect_memory()
     config = load()
     configure_logging(config.logs, stream if stream is not None else sys.stdout)
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import ConfigError, GatepassError
 from gateway.observe import OwnWords, get_logger
-from gateway.serving.protection import too_open
+from gateway.protection import too_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable

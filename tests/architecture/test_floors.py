@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver"}
+NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "protection"}
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
@@ -21,6 +21,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "patterns": {"errors"},
         "addresses": set(),
         "resolver": {"addresses"},
+        "protection": set(),
     },
     2: {"observe": NOUNS},
     3: {"config": NOUNS, "tokens": NOUNS | {"observe"}, "access": NOUNS | {"observe"}},
@@ -31,7 +32,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "serving"},
         "serving": NOUNS | {"observe", "app"},
         "cli": {"commands", "errors"},
-        "__main__": {"cli"},
+        "__main__": {"cli", "protection"},
     },
 }
 """Floor → part of the house → the other parts that it may import. The package's own `__version__` is free to all."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.config.read.command import CommandError, Commands
-from gateway.serving.protection import too_open
+from gateway.protection import too_open
 from tests.kit.configuration import problems, written
 from tests.kit.gateway import CANARY, one_route
 from tests.kit.served import Apps, Served, until

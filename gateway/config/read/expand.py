@@ -19,7 +19,13 @@ from gateway.model import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SECRET_KEY = re.compile(r"secret|password|passwd|token|credential|assertion|key$", re.IGNORECASE)
+SECRET_KEY = re.compile(
+    r"secret|passw|pass$|pwd|token|credential|assertion|auth|cookie|session|signature|^sig$|hmac|^pin$|^otp$|key$",
+    re.IGNORECASE,
+)
+"""Names of request values that are secrets. `summary` hides many more; those here are also redacted in logs."""
+PLAIN_KEY = re.compile(r".*_type(?:_hint)?", re.IGNORECASE)
+"""Names such as `token_type_hint` and `client_assertion_type`, whose values are not secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,10 @@ def _rotation(node: Node, short: Mapping[str, str], path: Path, problems: Proble
     return whole
 
 
+def _is_secret(name: str) -> bool:
+    return SECRET_KEY.search(name) is not None and PLAIN_KEY.fullmatch(name) is None
+
+
 def masked(node: Node, name: str = "", *, inside: bool = False) -> Node:
     """Wrap literal secrets of token requests as `Secret`, by the names of their keys."""
     if isinstance(node.value, dict):
@@ -124,7 +134,7 @@ def masked(node: Node, name: str = "", *, inside: bool = False) -> Node:
         )
     if isinstance(node.value, list):
         return dataclasses.replace(node, value=[masked(child, name, inside=inside) for child in node.value])
-    if inside and isinstance(node.value, str) and SECRET_KEY.search(name) and "{token}" not in node.value:
+    if inside and isinstance(node.value, str) and _is_secret(name) and "{token}" not in node.value:
         return dataclasses.replace(node, value=Secret(node.value), dynamic=True)
     return node
 

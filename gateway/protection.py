@@ -1,6 +1,6 @@
-"""What keeps secrets inside the process: no core dumps, no reading of its memory, a word about files that others read.
+"""Protection of secrets by the operating system: no core dumps, closed memory, and files that others can read.
 
-Knows the operating system, nothing of the gateway. Linux can do all of it; elsewhere what is possible is done.
+`gateway.__main__` imports this module before any other, so it imports nothing of Gatepass and little else.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ _PR_SET_DUMPABLE = 4
 
 
 def protect_memory() -> bool:
-    """Write no core dump, and let no other process of this user read our memory or environment (prctl(2)).
+    """Disable core dumps, and close memory and environment to other processes of this user (prctl(2)).
 
-    Returns whether the second could be had: on Linux only. Root and CAP_SYS_PTRACE still can.
+    Returns whether memory and environment are closed, which only Linux supports. Root and processes with
+    CAP_SYS_PTRACE can still read them.
     """
     try:
         import resource  # noqa: PLC0415 - not on every system
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):
-        pass  # the other half may still be had
+        pass  # closing the memory may still work
     if sys.platform != "linux":
         return False
     try:
