@@ -2,7 +2,7 @@
 
 Hop-by-hop fields and the fields that `Connection` names are dropped first (RFC 9110 §7.6.1), *then* the route's header
 is injected, so that no client can strip it. Framing fields are never copied: they are written anew (RFC 9112 §6).
-Names are compared with `_` read as `-`, because servers behind CGI and WSGI treat the two as the same character.
+Names are compared with `_` and other signs read as `-`, because servers behind CGI and WSGI do not tell them apart.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ CONTROLS: Final = bytes(set(range(0x20)) - {0x09} | {0x7F})
 CONTROL: Final = "The head holds a control byte, or a line that does not end with CR LF"
 _CONTROLS_BUT_CR_LF: Final = bytes(set(CONTROLS) - set(b"\r\n"))
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_NOT_ALPHANUMERIC: Final = re.compile(rb"[^0-9a-z]")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}\Z")
 
 # What is done with a field, by its name. Fields other than PASS and DROP are interpreted by `read_request` or
@@ -44,11 +45,32 @@ TRACEPARENT: Final = 11
 DATE: Final = 12
 CACHE_CONTROL: Final = 13
 INJECTED: Final = 14
-KEEP_ALIVE: Final = 14
+KEEP_ALIVE: Final = 15
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
-_NEVER_UP: Final = (b"cookie", b"forwarded", b"origin", b"referer", b"x-real-ip")
-MEANING_UP: Final = {
+_OF_APPS: Final = (b"cookie", b"origin", b"referer")
+_CALLERS: Final = (
+    b"forwarded", b"x-forwarded", b"x-real-ip", b"true-client-ip", b"client-ip", b"x-client-ip", b"x-cluster-client-ip",
+    b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"x-proxyuser-ip", b"cf-connecting-ip",
+    b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"fastly-client-ip", b"fly-client-ip", b"x-azure-clientip",
+    b"x-azure-socketip", b"x-appengine-user-ip", b"x-envoy-external-address", b"client-cert", b"client-cert-chain",
+)  # fmt: skip
+"""Fields in which proxies tell who called (RFC 7239, RFC 9440): from an app they are claims."""
+_OVERRIDES: Final = (
+    b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-method", b"x-original-url",
+    b"x-original-uri", b"x-original-path", b"x-original-host", b"x-rewrite-url", b"x-rewrite-uri", b"x-override-url",
+    b"x-http-destinationurl", b"x-http-host-override", b"x-host", b"x-envoy-original-path", b"x-envoy-original-host",
+    b"x-envoy-original-dst-host", b"alt-used",
+)  # fmt: skip
+"""Fields that some servers believe instead of the request line or `Host`: they would get around methods and rules."""
+_NEVER_UP: Final = (*_OF_APPS, *_CALLERS, *_OVERRIDES)
+_NEVER_DOWN: Final = (
+    b"alt-svc", b"proxy-status", b"x-accel-redirect", b"x-sendfile", b"x-sendfile2", b"x-lighttpd-send-file",
+    b"x-lighttpd-send-tempfile", b"x-lighttpd-sendfile", b"x-reproxy-url", b"x-reproxy-file",
+)  # fmt: skip
+"""Fields of a vendor about our host (RFC 7838), as if from us (RFC 9209), or that tell a proxy in front of us to send
+a file or to ask another server."""
+_MEANING_UP: Final = {
     b"host": HOST,
     b"connection": CONNECTION,
     b"content-length": LENGTH,
@@ -59,7 +81,7 @@ MEANING_UP: Final = {
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACEPARENT,
 }
-MEANING_DOWN: Final = {
+_MEANING_DOWN: Final = {
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
@@ -112,6 +134,7 @@ class Verdicts(dict[bytes, int]):
         super().__init__()
         self.steady: dict[bytes, int] = {}
         self._meaning = dict.fromkeys((*_HOP_BY_HOP, *dropped), DROP) | meaning
+        self._known = {_canonical(name) for name in self._meaning}
         for name in kept:
             self._meaning.pop(name, None)
         self._prefixes = prefixes
@@ -121,9 +144,8 @@ class Verdicts(dict[bytes, int]):
         name = raw.lower()
         verdict = self._meaning.get(name)
         if verdict is None:
-            alias = name.replace(b"_", b"-")
-            risky = alias != name and alias in self._meaning
-            unwanted = risky or alias.startswith(self._prefixes)
+            alias = _canonical(name)
+            unwanted = alias in self._known or alias.startswith(self._prefixes)
             verdict = DROP if unwanted and name not in self._kept else PASS
         if _TOKEN.match(raw) is None:
             raise BadRequest("A header field name holds a byte that is not allowed")
@@ -139,13 +161,19 @@ class Verdicts(dict[bytes, int]):
             self.steady[line] = verdict
 
 
+def _canonical(name: bytes) -> bytes:
+    """Return a name, in lower case, as servers compare it that make a variable's name of it (RFC 3875 §4.1.18)."""
+    return _NOT_ALPHANUMERIC.sub(b"-", name)
+
+
 def verdicts_up(route: Route) -> Verdicts:
     """Return the table for an app's fields on this route."""
     injected = [injection.header.lower().encode("latin-1") for injection in route.injections]
     stripped = [name.encode("latin-1") for name in route.strip_headers]
     stripped += [b"accept-encoding"] * route.echo_guard  # a compressed answer could not be searched
-    kept = {name.encode("latin-1") for name in route.pass_headers} - set(injected)
-    meaning = MEANING_UP | dict.fromkeys(injected, INJECTED)
+    ours = set(map(_canonical, injected))
+    kept = {name for each in route.pass_headers if _canonical(name := each.encode("latin-1")) not in ours}
+    meaning = _MEANING_UP | dict.fromkeys(injected, INJECTED)
     if route.origin is not None:
         kept.discard(b"origin")
     if route.authorization == "inject":
@@ -155,7 +183,12 @@ def verdicts_up(route: Route) -> Verdicts:
 
 def verdicts_nowhere() -> Verdicts:
     """Return the table for a request that no route serves; its head must be valid all the same."""
-    return Verdicts(MEANING_UP)
+    return Verdicts(_MEANING_UP)
+
+
+def verdicts_down() -> Verdicts:
+    """Return a table for a vendor's fields."""
+    return Verdicts(_MEANING_DOWN, _NEVER_DOWN)
 
 
 def values(fields: Sequence[bytes], name: bytes) -> list[str]:

@@ -14,22 +14,21 @@ from gateway.proxy.fields import (
     DATE,
     DROP,
     KEEP_ALIVE,
-    MEANING_DOWN,
     PASS,
     UPGRADE,
     Head,
-    Verdicts,
     drop_nominated,
     is_torn,
     nominated,
     read_framing,
     values,
+    verdicts_down,
 )
 
 _VERSION: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\Z")
 _TIMEOUT: Final = re.compile(rb"""(?:^|[,;\s])timeout\s*=\s*"?([0-9]{1,9})(?![^",;\s])""", re.IGNORECASE)
-_DOWN = Verdicts(MEANING_DOWN)
+_DOWN = verdicts_down()
 _KEPT: Final = frozenset({PASS, DATE})
 _MOST_FIELDS: Final = 200
 _FIELD_LIMIT: Final = 16 * 1024

@@ -16,11 +16,11 @@ from gateway.proxy.fields import (
     DATE,
     DROP,
     HOST,
-    MEANING_DOWN,
     PASS,
     Head,
     Verdicts,
     values,
+    verdicts_down,
     verdicts_nowhere,
     verdicts_up,
 )
@@ -41,7 +41,7 @@ CONTROLS = [byte for byte in (*range(0x20), 0x7F) if byte != 0x09]
 @pytest.fixture(autouse=True)
 def _down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a table of its own for what vendors send: the gateway has one for all of them."""
-    monkeypatch.setattr(answers, "_DOWN", Verdicts(MEANING_DOWN))
+    monkeypatch.setattr(answers, "_DOWN", verdicts_down())
 
 
 def route(**fields: object) -> Route:
@@ -84,9 +84,59 @@ def test_a_field_and_its_look_alikes_do_not_go_up(name: str) -> None:
     assert request("Host: x", *(f"{each}: 1" for each in spellings)).lines == []
 
 
+CLAIMS = [
+    *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Original-URI"),
+    *("X-Rewrite-URL", "X-Override-URL", "X-Original-Host", "X-Host", "X-HTTP-Host-Override", "Alt-Used"),
+    *("True-Client-IP", "X-Client-IP", "Client-IP", "X-Cluster-Client-IP", "X-Forwarded", "CF-Connecting-IP"),
+    *("Fastly-Client-IP", "Fly-Client-IP", "X-Remote-Addr", "X-Originating-IP", "Client-Cert", "Client-Cert-Chain"),
+]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_field_that_overrides_method_target_or_caller_goes_up_only_where_the_route_says_so(name: str) -> None:
+    """Some servers believe them more than the request line, past a route's methods and a rule's paths."""
+    spellings = [name, name.lower(), name.replace("-", "_"), name.upper().replace("-", "."), name.replace("-", "_", 1)]
+    assert request("Host: x", *(f"{each}: /denied" for each in spellings)).lines == []
+    passing = verdicts_up(route(pass_headers=frozenset({name.lower()})))
+    assert request("Host: x", f"{name}: 1", verdicts=passing).lines == [f"{name}: 1".encode()]
+
+
+@pytest.mark.parametrize("injected", ["X-Api-Key", "X_Api_Key", "x-api_KEY", "X.Api.Key"])
+@pytest.mark.parametrize("kept", [frozenset[str](), frozenset({"x-api-key"}), frozenset({"x_api_key"})])
+def test_no_look_alike_of_the_injected_field_goes_up_however_the_route_writes_it(
+    injected: str, kept: frozenset[str]
+) -> None:
+    table = verdicts_up(route(injections=(Injection(injected, "key", "{token}"),), pass_headers=kept))
+    names = ["X-Api-Key", "x-api-key", "X_Api_Key", "X-Api_Key", "X_API-KEY", "X.Api.Key", "X~Api!Key"]
+    assert request("Host: x", *(f"{name}: mine" for name in names), verdicts=table).lines == []
+    assert request("Host: x", "X-Api-Keys: 1", verdicts=table).lines == [b"X-Api-Keys: 1"]
+
+
+@pytest.mark.parametrize("stripped", ["x-internal-user", "x_internal_user"])
+def test_strip_headers_names_look_alikes_too(stripped: str) -> None:
+    table = verdicts_up(route(strip_headers=frozenset({stripped})))
+    assert request("Host: x", "X-Internal-User: 1", "X_Internal_User: 2", verdicts=table).lines == []
+
+
 @pytest.mark.parametrize(
-    "name", ["Accept", "Via", "X-Forwarding", "Cookies", "X-Original-URL", "Authorization-X", "Range"]
+    "name",
+    [
+        "Alt-Svc",
+        "Proxy-Status",
+        "X-Accel-Redirect",
+        "X-Sendfile",
+        "X-Reproxy-URL",
+        "X-Request-Id",
+        "Proxy-Authenticate",
+    ],
 )
+def test_what_a_vendor_says_in_our_name_or_to_a_proxy_in_front_of_us_does_not_come_down(name: str) -> None:
+    spellings = {name, name.lower(), name.replace("-", "_")}
+    assert response(*(f"{each}: 1" for each in spellings)).lines == []
+    assert response("X-Accel-Buffering: no").lines == [b"X-Accel-Buffering: no"]
+
+
+@pytest.mark.parametrize("name", ["Accept", "Via", "X-Forwarding", "Cookies", "X-Original", "Authorization-X", "Range"])
 @pytest.mark.parametrize("value", [": a  b", ":a", ":", ": a\tb ", ":\t\xe9\xff"])
 def test_everything_else_goes_up_as_it_came(name: str, value: str) -> None:
     """Name, space and value, byte for byte."""
