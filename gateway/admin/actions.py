@@ -17,7 +17,7 @@ from gateway.admin.guard import COOKIE, LIFETIME, Guard, Refused
 from gateway.admin.input import FORM, read_body, read_form
 from gateway.errors import TokenError
 from gateway.model import Logs
-from gateway.observe import adjust_logging, current_logging, get_logger, redact_text
+from gateway.observe import LEVELS, adjust_logging, current_logging, get_logger, redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Reload = Callable[[], Awaitable[tuple[str, ...]]]
 
 Act = Literal["fetch", "check"]
-LEVELS = ("debug", "info", "warning", "error")
 _log = get_logger("gatepass.admin")
 
 
@@ -44,16 +43,24 @@ class CredentialActions(Protocol):
 class Actions:
     """The handlers of all actions, of the log settings, and of the login form."""
 
-    def __init__(self, guard: Guard, credentials: CredentialActions | None, reload: Reload | None = None) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        credentials: CredentialActions | None,
+        reload: Reload | None,
+        show_page: Callable[[str, int], web.Response],
+    ) -> None:
         self._guard = guard
         self._credentials = credentials
         self._reload = reload
+        self._show_page = show_page
 
     def routes(self) -> list[web.RouteDef]:
         """Return their routes."""
         return [
             web.post("/status/enter", self._enter),
             web.post("/status/leave", self._leave),
+            web.post("/status/logging", self._guarded(self._set_level)),
             web.post("/status/credentials/{name}/{act:fetch|check}", self._guarded(self._credential)),
             web.post("/reload", self._guarded(self._reload_now)),
             web.get("/logging", self._logging),
@@ -67,10 +74,16 @@ class Actions:
         try:
             cookie = self._guard.enter(form.get("key", ""), request.remote)
         except Refused as refused:
-            return _refusal(refused)
+            return self._refused_entry(request, refused)
         answer = _back()
         answer.set_cookie(COOKIE, cookie, path=None, max_age=int(LIFETIME), httponly=True, samesite="Strict")  # type: ignore[arg-type]  # None: no Path
         return answer
+
+    def _refused_entry(self, request: web.Request, refused: Refused) -> web.Response:
+        """Show a person the page again with the reason; a program gets JSON."""
+        if "text/html" not in request.headers.get("Accept", ""):
+            return _refusal(refused)
+        return self._show_page(f"{refused.title}. Try again, or ask whoever runs the gateway.", refused.status)
 
     async def _leave(self, request: web.Request) -> web.Response:
         self._guard.leave(request.cookies.get(COOKIE))
@@ -134,18 +147,33 @@ class Actions:
 
     async def _adjust_logging(self, request: web.Request, _session: Session | None) -> web.Response:
         """Change levels and sampling until the next reload or restart: `{"level": …, "loggers": {…}, "sample": …}`."""
-        before = current_logging() or Logs()
         try:
-            logs = _changed(before, orjson.loads(await read_body(request)))
+            logs = _changed(current_logging() or Logs(), orjson.loads(await read_body(request)))
         except ValueError as error:
             return _json({"status": 400, "title": redact_text(str(error))}, HTTPStatus.BAD_REQUEST)
-        if LEVELS.index(logs.level) < LEVELS.index(before.level):
-            adjust_logging(logs, temporary=True)
-            _log_change(request, logs)
-        else:  # while the event is still written
-            _log_change(request, logs)
-            adjust_logging(logs, temporary=True)
+        _adjust(request, logs)
         return _json(_shown(logs))
+
+    async def _set_level(self, request: web.Request, session: Session | None) -> web.Response:
+        """Change the level from the form of the status page."""
+        try:
+            logs = _changed(current_logging() or Logs(), {"level": (await read_form(request)).get("level")})
+        except ValueError as error:
+            raise web.HTTPBadRequest from error
+        _adjust(request, logs)
+        if session is not None:
+            session.message = f"The log level is {logs.level} until the next reload or restart."
+        return _back()
+
+
+def _adjust(request: web.Request, logs: Logs) -> None:
+    before = current_logging() or Logs()
+    if LEVELS.index(logs.level) < LEVELS.index(before.level):
+        adjust_logging(logs, temporary=True)
+        _log_change(request, logs)
+    else:  # while the event is still written
+        _log_change(request, logs)
+        adjust_logging(logs, temporary=True)
 
 
 def _log_change(request: web.Request, logs: Logs) -> None:

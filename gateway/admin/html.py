@@ -1,7 +1,7 @@
-"""The status page: `Overview.data()` through one template, and the policy that lets a browser run nothing else.
+"""The status page: `Overview.data()` in one template, and the page's Content-Security-Policy.
 
-Everything is in the page; style and script are allowed by their hashes (CSP Level 3 §2.3.1), so the policy names no
-`unsafe-inline`, and what a vendor or an app managed to put into a text stays text: the template escapes everything.
+The page loads nothing else. Style and script are allowed by their hashes (CSP Level 3 §2.3.1), so the policy needs no
+`unsafe-inline`. The template escapes all text, including what a vendor or an app put into it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from gateway.observe import LEVELS, current_logging
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,19 +22,63 @@ if TYPE_CHECKING:
     from gateway.admin.guard import Session
 
 REFRESH = 2
-"""Seconds between two looks of an open page."""
+"""Seconds between two refreshes of an open page."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 BAR, CURVE_HEIGHT = 100, 24
-"""Width of a life's bar and height of a curve, in units of their drawings."""
+"""Width of a lifetime's bar and height of a curve, in units of their drawings."""
+MOST_CARDS = 8
+"""With more credentials than this, only failing ones are shown as cards; the others are rows of a table."""
+STATE_NAMES = {"refused_by_vendor": "refused by the vendor"}
+HOP_NAMES = {
+    "app": "app",
+    "gateway": "gateway",
+    "token_endpoint": "token",
+    "upstream": "connection",
+    "vendor": "vendor",
+}
+"""Column heads below "failures by"."""
 
 
-def page(data: Mapping[str, Any], *, session: Session | None, locked: bool, message: str = "") -> str:
-    """Return the page. `locked`: there is no admin key, so nothing can be done here."""
-    style, script = _asset("status.css"), _asset("status.js")
+def page(
+    data: Mapping[str, Any], *, session: Session | None, locked: bool, message: str = "", refusal: bool = False
+) -> str:
+    """Return the page.
+
+    Args:
+        data: of `Overview.data()`.
+        session: of the person, if an admin key was entered.
+        locked: there is no admin key, so there are no actions.
+        message: the result of the last action.
+        refusal: the page answers a refused `POST /status/enter`, so its links start one level deeper.
+    """
+    logs = current_logging()
+    credentials = [_shown(each) for each in data["credentials"]]
+    few = len(credentials) <= MOST_CARDS
     text: str = _template().render(
-        **data, session=session, locked=locked, message=message, style=style, script=script, refresh=REFRESH
+        **{**data, "credentials": credentials},
+        cards=[each for each in credentials if few or each["failing"]],
+        rows=[each for each in credentials if not few and not each["failing"]],
+        session=session,
+        locked=locked,
+        message=message,
+        refusal=refusal,
+        root="../" if refusal else "",
+        levels=LEVELS,
+        log_level=logs.level if logs is not None else "",
+        style=_asset("status.css"),
+        script=_asset("status.js"),
+        refresh=REFRESH,
     )
     return text
+
+
+def _shown(credential: Mapping[str, Any]) -> dict[str, Any]:
+    return {**credential, "static": credential["expiry_source"] == "static"}
+
+
+def state_name(state: str) -> str:
+    """Return the words for a credential's state."""
+    return STATE_NAMES.get(state, state)
 
 
 @cache
@@ -63,16 +109,16 @@ def _hash(name: str) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  a gateway whose page nobody opens needs none
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  needed only when somebody opens the page
 
-    room = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    room.filters |= {"span": span, "life": life, "curve": curve, "ago": ago}
-    room.globals["BAR"] = BAR
-    return room.from_string(_asset("status.html"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"span": span, "life": life, "curve": curve, "ago": ago, "state_name": state_name}
+    environment.globals |= {"BAR": BAR, "HOP_NAMES": HOP_NAMES}
+    return environment.from_string(_asset("status.html"))
 
 
 def span(seconds: float | None) -> str:
-    """Seconds for people: `4 s`, `12 min`, `3 h 05`, `2 d 4 h`."""
+    """Return a duration in words: `4 s`, `12 min`, `3 h 05`, `2 d 4 h`."""
     if seconds is None:
         return "–"
     whole = max(0, int(seconds))
@@ -86,22 +132,22 @@ def span(seconds: float | None) -> str:
 
 
 def ago(wall: float | None) -> str:
-    """How long ago an instant was."""
+    """Return how long ago an instant (seconds since the epoch) was."""
     import time  # noqa: PLC0415  of this function alone
 
     return "never" if wall is None else f"{span(time.time() - wall)} ago"
 
 
 def life(credential: Mapping[str, Any]) -> float:
-    """Width of the bar of the life that is left."""
+    """Return the width of the bar of the remaining lifetime."""
     granted, left = credential["life"], credential["expires_in"]
     if not granted or left is None:
-        return float(BAR) if credential["state"] == "static" else 0.0
+        return float(BAR) if credential["static"] else 0.0
     return round(BAR * min(1.0, max(0.0, float(left) / float(granted))), 1)
 
 
 def curve(counts: Sequence[int]) -> str:
-    """Points of the curve of requests, for a polyline."""
+    """Return the points of the curve of requests, for a polyline."""
     most = max([*counts, 1])
     return " ".join(
         f"{at},{CURVE_HEIGHT - 1 - (CURVE_HEIGHT - 2) * count / most:.1f}" for at, count in enumerate(counts)

@@ -1,7 +1,7 @@
-"""Everything that the status page and `/status.json` say, as one plain mapping.
+"""The data of the status page and of `/status.json`, as one plain mapping.
 
-Knows statuses, metrics and the configuration's names; no HTTP. What it returns went through redaction and holds only
-what JSON has. The words are for somebody who was woken up: what is wrong, and what to do.
+Knows statuses, metrics and the configuration's names; no HTTP. The result is redacted and contains only JSON types. The
+texts are for somebody who was woken up: what is wrong, and what to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.admin.history import HOPS, STEP, STEPS, History
 from gateway.observe import redact_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.admin.history import RouteSummary
     from gateway.model import Config, CredentialStatus
@@ -23,23 +23,25 @@ if TYPE_CHECKING:
 
 RUNBOOK = "docs/runbook.md"
 ADVICE = {
-    "refused": "The vendor refuses our id or secret. Compare them with what the vendor has, and reload; until then one "
-    "request a minute is tried.",
+    "refused": "The vendor refuses our client id or secret. Compare them with the vendor's, correct them, and reload. "
+    "Until then Gatepass tries once a minute.",
     "refused_by_vendor": "The token endpoint issues tokens, but the vendor's API refuses them. Compare with the "
     "vendor: the account and its contract, the scope and audience of the token, test or production. Then run "
     "`gatepass check --probe`, or press Check here.",
-    "malformed": "The token endpoint answers, but not with a token that can be used. Run `gatepass check`, and compare "
-    "with the vendor's document: it may have changed its answer.",
-    "unavailable": "The token endpoint is down, slow, or asks us to wait. Look at the vendor's status page and at the "
-    "way there (DNS, proxy, firewall); attempts go on by themselves.",
-    "renewal": "The token still serves until its end, but its successor cannot be fetched. The reason above says why.",
+    "malformed": "The token endpoint's answer contains no usable token. Run `gatepass check` and compare with the "
+    "vendor's document: the answer may have changed.",
+    "unavailable": "The token endpoint is down, slow, or asks us to wait. Check the vendor's status page and the "
+    "connection (DNS, proxy, firewall). Gatepass keeps trying.",
+    "renewal": "The token is valid until it expires, but the next one cannot be fetched. The reason above says why.",
     "pending": "The first token is being fetched.",
 }
 """By state; `renewal` is a valid token whose last fetch failed."""
+FAILING = frozenset({"unavailable", "refused", "malformed", "refused_by_vendor"})
+"""States in which requests fail."""
 
 
 class Overview:
-    """What there is to see. `use()` the configuration in force; `tick()` every `STEP` seconds."""
+    """Collects the data. Call `use()` with the active configuration and `tick()` every `STEP` seconds."""
 
     def __init__(
         self,
@@ -65,18 +67,22 @@ class Overview:
         self._config, self._loaded = config, time.time()
 
     def tick(self) -> None:
-        """Keep how the counters stand now, for the curves."""
+        """Take a sample of the counters, for the curves."""
         self._history.take()
 
     def data(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return all data; failing credentials come first."""
         credentials, config = self._status(), self._config
         state = pages.shown_state(self._state(), credentials)
         routes = config.routes if config is not None else ()
         summaries = self._history.routes([route.name for route in routes])
+        shown = sorted((self._credential(status) for status in credentials), key=_urgency)
+        failing = sum(each["failing"] for each in shown)
         return {
             "version": __version__,
             "state": state,
+            "failing": failing,
+            "headline": f"{failing} of {len(shown)} credentials failing" if failing else state,
             "uptime": round(time.monotonic() - self._started, 3),
             "data": self._data_address(),
             "config": {
@@ -85,7 +91,7 @@ class Overview:
                 "problems": [redact_text(problem) for problem in self._problems()],
             },
             "window": STEP * STEPS,
-            "credentials": [self._credential(status) for status in credentials],
+            "credentials": shown,
             "routes": [
                 {**_route(summary), "prefix": route.prefix, "upstream": route.upstream.authority}
                 for route, summary in zip(routes, summaries, strict=True)
@@ -97,6 +103,7 @@ class Overview:
         shown = pages.credential(status)
         failing = status.reason is not None
         kind = "renewal" if failing and status.state == "valid" else status.state
+        shown["failing"] = status.state in FAILING
         shown["advice"] = ADVICE.get(kind) if failing or status.state == "pending" else None
         config = self._config
         credential = config.credentials.get(status.name) if config is not None else None
@@ -113,26 +120,17 @@ class Overview:
         limited = self._metrics.client_limited.by("client")
         used = self._metrics.budget_used.by("client")
         granted = {
-            (labels["client"], labels["route"], labels["per"]): child.value
+            (labels["client"], labels["route"], labels["per"], labels["level"]): int(child.value)
             for children in self._metrics.budget_limit.by("client").values()
             for labels, child in children
-            if labels["level"] == "hard"
         }
-        found = []
+        rows = []
         for client in self._config.clients if self._config is not None else ():
             outcomes: dict[str, int] = {}
             for labels, child in requests.get(client.name, ()):
                 outcomes[labels["outcome"]] = outcomes.get(labels["outcome"], 0) + int(child.value)
-            budgets = [
-                {
-                    "route": labels["route"],
-                    "per": labels["per"],
-                    "used": int(child.value),
-                    "hard": _whole(granted.get((client.name, labels["route"], labels["per"]))),
-                }
-                for labels, child in used.get(client.name, ())
-            ]
-            found.append(
+            budgets = [_budget(labels, int(child.value), granted) for labels, child in used.get(client.name, ())]
+            rows.append(
                 {
                     "name": client.name,
                     "routes": sorted(client.routes) if client.routes is not None else None,
@@ -141,11 +139,21 @@ class Overview:
                     "budgets": budgets,
                 }
             )
-        return found  # names of the configuration and numbers: nothing that redaction would look for
+        return rows  # only names from the configuration and numbers, so no redaction is needed
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def _budget(labels: Mapping[str, str], used: int, granted: Mapping[tuple[str, str, str, str], int]) -> dict[str, Any]:
+    key = (labels["client"], labels["route"], labels["per"])
+    soft, hard = granted.get((*key, "soft")), granted.get((*key, "hard"))
+    level = "spent" if hard is not None and used >= hard else "warned" if soft is not None and used >= soft else "fine"
+    return {"route": labels["route"], "per": labels["per"], "used": used, "soft": soft, "hard": hard, "level": level}
+
+
+def _urgency(credential: Mapping[str, Any]) -> int:
+    """Return the place in the order of the page: failing, then failing renewals, then pending, then the others."""
+    if credential["failing"]:
+        return 0
+    return 1 if credential["reason"] else 2 if credential["state"] == "pending" else 3
 
 
 def _route(summary: RouteSummary) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class AdminServer:
             metrics=metrics, status=self._status, state=state, data_address=data_address, problems=problems
         )
         self._guard = Guard()
-        self._actions = Actions(self._guard, credentials, reload)
+        self._actions = Actions(self._guard, credentials, reload, self._page_with_refusal)
         self._hosts: frozenset[str] = frozenset()
         self._runner: web.AppRunner | None = None
         self._server: Server | None = None
@@ -179,11 +179,21 @@ class AdminServer:
         if session is not None and "X-Refresh" not in request.headers:
             message, session.message = session.message, ""
         text = html.page(self._overview.data(), session=session, locked=self._guard.has_no_keys, message=message)
-        fields = {"Content-Security-Policy": html.policy(), "Referrer-Policy": "same-origin"}
-        return web.Response(text=text, content_type="text/html", headers=fields)
+        return _html(text)
+
+    def _page_with_refusal(self, message: str, status: int) -> web.Response:
+        text = html.page(
+            self._overview.data(), session=None, locked=self._guard.has_no_keys, message=message, refusal=True
+        )
+        return _html(text, status)
 
     async def _to_status(self, _request: web.Request) -> web.Response:
         return web.Response(status=HTTPStatus.FOUND, headers={"Location": "status"})
+
+
+def _html(text: str, status: int = HTTPStatus.OK) -> web.Response:
+    fields = {"Content-Security-Policy": html.policy(), "Referrer-Policy": "same-origin"}
+    return web.Response(text=text, status=status, content_type="text/html", headers=fields)
 
 
 def _json(body: dict[str, Any], status: int = HTTPStatus.OK) -> web.Response:

@@ -122,8 +122,15 @@ async def test_the_page_says_what_runs_on_which_configuration_and_how_its_client
     assert f"data port {host}:{port}" in page
     head = re.findall(r"<th[^>]*>([^<]*)</th>", page[page.index("Clients, since the start") :].partition("</thead>")[0])
     assert head == ["client", "ok", "vendor's 4xx, 5xx", "refused", "limited", "failed", "budgets"]
-    assert cells(page, "<tr><th>web<small>all routes</small>") == ["2", "1", "0", "0", "0", "v: 2 of 40 a day"]
-    assert cells(page, "<tr><th>batch<small>v</small>") == ["1", "0", "1", "1", "0", "–"]
+    assert cells(page, '<tr><th scope="row">web<small>all routes</small>') == [
+        "2",
+        "1",
+        "0",
+        "0",
+        "0",
+        "v: 2 of 40 a day",
+    ]
+    assert cells(page, '<tr><th scope="row">batch<small>v</small>') == ["1", "0", "1", "1", "0", "–"]
     assert cells(page, '<tr id="route-v">')[0] == "5"
 
 
@@ -174,6 +181,7 @@ async def test_the_policy_lets_nothing_run_but_the_pages_own_style_and_script() 
 async def test_what_a_vendor_says_stays_text() -> None:
     data = {
         "version": "1", "state": "ready", "uptime": 1.0, "data": None, "window": 900, "routes": [], "clients": [],
+        "failing": 1, "headline": "1 of 1 credentials failing",
         "config": {"digest": "d", "loaded": 0},
         "credentials": [
             {
@@ -181,7 +189,7 @@ async def test_what_a_vendor_says_stays_text() -> None:
                 "generation": 0, "secret": "current", "last_success": None, "next_attempt_in": 3.0, "routes": [],
                 "skew": None,
                 "reason": "<script>alert(1)</script>", "last_failure": 0, "consecutive_failures": 2, "advice": None,
-                "can_check": False,
+                "can_check": False, "failing": True, "expiry_source": None,
             }
         ],
     }  # fmt: skip
