@@ -103,6 +103,7 @@ class Gateway:
             await self.stop()
             raise
         self.state = "ready"
+        _report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
         _log.info(
             "started", data=_shown(self.data_address), admin=_shown(self.admin_address), routes=len(config.routes)
@@ -161,8 +162,9 @@ class Gateway:
         pools: dict[object, Pool] = {}
         for route in config.routes:
             key = Pool.key_of(route)
-            tls = self._contexts.get(route.upstream)
-            pools[key] = self._pools.get(key) or Pool(route, self.metrics.route(route.name), tls, self._resolver)
+            pools[key] = self._pools.get(key) or Pool(
+                route, self.metrics.route(route.name), self._contexts, self._resolver
+            )
         return pools
 
     def _snapshot(self, config: Config, pools: dict[object, Pool], clients: Clients) -> Snapshot:
@@ -227,6 +229,7 @@ class Gateway:
         waits += [
             f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)
         ]
+        _report_proxies(config)
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
         if waits:
             _log.warning("restart_needed", keys=waits)
@@ -282,6 +285,14 @@ class Gateway:
             sock.close()
         await self._tracing.close()
         self._journal.close()
+
+
+def _report_proxies(config: Config) -> None:
+    """Log each egress proxy, and what is left to it."""
+    ways = {route.upstream.egress for route in config.routes}
+    ways |= {grant.request.egress for each in config.credentials.values() for grant in each.grants}
+    for url in sorted({way.url for way in ways if way is not None}):
+        _log.info("egress_proxy", proxy=url, hint="it resolves the names of servers: allow_addresses cannot check them")
 
 
 def _report_name(name: str, stale: bool) -> None:

@@ -10,13 +10,13 @@ and block the process.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from gateway.model import ClientCertificate, ServerTLS, Upstream
+    from gateway.model import ClientCertificate, Egress, ServerTLS, Upstream
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Cipher suites of TLS 1.2 on the data port; all of TLS 1.3's are good and cannot be chosen here."""
@@ -54,6 +54,11 @@ def client_context(ca_file: Path | None = None, certificate: ClientCertificate |
     return context
 
 
+def proxy_context(egress: Egress) -> ssl.SSLContext | None:
+    """Return the context for an https proxy; None for an http one. As `client_context`."""
+    return client_context(egress.ca_file) if egress.scheme == "https" else None
+
+
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Load a certificate chain and its private key, PEM files. Raises OSError, ValueError if they cannot be used."""
     context.load_cert_chain(certificate, key, password=str)
@@ -75,26 +80,60 @@ def check_authorities(file: Path) -> None:
 
 
 class UpstreamContexts:
-    """Contexts of upstreams, one per set of files: building one reads every authority of the system."""
+    """Contexts of upstreams and their proxies, one per set of files, because building one takes some 40 ms."""
 
     def __init__(self) -> None:
         self._contexts: dict[object, ssl.SSLContext] = {}
 
     @staticmethod
-    def _key(upstream: Upstream) -> object:
-        return (upstream.ca_file, upstream.ca_fingerprint, upstream.client_certificate)
+    def _certificate(peer: Upstream | Egress) -> ClientCertificate | None:
+        return getattr(peer, "client_certificate", None)  # a proxy is shown none
 
-    def get(self, upstream: Upstream) -> ssl.SSLContext | None:
-        """Return the context for an upstream; None for plain http. Raises OSError for files that cannot be used."""
-        if upstream.scheme == "http":
+    def _key(self, peer: Upstream | Egress) -> object:
+        return (peer.ca_file, peer.ca_fingerprint, self._certificate(peer))
+
+    def get(self, peer: Upstream | Egress | None) -> ssl.SSLContext | None:
+        """Return the context for a peer; None for plain http. Raises OSError for files that cannot be used."""
+        if peer is None or peer.scheme == "http":
             return None
-        key = self._key(upstream)
+        key = self._key(peer)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = client_context(upstream.ca_file, upstream.client_certificate)
+            context = self._contexts[key] = client_context(peer.ca_file, self._certificate(peer))
         return context
 
     def keep(self, upstreams: Iterable[Upstream]) -> None:
-        """Forget the contexts of all other upstreams."""
-        keys = {self._key(upstream) for upstream in upstreams}
+        """Forget the contexts of all other upstreams and proxies."""
+        peers = [peer for upstream in upstreams for peer in (upstream, upstream.egress) if peer is not None]
+        keys = {self._key(peer) for peer in peers}
         self._contexts = {key: context for key, context in self._contexts.items() if key in keys}
+
+
+class ProxiedContext(ssl.SSLContext):
+    """For TLS through an https proxy: one context verifies the proxy, another one the server behind it.
+
+    Libraries take a single context for both handshakes. Each handshake names the host that it is with; if the server
+    has the proxy's own name, the proxy's context verifies it.
+    """
+
+    _server: ssl.SSLContext
+    _proxy: ssl.SSLContext
+    _proxy_name: str
+
+    def __new__(cls, server: ssl.SSLContext, proxy: ssl.SSLContext, proxy_name: str) -> Self:
+        """Combine the contexts of a server and of the proxy, whose host is `proxy_name`."""
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        self._server, self._proxy, self._proxy_name = server, proxy, proxy_name
+        return self
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Begin a handshake with the context of the host that it is with."""
+        context = self._proxy if server_hostname == self._proxy_name else self._server
+        return context.wrap_bio(incoming, outgoing, server_side, server_hostname, session)

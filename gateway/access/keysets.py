@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import jwt
 import orjson
+from yarl import URL
 
+from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
 from gateway.observe import get_logger
 from gateway.resolver import GuardedResolver, Resolver
-from gateway.tls import client_context
+from gateway.tls import client_context, proxy_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -186,7 +188,8 @@ class KeySet:
 
     def _failed(self, error: Exception) -> None:
         # An exception's text may contain an address or a part of the document, so only its type is logged.
-        reason = str(error) if type(error) is ValueError else type(error).__name__
+        ours = type(error) is ValueError or isinstance(error, EgressError)
+        reason = str(error) if ours else type(error).__name__
         _log.warning("issuer_keys_not_fetched", issuer=self.issuer.name, reason=reason, usable=self.usable)
 
 
@@ -198,9 +201,17 @@ class JwksFetcher:
         self._resolver = resolver or Resolver()
 
     async def __call__(self, issuer: Issuer) -> bytes:
-        """Return the document. Raises aiohttp.ClientError, OSError or ValueError."""
+        """Return the document. Raises aiohttp.ClientError, OSError (EgressError for a proxy) or ValueError."""
         # In a thread, because it takes some 40 ms.
         tls = await asyncio.to_thread(client_context, issuer.ca_file)
+        proxy_tls = await asyncio.to_thread(proxy_context, issuer.egress) if issuer.egress is not None else None
+        url = URL(str(issuer.jwks_url))
+        try:
+            return await self._get(url, aiohttp_options(issuer.egress, url, tls, proxy_tls, self._allowed))
+        except aiohttp.ClientError as error:
+            raise proxy_failure(error, issuer.egress) or error from None
+
+    async def _get(self, url: URL, way: Mapping[str, Any]) -> bytes:
         connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(self._allowed, self._resolver), force_close=True, use_dns_cache=False
         )
@@ -211,10 +222,10 @@ class JwksFetcher:
                 timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT),
                 trust_env=False,
             ) as session,
-            session.get(
-                str(issuer.jwks_url), allow_redirects=False, headers={"Accept": "application/json"}, ssl=tls
-            ) as answer,
+            session.get(url, allow_redirects=False, headers={"Accept": "application/json"}, **way) as answer,
         ):
+            if answer.status == PROXY_LOGIN and "proxy" in way:
+                raise EgressError(status=PROXY_LOGIN)
             if answer.status != 200:  # noqa: PLR2004 - RFC 9110 §15.3.1
                 raise ValueError(f"the answer has status {answer.status}")
             document = bytearray()

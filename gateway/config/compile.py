@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from gateway import model
+from gateway.config.keys.egress import DEFAULT_PORTS, DIRECT
 from gateway.config.keys.http import parse_upstream
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.config.keys import grant as g
     from gateway.config.keys.client import ClientSection
     from gateway.config.keys.credential import CredentialSection
+    from gateway.config.keys.egress import EgressSection
     from gateway.config.keys.file import FileSection, TlsSection
     from gateway.config.keys.issuer import IssuerSection
     from gateway.config.keys.route import RouteSection
@@ -50,35 +53,59 @@ def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _issuer(name: str, keys: IssuerSection) -> model.Issuer:
-    return model.Issuer(name=name, **keys.model_dump())
+def _issuer(name: str, keys: IssuerSection, way: model.Egress | None) -> model.Issuer:
+    return model.Issuer(name=name, egress=way, **keys.model_dump())
+
+
+def egress(keys: EgressSection | None, general: model.Egress | None = None) -> model.Egress | None:
+    """Return the proxy of a section; without a section the general one, and None where the way is direct."""
+    if keys is None or keys.proxy == DIRECT:
+        return general if keys is None else None
+    parts = urlsplit(keys.proxy)
+    username = keys.username or ""
+    return model.Egress(
+        scheme="https" if parts.scheme == "https" else "http",
+        host=parts.hostname or "",
+        port=parts.port or DEFAULT_PORTS[parts.scheme],
+        username=username.reveal() if isinstance(username, model.Secret) else username,
+        password=keys.password,
+        no_proxy=keys.no_proxy,
+        ca_file=keys.ca_file,
+        ca_fingerprint=fingerprint(keys.ca_file) if keys.ca_file else "",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
-def credential(name: str, current: CredentialSection, following: CredentialSection | None) -> model.Credential:
-    """Return a credential with one grant, with two during a rotation, or with a static key."""
+def credential(
+    name: str, current: CredentialSection, following: CredentialSection | None, general: model.Egress | None = None
+) -> model.Credential:
+    """Return a credential with one grant, with two during a rotation, or with a static key.
+
+    `general` is the proxy of the whole configuration.
+    """
+    way = egress(current.egress, general)
     recipes = [keys.grant for keys in (current, following) if keys is not None and keys.grant is not None]
     return model.Credential(
         name=name,
-        grants=tuple(_grant(recipe) for recipe in recipes),
+        grants=tuple(_grant(recipe, way) for recipe in recipes),
         static=current.static.token if current.static else None,
         profile=current.profile,
         keep_warm=current.keep_warm,
         min_interval=current.min_interval,
         timeout=current.timeout,
         single_active_token=current.single_active_token,
-        revoke=request(current.revoke) if current.revoke and current.revoke_on_shutdown else None,
-        probe=request(current.probe) if current.probe else None,
+        revoke=request(current.revoke, way) if current.revoke and current.revoke_on_shutdown else None,
+        probe=request(current.probe, way) if current.probe else None,
     )
 
 
-def _grant(keys: g.GrantSection) -> model.Grant:
-    return model.Grant(request(keys.request), _response(keys.response))
+def _grant(keys: g.GrantSection, way: model.Egress | None) -> model.Grant:
+    return model.Grant(request(keys.request, way), _response(keys.response))
 
 
-def request(keys: g.RequestSection) -> model.GrantRequest:
+def request(keys: g.RequestSection, way: model.Egress | None = None) -> model.GrantRequest:
     """Return a request to a token, revoke or probe endpoint."""
     return model.GrantRequest(
         url=keys.url,
@@ -91,6 +118,7 @@ def request(keys: g.RequestSection) -> model.GrantRequest:
         assertion=_assertion(keys.assertion) if keys.assertion else None,
         client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
         ca_file=keys.ca_file,
+        egress=way,
     )
 
 
@@ -144,9 +172,18 @@ def route(
     keys: RouteSection,
     endpoints: Iterable[model.Upstream],
     credentials: Mapping[str, model.Credential],
+    general: model.Egress | None = None,
 ) -> model.Route:
-    """Return a route with its injections and all denied paths; `endpoints` are those that no app may reach."""
-    upstream = _upstream(keys)
+    """Return a route with its injections and all denied paths.
+
+    Args:
+        name: of the route.
+        keys: its section.
+        endpoints: those that no app may reach.
+        credentials: all, by name.
+        general: the proxy of the whole configuration.
+    """
+    upstream = _upstream(keys, egress(keys.egress, general))
     injections = _injections(keys)
     served = [credentials[i.credential].grants for i in injections if i.credential in credentials]
     denied = _served_paths(served) if keys.app_tokens else []
@@ -175,7 +212,7 @@ def route(
     )
 
 
-def _upstream(keys: RouteSection) -> model.Upstream:
+def _upstream(keys: RouteSection, way: model.Egress | None) -> model.Upstream:
     url = parse_upstream(keys.upstream)
     return model.Upstream(
         scheme=url.scheme,
@@ -184,6 +221,7 @@ def _upstream(keys: RouteSection) -> model.Upstream:
         base_path=url.base_path,
         ca_file=keys.ca_file,
         ca_fingerprint=fingerprint(keys.ca_file) if keys.ca_file else "",
+        egress=way,
         client_certificate=certificate(keys.client_certificate) if keys.client_certificate else None,
     )
 
@@ -274,6 +312,7 @@ def config(
     watched_files: tuple[Path, ...],
 ) -> model.Config:
     """Return the snapshot. On loopback, `access: clients` without any client means that access is open."""
+    general = egress(keys.egress)
     return model.Config(
         listen=keys.listen,
         admin=keys.admin,
@@ -286,9 +325,9 @@ def config(
         limits=model.Limits(**keys.limits.model_dump()),
         drain=model.Drain(**keys.drain.model_dump()),
         logs=model.Logs(**keys.logs.model_dump()),
-        tracing=model.Tracing(**keys.tracing.model_dump()) if keys.tracing else None,
+        tracing=model.Tracing(**keys.tracing.model_dump(), egress=general) if keys.tracing else None,
         tls=_tls(keys.tls) if keys.tls else None,
-        issuers=tuple(_issuer(name, each) for name, each in keys.issuers.items()),
+        issuers=tuple(_issuer(name, each, general) for name, each in keys.issuers.items()),
         trusted_proxies=keys.trusted_proxies,
         allow_addresses=keys.allow_addresses,
         resolver_stale=keys.resolver.stale,

@@ -83,11 +83,13 @@ def _compile(
     recipes: Recipes,
     routes: Mapping[str, RouteSection],
 ) -> Config:
-    credentials = {name: compile.credential(name, *pair) for name, pair in recipes.items()}
+    general = compile.egress(keys.egress)
+    credentials = {name: compile.credential(name, *pair, general) for name, pair in recipes.items()}
     endpoints = compile.endpoints(each for pair in recipes.values() for each in pair if each is not None)
-    compiled = tuple(compile.route(name, route, endpoints, credentials) for name, route in routes.items())
+    compiled = tuple(compile.route(name, route, endpoints, credentials, general) for name, route in routes.items())
     named = summary.named_files(credentials, compiled)
     named += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
+    named += [general.ca_file] if general is not None and general.ca_file else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]
     return compile.config(
         keys,

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
-NESTED = {"revoke": "request", "probe": "request"}
-"""Keys with the same mapping as another key; it is documented once."""
+DOCUMENTED_ELSEWHERE = frozenset(
+    {"credentials.*.revoke", "credentials.*.probe", "credentials.*.egress", "routes.*.egress"}
+)
+"""Keys with the same mapping as `grant.request` or `egress`, where it is documented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +48,19 @@ class Key:
 
 def keys() -> list[Key]:
     """Return every documented key, in the order of the sections; shared mappings appear once."""
-    seen: dict[tuple[type[BaseModel], str], None] = {}
-    return list(_keys(FileSection, "", seen))
+    return list(_keys(FileSection, ""))
 
 
-def _keys(model: type[BaseModel], above: str, seen: dict[tuple[type[BaseModel], str], None]) -> Iterator[Key]:
+def _keys(model: type[BaseModel], above: str) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         path = f"{above}{field.alias or name}"
         inner = model_of(field.annotation)
         many = _many(field)
         kind = f"{many} of mappings" if inner and many else "mapping" if inner else _kind(field)
         yield Key(path, kind, _default(field), field.description or "")
-        if inner is None or name in NESTED:
+        if inner is None or path in DOCUMENTED_ELSEWHERE:
             continue
-        yield from _keys(inner, f"{path}{'.*' if many == 'mapping' else '[]' if many else ''}.", seen)
+        yield from _keys(inner, f"{path}{'.*' if many == 'mapping' else '[]' if many else ''}.")
 
 
 def _many(field: FieldInfo) -> str:

@@ -43,7 +43,7 @@ def named_files(credentials: Mapping[str, Credential], routes: Sequence[Route]) 
     for holder in holders:
         pair = holder.client_certificate
         named += [pair.certificate, pair.key] if pair else []
-        named += [holder.ca_file] if holder.ca_file else []
+        named += [each.ca_file for each in (holder, holder.egress) if each is not None and each.ca_file]
     return list(dict.fromkeys(named))
 
 

@@ -8,6 +8,7 @@ instants are seconds of the injected monotonic clock unless the name says `wall`
 from gateway.model.client import Client, ClientBudget, ClientClaims, ClientLimit, Issuer
 from gateway.model.clock import Clock, Timer
 from gateway.model.config import Address, Config, Drain, Limits, Logs, ServerTLS, Tracing
+from gateway.model.egress import Egress
 from gateway.model.grant import (
     Assertion,
     Basic,
@@ -42,6 +43,7 @@ __all__ = [
     "Credential",
     "CredentialStatus",
     "Drain",
+    "Egress",
     "Expires",
     "ExpirySource",
     "Grant",

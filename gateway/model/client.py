@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gateway.model.egress import Egress
+
 
 @dataclass(frozen=True, slots=True)
 class ClientClaims:
@@ -88,3 +90,5 @@ class Issuer:
     routes_claim: str | None = None
     """A claim with the only routes that a token may use: a list, or names separated by spaces."""
     ca_file: Path | None = None
+    egress: Egress | None = None
+    """The proxy through which `jwks_url` is reached, unless `egress.proxy_for` says directly."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.model.client import Client, Issuer
+    from gateway.model.egress import Egress
     from gateway.model.grant import Credential
     from gateway.model.route import Route
     from gateway.model.secret import Secret
@@ -94,6 +95,8 @@ class Tracing:
     sample: float = 1.0
     """Share of the requests without a `traceparent` that are recorded; with one, the caller decides."""
     service: str = "gatepass"
+    egress: Egress | None = None
+    """The proxy through which the collector is reached, unless `egress.proxy_for` says directly."""
 
 
 @dataclass(frozen=True, slots=True)

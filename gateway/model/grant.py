@@ -10,6 +10,7 @@ from gateway.model.secret import Text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gateway.model.egress import Egress
     from gateway.model.secret import Secret
 
 Pairs = tuple[tuple[str, Text], ...]
@@ -73,6 +74,8 @@ class GrantRequest:
     assertion: Assertion | None = None
     client_certificate: ClientCertificate | None = None
     ca_file: Path | None = None
+    egress: Egress | None = None
+    """The proxy through which the endpoint is reached, unless `egress.proxy_for` says directly."""
 
 
 @dataclass(frozen=True, slots=True)

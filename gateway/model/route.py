@@ -10,6 +10,7 @@ from gateway.model.units import MIB
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gateway.model.egress import Egress
     from gateway.model.grant import ClientCertificate
 
 
@@ -25,6 +26,8 @@ class Upstream:
     """Prefix of every outbound path, without a trailing slash."""
     ca_file: Path | None = None
     client_certificate: ClientCertificate | None = None
+    egress: Egress | None = None
+    """The proxy through which it is reached, unless `egress.proxy_for` says directly."""
     ca_fingerprint: str = ""
     """SHA-256 of the file's bytes, hex, because other authorities need new connections."""
 

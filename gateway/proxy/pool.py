@@ -16,7 +16,6 @@ from gateway.proxy.connect import Connector
 from gateway.proxy.queue import Queue
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from gateway.addresses import Networks
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.observe import RouteMetrics
     from gateway.proxy.upstream import UpstreamConnection
     from gateway.resolver import Resolver
+    from gateway.tls import UpstreamContexts
 
 IDLE_KEEP: Final = 30.0
 """Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
@@ -44,9 +44,9 @@ _FLUSH: Final = 10.0
 class Pool:
     """All connections of one route's upstream."""
 
-    def __init__(self, route: Route, metrics: RouteMetrics, tls: ssl.SSLContext | None, resolver: Resolver) -> None:
+    def __init__(self, route: Route, metrics: RouteMetrics, contexts: UpstreamContexts, resolver: Resolver) -> None:
         self.key = self.key_of(route)
-        self.connector = Connector(route.upstream, tls, route.timeouts.connect, resolver)
+        self.connector = Connector(route.upstream, route.timeouts.connect, contexts, resolver)
         self._limits = route.pool
         self._metrics = metrics
         self._idle: deque[UpstreamConnection] = deque()

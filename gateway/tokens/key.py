@@ -54,8 +54,8 @@ def _encode(value: object, *, secrets: bool, identifies: bool = False) -> object
         return ["basic", value.encode, *parts]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        if not secrets and "fingerprint" in names:  # a client certificate is rotated like a secret
-            names.remove("fingerprint")
+        if not secrets:  # a client certificate is rotated like a secret, and a proxy is only a way
+            names = [name for name in names if name not in {"fingerprint", "egress"}]
         return [type(value).__name__, [[n, _encode(getattr(value, n), secrets=secrets)] for n in names]]
     if isinstance(value, dict):
         return [

@@ -15,16 +15,17 @@ import aiohttp
 from yarl import URL
 
 from gateway.addresses import AddressRefused, Networks
+from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable, os_reason
 from gateway.resolver import GuardedResolver, Resolver
-from gateway.tls import client_context
+from gateway.tls import client_context, proxy_context
 from gateway.tokens.failures import TokenEndpointTimeout
 from gateway.tokens.grant import MAX_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.model import Clock
+    from gateway.model import Clock, Egress
     from gateway.tokens.grant import TokenRequest
 
 _NO_DEFAULTS = ("Accept-Encoding", "Content-Type", "User-Agent")
@@ -86,13 +87,16 @@ class Sender:
         if session is not None:
             await session.close()
 
-    async def send(self, request: TokenRequest, *, tls: ssl.SSLContext | None, within: float) -> Answer:
+    async def send(
+        self, request: TokenRequest, *, tls: ssl.SSLContext | None, within: float, egress: Egress | None = None
+    ) -> Answer:
         """Send `request` and return its answer, whatever its status.
 
         Args:
             request: what to send.
             tls: a context with a custom authority or a client certificate; None: the system's authorities.
             within: time-out in seconds of the injected clock.
+            egress: the proxy through which the endpoint is reached.
 
         Raises:
             TokenUnavailable: no complete answer; `TokenEndpointTimeout` when it took too long.
@@ -105,19 +109,21 @@ class Sender:
                 # asyncio's time-out handles the cancellation; only its clock is replaced.
                 timer = clock.call_later(within, lambda: scope.reschedule(loop.time()))
                 try:
-                    return await self._send(request, tls)
+                    return await self._send(request, tls, egress)
                 finally:
                     timer.cancel()
         except TimeoutError:
             raise TokenEndpointTimeout(reason=f"no answer within {within:.1f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _translated(error) from None
+            raise _translated(error, egress) from None
 
-    async def _send(self, request: TokenRequest, tls: ssl.SSLContext | None) -> Answer:
+    async def _send(self, request: TokenRequest, tls: ssl.SSLContext | None, egress: Egress | None) -> Answer:
         clock, session = self._clock, self.open()
         url = URL(request.url, encoded=True)
         if tls is None and url.scheme == "https":
             tls = await self._system_trust()
+        proxy_tls = await asyncio.to_thread(proxy_context, egress) if egress is not None else None
+        way = aiohttp_options(egress, url, tls, proxy_tls, self._resolver.allowed)
         sent_at, wall_sent = clock.monotonic(), clock.wall()
         async with session.request(
             request.method,
@@ -126,8 +132,10 @@ class Sender:
             data=request.body or None,
             allow_redirects=False,
             skip_auto_headers=_NO_DEFAULTS,
-            ssl=tls or True,
+            **way,
         ) as response:
+            if response.status == PROXY_LOGIN and "proxy" in way:
+                raise EgressError(status=PROXY_LOGIN)
             round_trip = clock.monotonic() - sent_at
             body = await _read(response.content)
             duration = clock.monotonic() - sent_at
@@ -153,14 +161,17 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _translated(error: Exception) -> TokenError:  # noqa: PLR0911 - one return per kind of failure
+def _translated(error: Exception, egress: Egress | None) -> TokenError:  # noqa: PLR0911 - one return per kind of failure
+    if (at_proxy := proxy_failure(error, egress)) is not None:
+        return TokenUnavailable(reason=str(at_proxy))
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
+    if isinstance(cause, AddressRefused):
+        return TokenUnavailable(reason=f"the token endpoint's address is not allowed: {cause}")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return TokenUnavailable(reason=f"TLS: the certificate is not trusted{_verify_message(error)}")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return TokenUnavailable(reason="TLS: the handshake with the token endpoint failed")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        if isinstance(error.os_error, AddressRefused):
-            return TokenUnavailable(reason=f"the token endpoint's address is not allowed: {error.os_error}")
         return TokenUnavailable(reason="the token endpoint's name cannot be resolved")
     if isinstance(error, aiohttp.ClientResponseError):
         return TokenMalformed(reason="the answer is not valid HTTP")

@@ -76,7 +76,7 @@ class TokenSource:
         assertion = sign(request.assertion, self._vendor_now()) if request.assertion else None
         rendered = render(request, assertion=assertion)
         # A new context each time: fetches are rare, and renewed authorities and certificates take effect.
-        answer = await self._sender.send(rendered, tls=await _tls(request), within=within)
+        answer = await self._sender.send(rendered, tls=await _tls(request), within=within, egress=request.egress)
         self._note_time(answer)
         parsed = parse(
             self._grant.response, answer.status, answer.headers, answer.body,
@@ -112,7 +112,7 @@ async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Cl
     """
     assertion = sign(request.assertion, clock.wall()) if request.assertion else None
     rendered = render(request, assertion=assertion, token=token.value)
-    answer = await sender.send(rendered, tls=await _tls(request), within=within)
+    answer = await sender.send(rendered, tls=await _tls(request), within=within, egress=request.egress)
     return answer.status
 
 

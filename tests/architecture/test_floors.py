@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "protection"}
+NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "egress", "protection"}
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
@@ -22,6 +22,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "addresses": set(),
         "resolver": {"addresses"},
         "protection": set(),
+        "egress": {"model", "errors", "addresses", "tls"},
     },
     2: {"observe": NOUNS},
     3: {"config": NOUNS, "tokens": NOUNS | {"observe"}, "access": NOUNS | {"observe"}},

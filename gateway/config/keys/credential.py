@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.config.keys.egress import EgressSection
 from gateway.config.keys.grant import GrantSection, RequestSection
 from gateway.config.keys.numbers import Duration, Flag, PositiveDuration
 from gateway.config.keys.section import Section, refuse
@@ -38,6 +39,9 @@ class CredentialSection(Section):
     timeout: PositiveDuration = Field(10.0, description="Longest time for one token request.")
     single_active_token: Flag = Field(
         default=False, description="The vendor invalidates the old token when it issues a new one."
+    )
+    egress: EgressSection | None = Field(
+        None, description="The HTTP proxy through which its endpoints are reached, instead of the general `egress`."
     )
     revoke_on_shutdown: Flag = Field(default=False, description="Revoke the token when the gateway stops.")
     revoke: RequestSection | None = Field(

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gateway.config.keys.client import ClientSection
 from gateway.config.keys.credential import CredentialSection
+from gateway.config.keys.egress import EgressSection
 from gateway.config.keys.files import ReadableFile
 from gateway.config.keys.grant import ClientCertificateSection
 from gateway.config.keys.http import Url
@@ -145,6 +146,11 @@ class FileSection(Section):
     resolver: ResolverSection = Field(
         default_factory=ResolverSection.empty,
         description="How the names of vendors, token endpoints and issuers are resolved.",
+    )
+    egress: EgressSection | None = Field(
+        None,
+        description="The HTTP proxy through which vendors, token endpoints, issuers and the trace collector are "
+        "reached; default: directly.",
     )
     admin_keys_sha256: Sha256s = Field(
         (), description="SHA-256 of the keys for actions on the admin port; without any, no action is possible."

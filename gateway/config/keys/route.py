@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.config.keys.egress import EgressSection
 from gateway.config.keys.files import ReadableFile
 from gateway.config.keys.grant import ClientCertificateSection
 from gateway.config.keys.http import (
@@ -161,6 +162,9 @@ class RouteSection(Section):
         (), description="Path templates, as `/api/v1/info/{id}`: the matching one is logged instead of the path."
     )
     ca_file: ReadableFile | None = Field(None, description="PEM file of the authorities to trust for this vendor.")
+    egress: EgressSection | None = Field(
+        None, description="The HTTP proxy through which this vendor is reached, instead of the general `egress`."
+    )
     client_certificate: ClientCertificateSection | None = Field(None, description="Mutual TLS with the vendor's API.")
 
     @model_validator(mode="after")

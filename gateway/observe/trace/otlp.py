@@ -126,6 +126,8 @@ class _OpenTelemetry:
         from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
 
+        from gateway.observe.trace.session import collector_session  # noqa: PLC0415
+
         url = URL(tracing.otlp)
         endpoint = url.with_path("/v1/traces") if url.path in {"", "/"} else url
         self._span: Any = ReadableSpan
@@ -133,7 +135,9 @@ class _OpenTelemetry:
         self._success = SpanExportResult.SUCCESS
         self._resource = Resource.create({"service.name": tracing.service, "service.version": __version__})
         self._scope = InstrumentationScope("gatepass", __version__)
-        self._exporter = OTLPSpanExporter(endpoint=str(endpoint), timeout=TIMEOUT)
+        self._exporter = OTLPSpanExporter(
+            endpoint=str(endpoint), timeout=TIMEOUT, session=collector_session(tracing.egress, url.raw_host or "")
+        )
         kinds = trace.SpanKind
         self._kinds = {"server": kinds.SERVER, "client": kinds.CLIENT, "internal": kinds.INTERNAL}
 
