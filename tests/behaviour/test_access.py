@@ -133,7 +133,7 @@ async def test_a_client_may_do_one_thing_and_nothing_else_and_the_rule_is_named(
         assert (await app.message()).status == 200
         refused = await ask(it, KEY, path="/v/api/v1/scan")
         assert (refused.status, problem(refused)["code"]) == (403, "client_forbidden")
-        assert "no rule of its `allow` fits" in problem(refused)["detail"]
+        assert "no rule of its `allow` matches" in problem(refused)["detail"]
     assert len(seen) == 1
 
 
