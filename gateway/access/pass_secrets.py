@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LIFE: Final = 3600
 """Seconds that a pass lives, unless the key or JWT that it was given for ends sooner."""
+LEEWAY: Final = 30
+"""Seconds that a pass is accepted after its end, because libraries round its life and answers travel."""
 Former = dict[str, list[tuple[bytes, float]]]
 """Route → secrets that a reload has replaced, each with the wall-clock instant at which its last pass ends."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.access import hash_key
 from gateway.access.keys import is_pass
-from gateway.access.pass_secrets import LIFE, Former, issuer_holder, remember_replaced
+from gateway.access.pass_secrets import LEEWAY, LIFE, Former, issuer_holder, remember_replaced
 from gateway.access.passes import Passes
 from gateway.config import load
 from gateway.errors import AppTokenRefused, ClientUnknown, ConfigError
@@ -82,7 +82,7 @@ def test_a_pass_proves_its_client_until_it_ends(bench: Bench) -> None:
     token = bench.issue()
     assert bench.verify(token).client == "web"
     assert bench.verify(token) is bench.verify(token)  # verified once
-    bench.now += LIFE - 1
+    bench.now += LIFE + LEEWAY - 1
     assert bench.verify(token).client == "web"
     bench.now += 1
     with pytest.raises(ClientUnknown):
@@ -148,6 +148,17 @@ def test_a_changed_signature_or_claim_is_refused(bench: Bench) -> None:
         f"{head}.{claims[:-2]}A.{signature}",
     ):
         assert not proves(bench, changed)
+
+
+def test_a_pass_is_accepted_a_little_longer_but_never_longer_than_its_key(tmp_path: Path) -> None:
+    ends = "2001-09-09T01:46:50Z"  # ten seconds from now
+    key = f"  - {{name: web, keys: [{{sha256: {hash_key(KEY)}, expires: {ends}}}]}}"
+    bench = Bench(config(tmp_path, clients=key))
+    token = bench.issue()
+    bench.now = NOW + 9
+    assert bench.verify(token).client == "web"
+    bench.now = NOW + 10
+    assert not proves(bench, token)
 
 
 @pytest.mark.parametrize(("left", "life"), [(100.0, 100), (1.9, 1), (1e9, LIFE)])
