@@ -64,6 +64,8 @@ _OVERRIDES: Final = (
 )  # fmt: skip
 """Fields that some servers believe instead of the request line or `Host`: they would get around methods and rules."""
 _NEVER_UP: Final = (*_OF_APPS, *_CALLERS, *_OVERRIDES)
+_FOR_PARTS: Final = (b"accept-encoding", b"range", b"if-range")
+"""Fields that ask for an answer in which the echo guard cannot find a token: compressed, or cut in two."""
 _NEVER_DOWN: Final = (
     b"alt-svc", b"proxy-status", b"x-accel-redirect", b"x-sendfile", b"x-sendfile2", b"x-lighttpd-send-file",
     b"x-lighttpd-send-tempfile", b"x-lighttpd-sendfile", b"x-reproxy-url", b"x-reproxy-file",
@@ -170,12 +172,14 @@ def verdicts_up(route: Route) -> Verdicts:
     """Return the table for an app's fields on this route."""
     injected = [injection.header.lower().encode("latin-1") for injection in route.injections]
     stripped = [name.encode("latin-1") for name in route.strip_headers]
-    stripped += [b"accept-encoding"] * route.echo_guard  # a compressed answer could not be searched
     ours = set(map(_canonical, injected))
     kept = {name for each in route.pass_headers if _canonical(name := each.encode("latin-1")) not in ours}
     meaning = _MEANING_UP | dict.fromkeys(injected, INJECTED)
     if route.origin is not None:
         kept.discard(b"origin")
+    if route.echo_guard:
+        stripped += _FOR_PARTS
+        kept -= {*_FOR_PARTS}
     if route.authorization == "inject":
         meaning |= {b"authorization": AUTHORIZATION}
     return Verdicts(meaning, (*_NEVER_UP, *stripped), frozenset(kept), (b"x-forwarded-",))

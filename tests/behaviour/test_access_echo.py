@@ -75,17 +75,81 @@ async def test_a_token_in_a_field_is_masked_in_all_its_forms_and_counted() -> No
     assert counted == [2, 0]
 
 
+NO_TYPE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+WIDE = BODY.decode().encode("utf-16-le")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
+        NO_TYPE,
         sized(BODY, kind=b"application/octet-stream"),
         sized(BODY, kind=b"image/png"),
+        sized(BODY, kind=b"application/x-ndjson; charset=x"),
+        sized(BODY, b"Content-Encoding: identity"),
+        sized(WIDE, kind=b"text/plain; charset=utf-16"),
+        sized(BODY.decode().encode("utf-16"), kind=b"text/plain; charset=utf-16"),
+        sized(BODY.replace(b"-", b"\\u002D")),
+        sized(BODY.replace(b"-", b"&#45;"), kind=b"text/html"),
+        sized(BODY.replace(b"-", b"&amp;#x2d;"), kind=b"text/html"),
+        CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY.replace(b"-", b"\\u002d")) + b"0\r\n\r\n",
+        CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in WIDE) + b"0\r\n\r\n",
+    ],
+    ids=[
+        *(
+            "no type",
+            "binary",
+            "image",
+            "lines",
+            "identity",
+            "UTF-16",
+            "UTF-16 with a mark",
+            "JSON",
+            "HTML",
+            "HTML twice",
+        ),
+        *("JSON, a chunk a byte", "UTF-16, a chunk a byte"),
+    ],
+)
+async def test_a_token_is_masked_whatever_the_type_and_the_escapes_of_the_body(answer: bytes) -> None:
+    got, counted = await fetch_and_count(answer)
+    sent = answer.partition(b"\r\n\r\n")[2]
+    assert b"Chunked" in answer or b"chunked" in answer or len(got.body) == len(sent)
+    shown = got.body.replace(b"\0", b"")
+    assert b"*" * len(CANARY) in shown
+    assert b"CANARY" not in shown
+    assert b'"more": 1}' in shown
+    assert counted == [0, 2]
+
+
+async def test_a_token_in_the_reason_is_masked() -> None:
+    got, counted = await fetch_and_count(
+        b"HTTP/1.1 400 Bad %b\r\nContent-Length: 0\r\n\r\n" % CANARY.encode(),
+    )
+    assert got.start == b"HTTP/1.1 400 Bad " + MASK
+    assert counted == [2, 0]
+
+
+async def test_a_guarded_route_asks_for_whole_answers_so_that_no_half_of_a_token_comes_back() -> None:
+    """A range could end inside of a token, and a multipart range would cut it in two."""
+    seen: list[Message] = []
+    asked = ("Range: bytes=0-49", "If-Range: x", "Accept-Encoding: gzip")
+    await fetch_and_count(sized(b"{}"), seen, *asked, **GUARDED, pass_headers=["range"])
+    assert [seen[0].all(name) for name in ("Range", "If-Range", "Accept-Encoding")] == [[], [], [b"identity"]]
+    seen.clear()
+    await fetch_and_count(sized(b"{}"), seen, *asked, websocket=True)
+    assert seen[0].all("Range") == [b"bytes=0-49"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         sized(gzip.compress(BODY), b"Content-Encoding: gzip"),
         sized(b"x" * 70_000 + BODY),
     ],
-    ids=["binary", "image", "compressed all the same", "behind 64 KiB"],
+    ids=["compressed all the same", "behind 64 KiB"],
 )
-async def test_what_is_no_text_or_lies_behind_64_kib_passes_byte_for_byte(answer: bytes) -> None:
+async def test_what_is_compressed_or_lies_behind_64_kib_passes_byte_for_byte(answer: bytes) -> None:
     got, counted = await fetch_and_count(answer)
     assert got.body == answer.partition(b"\r\n\r\n")[2]
     assert counted == [0, 0]

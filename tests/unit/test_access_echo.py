@@ -6,6 +6,7 @@ import base64
 import json
 from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,9 @@ from gateway.model import Secret, Token
 from gateway.observe import Metrics
 from gateway.proxy.echo import GUARDED, BodyGuard, echoes_of, mask
 from tests.kit.metrics import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VALUE = "eyJCANARY.a/b+c==.sig~nature_-99"
 ECHOES = echoes_of(Token(Secret(VALUE), "key", 0.0, 10.0, "in"))
@@ -56,6 +60,60 @@ def test_every_form_of_the_token_is_masked_and_nothing_else(form: str) -> None:
     assert "CANARY" not in masked.decode()
     value = partial(sample, metrics)
     assert value("gatepass_echoed_tokens_total", {"route": "v", "place": "body"}) == 1
+
+
+ESCAPES = {
+    "percent": lambda char: f"%{ord(char):02X}",
+    "percent, lower case": lambda char: f"%{ord(char):02x}",
+    "percent u": lambda char: f"%u{ord(char):04x}",
+    "JSON": lambda char: f"\\u{ord(char):04x}",
+    "JSON of .NET": lambda char: f"\\u{ord(char):04X}",
+    "JavaScript": lambda char: f"\\x{ord(char):02x}",
+    "JavaScript, braces": lambda char: f"\\u{{{ord(char):x}}}",
+    "HTML, decimal": lambda char: f"&#{ord(char)};",
+    "HTML, hex": lambda char: f"&#x{ord(char):X};",
+    "HTML, zeros": lambda char: f"&#{ord(char):06};",
+    "JSON in JSON": lambda char: f"\\\\u{ord(char):04x}",
+    "HTML in HTML": lambda char: f"&amp;#{ord(char)};",
+    "JSON in HTML": lambda char: f"&#92;u{ord(char):04x}",
+    "percent twice": lambda char: f"%25{ord(char):02x}",
+}
+ALIKE = {"+": "&plus;", "=": "&equals;", "/": "&sol;", ".": "&period;", "_": "&lowbar;"}
+
+
+@pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
+@pytest.mark.parametrize("which", ["=", "+/=", "./+=~_-", "all", "first", "last"])
+@pytest.mark.parametrize("charset", ["ascii", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_token_in_escapes_is_masked_whichever_characters_are_escaped(
+    escape: Callable[[str], str], which: str, charset: str
+) -> None:
+    """Gson escapes `=`, .NET `+`, Go `&`, Django `'`: each its own choice, so any must do."""
+    shown = {"all": VALUE, "first": VALUE[0], "last": VALUE[-1]}.get(which, which)
+    written = "".join(escape(char) if char in shown else char for char in VALUE)
+    body = f'{{"you": "{written}", "more": "{written[:9]}"}}'.encode(charset)
+    for pieces in ([body], [bytes([byte]) for byte in body])[: 2 if charset == "ascii" or which == "=" else 1]:
+        masked, _ = run(pieces)
+        assert len(masked) == len(body)
+        text = masked.replace(b"\0", b"")
+        assert b'"you": "' + b"*" * len(written) + b'", "more": "' in text
+        assert text.endswith(written[:9].encode() + b'"}')
+
+
+def test_named_references_are_masked() -> None:
+    written = "".join(ALIKE.get(char, char) for char in VALUE)
+    masked, _ = run([f"<p>{written}</p>".encode()])
+    assert masked == b"<p>" + b"*" * len(written) + b"</p>"
+
+
+def test_a_short_token_is_masked_and_a_very_short_one_is_not() -> None:
+    for value, masked in (("k3y!", b"is ****"), ("k3y", b"is k3y")):
+        guard = BodyGuard(echoes_of(Token(Secret(value), "key", 0.0, 10.0, "in")), Metrics().route("v"))
+        assert guard.feed(b"is " + value.encode(), last=True) == masked
+
+
+def test_what_only_looks_like_an_escape_passes() -> None:
+    body = b'100% of \\users & "R&D" \\u00e9 &copy; &nosuch; %zz &#0; &#99999999; \\ \x00\x00 %'
+    assert run([bytes([byte]) for byte in body])[0] == body
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.lists(st.integers(0, 200), max_size=6))

@@ -152,7 +152,7 @@ class RouteSection(Section):
     websocket: Flag = Field(default=True, description="Whether WebSockets are allowed.")
     echo_guard: Flag = Field(
         default=False,
-        description="Mask the token in the vendor's header fields and in the first 64 KiB of a text body.",
+        description="Mask the token in the vendor's header fields, in the reason and in the first 64 KiB of a body.",
     )
     app_tokens: Flag = Field(
         default=True,
