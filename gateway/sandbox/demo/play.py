@@ -22,6 +22,7 @@ from gateway.sandbox.demo.expiry import expiry, revocation
 from gateway.sandbox.demo.outage import outage_of_uqudo
 from gateway.sandbox.demo.process import GatewayDied, GatewayProcess
 from gateway.sandbox.demo.report import Report
+from gateway.sandbox.demo.sdk import sdk
 from gateway.sandbox.demo.stage import HYPERSIGN_SHORT, SHORT, Stage
 from gateway.sandbox.run import until_signal
 from gateway.sandbox.vendors import Sandbox
@@ -85,7 +86,7 @@ async def shipped(sandbox: Sandbox, folder: Path) -> Path:
 
 async def _play(stage: Stage) -> None:
     stage.report.say(f"ready after {stage.gateway.ready_after:.2f} s, four tokens in hand")
-    for act in (exchanges, expiry, revocation, outage_of_uqudo):
+    for act in (exchanges, expiry, revocation, outage_of_uqudo, sdk):
         try:
             await act(stage)
         except aiohttp.ClientError as error:
