@@ -53,6 +53,17 @@ def prefixes_differ(root: Node, routes: Mapping[str, RouteSection], problems: Pr
         owner.setdefault(prefix, name)
 
 
+def hosts_differ(root: Node, routes: Mapping[str, RouteSection], problems: Problems) -> None:
+    """A host name selects one route."""
+    owner: dict[str, str] = {}
+    for name, keys in routes.items():
+        for index, host in enumerate(keys.hosts):
+            holder = owner.setdefault(host.lower().rstrip("."), name)
+            if holder != name:
+                path: Path = ("routes", name, "hosts", index)
+                problems.add(root.mark_at(path), path, f"is already a host of route {holder}")
+
+
 def clients_differ(root: Node, clients: Mapping[int, ClientSection], problems: Problems) -> None:
     """Names, keys and names in certificates must be unique, because each must identify one client."""
     names: dict[str, int] = {}

@@ -207,6 +207,7 @@ def route(
         forwarded=keys.forwarded,
         websocket=keys.websocket,
         echo_guard=keys.echo_guard,
+        hosts=tuple(host.lower().rstrip(".") for host in keys.hosts),
         app_tokens=keys.app_tokens,
         paths=keys.paths,
     )

@@ -161,6 +161,7 @@ def _check_across(
     checks.there_is_a_route(draft.root, draft.problems)
     checks.routes_name_credentials(draft.root, draft.problems)
     checks.prefixes_differ(draft.root, routes, draft.problems)
+    checks.hosts_differ(draft.root, routes, draft.problems)
     checks.clients_differ(draft.root, clients, draft.problems)
     checks.clients_name_routes(draft.root, clients, draft.problems)
     checks.clients_can_authenticate(draft.root, clients, draft.problems)

@@ -122,6 +122,8 @@ class Route:
     websocket: bool = True
     echo_guard: bool = False
     """Mask the token in the vendor's answers."""
+    hosts: tuple[str, ...] = ()
+    """Lower-case host names that select this route for any path."""
     app_tokens: bool = True
     """Answer apps' token requests at the path of the vendor's token endpoint."""
     paths: tuple[str, ...] = ()

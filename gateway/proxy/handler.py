@@ -135,7 +135,7 @@ class Handler:
         path, query = split_target(x.request.target)
         check_path(path)
         try:
-            prepared, rest = snapshot.table.match(path)
+            prepared, path, rest = snapshot.match(path, x.request)
         except RouteNotFound:
             self._read_head(x, _NO_ROUTE)
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
 from gateway.proxy.fields import Verdicts, verdicts_up
-from gateway.proxy.routing import PathRules, RouteTable
+from gateway.proxy.routing import PathRules, RouteTable, host_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.model import AppTokenEndpoint, Injection, Limits, RefusalSign, Route, Token, Tokens
     from gateway.observe import Metrics, RouteMetrics
     from gateway.proxy.pool import Pool
+    from gateway.proxy.request import RequestHead
 
 
 class Injector:
@@ -150,7 +151,7 @@ class PreparedRoute:
 class Snapshot:
     """One configuration as the data plane sees it: immutable, and read once at the start of an exchange."""
 
-    __slots__ = ("clients", "limits", "replay_budget", "routes", "table", "trusted")
+    __slots__ = ("clients", "hosts", "limits", "replay_budget", "routes", "table", "trusted")
 
     def __init__(
         self,
@@ -161,12 +162,28 @@ class Snapshot:
         trusted: Networks | None = None,
     ) -> None:
         self.routes = tuple(routes)
+        self.hosts = {host: prepared for prepared in self.routes for host in prepared.route.hosts}
         self.table = RouteTable([(prepared.route.prefix, prepared) for prepared in self.routes])
         self.clients = clients
         self.limits = limits
         self.replay_budget = replay_budget
         self.trusted = trusted or None
         """Proxies whose `X-Forwarded-For` is trusted; None if there are none."""
+
+    def match(self, path: str, request: RequestHead) -> tuple[PreparedRoute, str, str]:
+        """Return the route of a request, the path as it is with the route's prefix, and what is below the prefix.
+
+        A configured `Host` selects its route for any path. Raises RouteNotFound.
+        """
+        if self.hosts:
+            prepared = self.hosts.get(host_of(request.values(b"host")))
+            if prepared is not None:
+                prefix = prepared.route.prefix
+                if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in {"", "/"}:
+                    path = prefix + path
+                return prepared, path, path[len(prefix) :]
+        prepared, rest = self.table.match(path)
+        return prepared, path, rest
 
 
 def prepare_routes(

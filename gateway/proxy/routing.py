@@ -71,6 +71,21 @@ class PathRules:
             raise PathRefused("The route does not allow this path")
 
 
+LOST_PREFIX: Final = (
+    "No route has the prefix of this path. If your base URL has one, the client dropped it:"
+    " give it paths without a leading slash, or use a host name of the route"
+)
+
+
+def host_of(values: Sequence[str]) -> str:
+    """Return the host of a `Host` field in lower case, without port and final dot; empty unless there is one field."""
+    if len(values) != 1:
+        return ""
+    host = values[0].lower()
+    name, colon, port = host.rpartition(":")
+    return (name if colon and (port.isdigit() or not port) else host).rstrip(".")
+
+
 class RouteTable(Generic[T]):
     """Maps prefixes to values; the longest matching prefix wins. Whole segments, case-sensitive."""
 
@@ -91,4 +106,4 @@ class RouteTable(Generic[T]):
             rest = path[size:]
             if (not rest or rest[0] == "/") and path.startswith(prefix):
                 return value, rest
-        raise RouteNotFound
+        raise RouteNotFound(LOST_PREFIX)

@@ -21,6 +21,7 @@ from gateway.config.keys.http import (
     Templates,
     Url,
 )
+from gateway.config.keys.network import HostNames
 from gateway.config.keys.numbers import Count, Flag, PositiveDuration, Size, Status
 from gateway.config.keys.section import Section, refuse
 from gateway.config.keys.text import DottedPath, Name, PlainText, Words
@@ -109,6 +110,11 @@ class RouteSection(Section):
 
     prefix: Prefix | None = Field(
         None, description="Path prefix; default `/<name of the route>`. The longest matching prefix wins."
+    )
+    hosts: HostNames = Field(
+        (),
+        description="Host names that select this route for any path, as `orders.gatepass.internal`; the prefix is then "
+        "optional. The names must resolve to the data port.",
     )
     upstream: Url = Field(description="URL of the vendor's API; its path is put before the path of each request.")
     credential: Name | None = Field(
