@@ -106,7 +106,13 @@ class Gateway:
         _report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
         _log.info(
-            "started", data=_shown(self.data_address), admin=_shown(self.admin_address), routes=len(config.routes)
+            "started",
+            data=_shown(self.data_address),
+            admin=_shown(self.admin_address),
+            scheme="http" if config.tls is None else "https",
+            routes=len(config.routes),
+            prefixes=[route.prefix for route in config.routes],
+            not_configured=_not_configured(config),
         )
 
     async def _warmed(self) -> None:
@@ -300,6 +306,21 @@ def _report_name(name: str, stale: bool) -> None:
         _log.warning("name_not_resolved", name=name, hint="its last known addresses are used")
     else:
         _log.info("name_resolved_again", name=name)
+
+
+def _not_configured(config: Config) -> list[str]:
+    """Return the keys that a careful operator would set, and that this configuration leaves out."""
+    return [
+        key
+        for key, missing in {
+            "clients": config.access == "open",
+            "tls": config.tls is None and not _is_loopback(config.listen.host),
+            "admin": config.admin is None,
+            "admin_keys_sha256": config.admin is not None and not config.admin_keys_sha256,
+            "state_file": config.state_file is None and any(client.budgets for client in config.clients),
+        }.items()
+        if missing
+    ]
 
 
 async def _open(key: str, address: Address) -> list[socket.socket]:

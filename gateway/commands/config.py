@@ -16,7 +16,7 @@ from gateway.commands.options import config_option, console, example, table
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from gateway.model import Route
+    from gateway.model import Injection, Route
 
 
 @click.command(
@@ -32,7 +32,7 @@ def routes(
 ) -> None:
     """List what the data port serves, or explain a decision.
 
-    One row a route: its prefix, the vendor's API, what is injected, the methods and the limits. With --client, METHOD
+    One row a route: its prefix, the vendor's API and what is injected; below, methods and limits. With --client, METHOD
     and PATH (as the app writes it, prefix included): whether that client may do it, and which rule says so; exit
     status 1 when it may not. Nobody is called.
     """
@@ -44,10 +44,14 @@ def routes(
         from gateway.commands.explain import explain
 
         ctx.exit(0 if explain(load(paths), client, method, path) else 1)
-    shown = table("route", "prefix", "upstream", "injects", "credential", "methods", "first byte", "body")
-    for route in load(paths).routes:
+    out, shown = console(), table("route", "prefix", "upstream", "injects token of", narrow=True)
+    listed = load(paths).routes
+    for route in listed:
         shown.add_row(*route_row(route))
-    console().print(shown)
+    out.print(shown)
+    out.print()
+    for route in listed:
+        out.print(f"{route.name}: {route_limits(route)}", markup=False)
 
 
 def route_row(route: Route) -> tuple[str, ...]:
@@ -57,12 +61,21 @@ def route_row(route: Route) -> tuple[str, ...]:
         route.name,
         f"{route.prefix}/*",
         upstream,
-        "\n".join(injection.header for injection in route.injections) or "-",
-        "\n".join(injection.credential for injection in route.injections) or "-",
-        " ".join(sorted(route.methods)) if route.methods else "all",
-        f"{route.timeouts.first_byte:g} s",
-        "any" if route.max_body is None else f"{route.max_body / 1024**2:g} MiB",
+        "\n".join(map(injected, route.injections)) or "-",
     )
+
+
+def injected(injection: Injection) -> str:
+    """Return the credential, with the header unless it is Authorization."""
+    header = injection.header
+    return injection.credential if header == "Authorization" else f"{injection.credential} in {header}"
+
+
+def route_limits(route: Route) -> str:
+    """Return a route's methods and limits in words."""
+    methods = " ".join(sorted(route.methods)) if route.methods else "all"
+    body = "any size" if route.max_body is None else f"{route.max_body / 1024**2:g} MiB"
+    return f"methods {methods}; first byte {route.timeouts.first_byte:g} s; body {body}"
 
 
 @click.command(epilog=example("gatepass schema > gatepass.schema.json"))

@@ -43,12 +43,18 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  $ {line}" for line in lines)
 
 
-def table(*columns: str) -> Table:
-    """Return an empty table in the one look that every command uses."""
+def table(*columns: str, narrow: bool = False) -> Table:
+    """Return an empty table in the look of all commands; `narrow`: one space between columns instead of two."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+        padding=(0, 0 if narrow else 1),
+    )
     for column in columns:
         made.add_column(column, overflow="fold")
     return made

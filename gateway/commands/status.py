@@ -25,8 +25,8 @@ COLOURS = {
     "starting": "yellow",
 }
 BLOCKS = " ▁▂▃▄▅▆▇█"
-CURVE = 20
-"""Columns of a curve: three quarters of a minute each."""
+CURVE = 10
+"""Columns of a curve: a minute and a half each."""
 
 
 @click.command(epilog=example("gatepass status", "gatepass status --url http://127.0.0.1:9090 --json"))
@@ -45,14 +45,14 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     import aiohttp
 
     try:
-        said = asyncio.run(read(f"{url.rstrip('/')}/status.json"))
+        data = asyncio.run(read(f"{url.rstrip('/')}/status.json"))
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
     if as_json:
-        click.echo(json.dumps(said, indent=2))
+        click.echo(json.dumps(data, indent=2))
     else:
-        show(said)
-    well = said["state"] == "ready" and all(each["state"] in SERVES for each in said["credentials"])
+        show(data)
+    well = data["state"] == "ready" and all(each["state"] in SERVES for each in data["credentials"])
     ctx.exit(0 if well else 1)
 
 
@@ -68,56 +68,63 @@ async def read(url: str) -> dict[str, Any]:
         return body
 
 
-def show(said: Mapping[str, Any]) -> None:
-    """Print it for people."""
+def show(data: Mapping[str, Any]) -> None:
+    """Print the data for people, in at most 80 columns."""
     from gateway.admin.html import span
 
     out = console()
-    digest = said["config"]["digest"][:12] or "-"
-    state = coloured(said["state"])
-    out.print(f"Gatepass {said['version']}: {state}, up {span(said['uptime'])}, configuration {digest}\n")
-    for problem in said["config"].get("problems", ()):
+    digest = data["config"]["digest"][:12] or "-"
+    out.print(f"Gatepass {data['version']}: {coloured(data['headline'], bad=bool(data['failing']))}")
+    out.print(f"{data['state']}, up {span(data['uptime'])}, configuration {digest}\n")
+    for problem in data["config"].get("problems", ()):
         out.print(f"the newest configuration is refused: {problem}\n", markup=False)
     credentials = table("credential", "state", "lives", "of", "next", "token")
-    for each in said["credentials"]:
+    for each in data["credentials"]:
         following = "-" if each["next_attempt_in"] is None else f"in {span(each['next_attempt_in'])}"
         lives, of = span(each["expires_in"]), span(each["life"])
         credentials.add_row(each["name"], coloured(each["state"]), lives, of, following, each["fingerprint"] or "-")
     out.print(credentials)
-    for each in said["credentials"]:
+    for each in data["credentials"]:
         if each["reason"]:
-            click.echo(f"{each['name']}: {each['reason']}\n  {each['advice'] or ''}\n")
-    out.print(routes(said))
-    if said["clients"]:
-        out.print()
-        out.print(clients(said))
+            out.print(f"\n{each['name']}: {each['reason']}\n  {each['advice'] or ''}", markup=False)
+    out.print(f"\nRoutes, last {span(data['window'])}; the last five columns are failures by")
+    out.print(routes(data))
+    if data["clients"]:
+        out.print("\nClients, since the start")
+        out.print(clients(data))
 
 
-def routes(said: Mapping[str, Any]) -> Any:
+HOPS = ("app", "gateway", "token", "conn.", "vendor")
+"""Whose failure it was, in the order of the data; `conn.` is the connection to the vendor."""
+
+
+def routes(data: Mapping[str, Any]) -> Any:
     """Return the table of the routes."""
-    from gateway.admin.html import span
-
-    shown = table(f"route, last {span(said['window'])}", "requests", "", "p50", "p99", *HOPS)
-    for each in said["routes"]:
-        times = ["-" if each[key] is None else f"{each[key]:g} ms" for key in ("p50_ms", "p99_ms")]
+    shown = table("route", "requests", "", "p50 ms", "p99 ms", *HOPS, narrow=True)
+    for each in data["routes"]:
+        times = ["-" if each[key] is None else f"{each[key]:.0f}" for key in ("p50_ms", "p99_ms")]
         counts = [f"[red]{count}[/]" if count and hop != "app" else str(count) for hop, count in each["errors"].items()]
         shown.add_row(each["name"], str(each["requests"]), curve(each["curve"]), *times, *counts)
     return shown
 
 
-HOPS = ("app", "gateway", "token", "way", "vendor")
-"""Whose failure it was, in the order of the data."""
-
-
-def clients(said: Mapping[str, Any]) -> Any:
+def clients(data: Mapping[str, Any]) -> Any:
     """Return the table of the clients."""
-    shown = table("client, since the start", "ok", "vendor's", "refused", "limited", "failed", "budgets")
-    for each in said["clients"]:
+    shown = table("client", "ok", "vendor's", "refused", "limited", "failed", "budgets", narrow=True)
+    for each in data["clients"]:
         ended = [str(each["requests"].get(how, 0)) for how in ("ok", "vendor_error", "refused")]
-        budgets = ", ".join(f"{b['route']} {b['used']}/{b['hard'] or '-'} a {b['per']}" for b in each["budgets"])
         failed = str(each["requests"].get("failed", 0))
-        shown.add_row(each["name"], *ended, str(each["limited"]), failed, budgets or "-")
+        shown.add_row(
+            each["name"], *ended, str(each["limited"]), failed, "\n".join(map(budget, each["budgets"])) or "-"
+        )
     return shown
+
+
+def budget(of: Mapping[str, Any]) -> str:
+    """Return one budget: `route used/limit a day`, in the colour of how much is left."""
+    text = f"{of['route']} {of['used']}/{of['hard'] or '-'} a {of['per']}"
+    colour = {"spent": "red", "warned": "yellow"}.get(of["level"])
+    return f"[{colour}]{text}[/]" if colour else text
 
 
 def curve(counts: list[int]) -> str:
@@ -128,6 +135,8 @@ def curve(counts: list[int]) -> str:
     return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // most)] for count in sums)
 
 
-def coloured(state: str) -> str:
+def coloured(state: str, *, bad: bool = False) -> str:
     """Return a state in its colour."""
-    return f"[{COLOURS.get(state, 'red')}]{state.replace('refused_by_vendor', 'refused by the vendor')}[/]"
+    from gateway.admin.html import state_name
+
+    return f"[{'red' if bad else COLOURS.get(state, 'red')}]{state_name(state)}[/]"

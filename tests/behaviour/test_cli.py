@@ -118,7 +118,7 @@ def test_routes_shows_where_each_prefix_leads() -> None:
     assert shown.exit_code == 0
     assert "/acme/*" in shown.stdout
     assert "https://api.acme.example" in shown.stdout
-    assert "Authorization" in shown.stdout
+    assert "injects token of" in shown.stdout
 
 
 @pytest.mark.usefixtures("config")

@@ -50,7 +50,7 @@ async def test_nobody_listening_is_said_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "drawn"),
-    [([0] * 60, " " * 20), ([0] * 57 + [1, 1, 1], " " * 19 + "█"), ([4, 4, 2, 1], "██▄▂")],
+    [([0] * 60, " " * 10), ([0] * 57 + [1, 1, 1], " " * 9 + "█"), ([4, 4, 2, 1], "██▄▂")],
     ids=["nothing", "the last minute", "falling"],
 )
 def test_the_curve_is_as_high_as_the_requests_were_many(counts: list[int], drawn: str) -> None:

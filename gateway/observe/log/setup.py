@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import orjson
 import structlog
 
+from gateway.observe.log.console import render as render_console
 from gateway.observe.log.writer import Writer
 from gateway.observe.redaction.redact import redact
 
@@ -34,6 +35,8 @@ class Sink(NamedTuple):
 
     writer: Writer
     console: bool
+    terminal: bool
+    """Whether the stream is a terminal, which understands colours."""
     access: bool
     """Whether requests at level info are logged."""
     failures: bool
@@ -97,7 +100,7 @@ def configure_logging(logs: Logs, stream: IO[Any] | None = None) -> None:
     _temporary = False
     out = sys.stdout if stream is None else stream
     console = logs.format == "console" or (logs.format == "auto" and _is_terminal(out))
-    _apply(logs, Writer(out, limit=logs.buffer), console=console)
+    _apply(logs, Writer(out, limit=logs.buffer), console=console, terminal=_is_terminal(out))
 
 
 def adjust_logging(logs: Logs, *, temporary: bool = False) -> None:
@@ -108,7 +111,7 @@ def adjust_logging(logs: Logs, *, temporary: bool = False) -> None:
     global _temporary  # noqa: PLW0603  the process has one log
     if _sink is not None:
         _flush()
-        _apply(logs, _sink.writer, console=_sink.console)
+        _apply(logs, _sink.writer, console=_sink.console, terminal=_sink.terminal)
         _temporary = temporary
 
 
@@ -122,12 +125,13 @@ def current_logging() -> Logs | None:
     return None if _sink is None else _logs
 
 
-def _apply(logs: Logs, writer: Writer, *, console: bool) -> None:
+def _apply(logs: Logs, writer: Writer, *, console: bool, terminal: bool) -> None:
     global _sink, _logs, _levels  # noqa: PLW0603  the process has one log
     level, _levels = _LEVELS[logs.level], {name: _LEVELS[each] for name, each in logs.loggers}
     access = _level_of(ACCESS, level)
     _logs = logs
-    _sink = Sink(writer, console, logs.access and access <= logging.INFO, access <= logging.WARNING, logs.sample)
+    requests, failures = logs.access and access <= logging.INFO, access <= logging.WARNING
+    _sink = Sink(writer, console, terminal, requests, failures, logs.sample)
     _configure_structlog(level, renderer=_console if console else _json)
     _configure_stdlib(level, renderer=_console if console else _json)
 
@@ -188,13 +192,9 @@ def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> byt
     return render_json(event)
 
 
-_people = structlog.dev.ConsoleRenderer(
-    colors=True, timestamp_key="timestamp", exception_formatter=structlog.dev.plain_traceback
-)
-
-
-def _console(logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-    return f"{_people(logger, method, event)}\n".encode("utf-8", "backslashreplace")
+def _console(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    colours = _sink is not None and _sink.terminal
+    return f"{render_console(event, colours=colours)}\n".encode("utf-8", "backslashreplace")
 
 
 def _shared() -> list[Processor]:
