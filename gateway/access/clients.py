@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.access.allowance import Allowance
 from gateway.access.budgets import Budget
 from gateway.access.keys import PASS_PREFIX, PREFIX, is_pass, well_formed
+from gateway.access.leaks import candidates
 from gateway.access.pass_secrets import issuer_holder
 from gateway.access.refetch import SigningKeysNeeded
 from gateway.access.rules import Rules
@@ -242,14 +243,23 @@ class Clients:
     def reject_our_keys(self, fields: Iterable[str]) -> None:
         """Raise ClientForbidden if an Authorization field for the vendor has a key or JWT of the gateway."""
         for field in fields:
-            value = field.rpartition(" ")[2].encode("utf-8", "surrogateescape")
-            digest = sha256(value).digest()
-            ours = self._by_digest.get(digest[:_INDEX_BYTES]) is not None
-            if ours or is_pass(value) or (self._verifier is not None and self._verifier.is_for_us(value)):
+            found = candidates(field.encode("utf-8", "surrogateescape"))
+            if found is None or any(self._is_ours(each) for each in found):
                 raise ClientForbidden(
-                    "Authorization contains a key of the gateway, which no vendor may get; send it in X-Gatepass-Key",
-                    reason="a key or JWT of the gateway in an Authorization that is passed to the vendor",
+                    "Authorization contains a key of the gateway, which no vendor may get; send it in X-Gatepass-Key"
+                    if found is not None
+                    else "Authorization has too many parts to be checked for a key of the gateway",
+                    reason="a key or JWT of the gateway in an Authorization that is passed to the vendor"
+                    if found is not None
+                    else "an Authorization with too many parts to be checked",
                 )
+
+    def _is_ours(self, secret: bytes) -> bool:
+        if sha256(secret).digest()[:_INDEX_BYTES] in self._by_digest:
+            return True
+        if secret.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
+            return False
+        return is_pass(secret) or (self._verifier is not None and self._verifier.is_for_us(secret))
 
     # -------------------------------------------------------------------------------------------------------- passes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import string
 from typing import Any
@@ -225,7 +226,28 @@ def test_a_certificate_opens_only_its_client_s_routes() -> None:
 # ------------------------------------------------------------------------------------- what never travels to a vendor
 
 
-@pytest.mark.parametrize("field", [f"Bearer {WEB}", WEB, f"bearer  {BATCH}", f"Basic {WEB}"])
+def basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+FIELDS = {
+    **{f"{form} {name}": form.replace("KEY", key) for name, key in (("web", WEB), ("batch", BATCH)) for form in (
+        "Bearer KEY", "KEY", "bearer  KEY", "Basic KEY", "Bearer\tKEY", "Bearer\t \tKEY\t", "Bearer KEY, x=y",
+        "Bearer x=y,KEY", 'Token token="KEY"', "Token token=KEY", "Token token='KEY', nonce=1", "Token <KEY>",
+        "Bearer KEY;x", "Bearer:KEY", "ApiKey user:KEY", 'Digest username="x", response="KEY"', "Bearer (KEY)",
+        "KEY Bearer", "Bearer end-user KEY", "Bearer a&key=KEY", "Bearer {KEY}", 'Bearer "KEY',
+    )},
+    "password": f"Basic {basic('user', WEB)}",
+    "user": f"Basic {basic(WEB, '')}",
+    "both": f"Basic {basic('', WEB)}, realm=x",
+    "without padding": f"Basic {basic('u', WEB).rstrip('=')}",
+    "base64 alone": "Bearer " + base64.urlsafe_b64encode(WEB.encode()).decode(),
+    "percent-encoded": "Bearer " + "".join(f"%{ord(char):02x}" for char in WEB),
+    "percent-encoded in base64": f"Basic {basic('u', WEB.replace('-', '%2D').replace('_', '%5F'))}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 def test_a_gateway_key_in_an_authorization_that_is_passed_on_is_stopped(field: str) -> None:
     with pytest.raises(ClientForbidden) as refusal:
         KNOWN.reject_our_keys([field])
@@ -233,7 +255,14 @@ def test_a_gateway_key_in_an_authorization_that_is_passed_on_is_stopped(field: s
 
 
 def test_an_end_user_s_authorization_goes_on() -> None:
-    KNOWN.reject_our_keys(["Bearer of-an-end-user", "", "\udcff"])
+    KNOWN.reject_our_keys(["Bearer of-an-end-user", "", "\udcff", f"Basic {basic('end', 'user')}", 'Digest a="b", c=d'])
+    ticket = base64.b64encode(bytes(range(256)) * 30).decode()
+    KNOWN.reject_our_keys([f"Negotiate {ticket}", f"Bearer {'a' * 8000}", f"Bearer {'a.' * 4000}"])
+
+
+def test_an_authorization_of_countless_parts_is_stopped_unread() -> None:
+    with pytest.raises(ClientForbidden, match="too many parts"):
+        KNOWN.reject_our_keys(["Bearer " + "a," * 1000])
 
 
 # -------------------------------------------------------------------------------------------------------------- keys

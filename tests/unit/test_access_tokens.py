@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -168,8 +169,12 @@ async def test_on_a_route_that_passes_authorization_a_token_for_us_is_stopped_an
     async with Stage() as stage:
         stage.who(token(), ORDERS)
         assert stage.clients is not None
+        for form in ("Bearer {}", "Bearer\t{}", "Bearer {}, x=y", 'Token token="{}"', "Basic {}", "x:{}"):
+            with pytest.raises(ClientForbidden):
+                stage.clients.reject_our_keys([form.format(token())])
+        in_base64 = base64.b64encode(f"user:{token()}".encode()).decode()
         with pytest.raises(ClientForbidden):
-            stage.clients.reject_our_keys([f"Bearer {token()}"])
+            stage.clients.reject_our_keys([f"Basic {in_base64}"])
         with pytest.raises(ClientForbidden):
             stage.clients.reject_our_keys([f"Bearer {token(exp=WALL - 999, aud=['x', AUDIENCE])}"])
         others = [token(aud="vendor"), token(iss="https://users.example"), token(aud=None)]
