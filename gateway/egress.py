@@ -28,6 +28,8 @@ PROXY_LOGIN: Final = 407
 """What a proxy answers to a request without a valid login (RFC 9110 §15.5.8)."""
 _HEAD_LIMIT: Final = 16 * 1024
 """Bytes of a proxy's answer to CONNECT."""
+_NEVER: Final = 86400.0
+"""Seconds: the caller's own time-out ends a handshake, not the event loop's."""
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?:[ \r]|$)")
 
 
@@ -154,7 +156,11 @@ async def open_tunnel(
     transport: asyncio.Transport | None = None
     try:
         transport, answer = await loop.create_connection(
-            lambda: _Answer(loop), sock=sock, ssl=tls, server_hostname=egress.host.removesuffix(".") if tls else None
+            lambda: _Answer(loop),
+            sock=sock,
+            ssl=tls,
+            server_hostname=egress.host.removesuffix(".") if tls else None,
+            ssl_handshake_timeout=_NEVER if tls else None,
         )
         transport.write(connect_request(egress, host, port))
         await answer.done

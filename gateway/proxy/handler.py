@@ -369,6 +369,7 @@ class Handler:
         for prepared in self.snapshot.routes:
             timeouts = prepared.route.timeouts
             shortest = min(shortest, timeouts.first_byte, timeouts.idle, timeouts.total or timeouts.idle)
+            shortest = min(shortest, prepared.route.pool.max_age)
         return max(0.02, min(1.0, shortest / 4))
 
     def sweep(self, now: float) -> None:

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from gateway.resolver import Resolver
     from gateway.tls import UpstreamContexts
 
-IDLE_KEEP: Final = 30.0
-"""Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
-_MARGIN: Final = 1.0
-"""Seconds by which an idle connection is closed before the vendor's own time-out (`Keep-Alive: timeout=N`)."""
 _YOUNGEST: Final = 0.9
 """Part of `pool.max_age` that a connection reaches at least: so that those opened together do not end together."""
 _MOVES: Final = 30.0
@@ -84,9 +80,7 @@ class Pool:
         """Set which addresses are allowed (see `gateway.addresses`), and how many clients share the pool."""
         if allowed != self.connector.allowed:
             self.connector.allowed = allowed
-            for connection in self._open:
-                connection.outdated = connection.outdated or not self.connector.permits(connection.address)
-            self._discard_idle(lambda connection: connection.outdated)
+            self._outdate(lambda connection: not self.connector.permits(connection.address))
         self._queue.share_among(clients)
         self._wake_if_free(0)
 
@@ -100,9 +94,7 @@ class Pool:
     def _take(self, owner: str, *, fresh: bool) -> UpstreamConnection | None:
         while self._idle and not fresh:
             connection = self._idle.pop()
-            if connection.reuse_ok and (
-                connection.idle_timeout is None or connection.loop.time() < connection.idle_until
-            ):
+            if connection.reuse_ok:
                 connection.owner = owner
                 self._queue.hold(owner)
                 return connection
@@ -194,8 +186,9 @@ class Pool:
         vendor sees that the exchange was cut off.
         """
         self._queue.release(connection.owner)
-        if connection.reusable and not self._retired and not connection.outdated and self._may_idle(connection):
+        if connection.reusable and not self._retired:
             connection.end()
+            connection.idle_from = connection.loop.time()
             self._idle.append(connection)
         else:
             if not connection.answered:
@@ -205,19 +198,14 @@ class Pool:
         if self._queue:
             self._queue.wake()
 
-    @staticmethod
-    def _may_idle(connection: UpstreamConnection) -> bool:
-        """Decide how long a connection may stay idle; False if not at all."""
-        now = connection.loop.time()
-        vendors = connection.idle_timeout
-        keep = IDLE_KEEP if vendors is None else min(IDLE_KEEP, vendors - _MARGIN)
-        connection.idle_until = min(now + keep, connection.retire_at)
-        return now < connection.idle_until
-
-    def _discard_idle(self, which: Callable[[UpstreamConnection], bool]) -> None:
-        for connection in [each for each in self._idle if which(each)]:
-            self._idle.remove(connection)
-            self._discard(connection)
+    def _outdate(self, which: Callable[[UpstreamConnection], bool]) -> None:
+        """Let some connections serve no further exchange: close idle ones now, others when they are released."""
+        for connection in tuple(self._open):
+            if which(connection):
+                connection.dirty = True
+                if connection in self._idle:
+                    self._idle.remove(connection)
+                    self._discard(connection)
 
     def _discard(self, connection: UpstreamConnection) -> None:
         connection.close()
@@ -243,7 +231,9 @@ class Pool:
             if now >= deadline:
                 connection.abort()
         self._follow_moves(now)
-        self._discard_idle(lambda connection: now >= connection.idle_until or connection.outdated)
+        self._outdate(
+            lambda each: now >= each.retire_at or (not each.in_use and now - each.idle_from >= each.idle_keep)
+        )
 
     def _follow_moves(self, now: float) -> None:
         """Retire connections to addresses that the vendor's name does not lead to any more."""
@@ -253,8 +243,7 @@ class Pool:
         if self._addresses is not None:
             self._moves_from = now + _MOVES
         self._addresses = current
-        for connection in self._open:
-            connection.outdated = connection.outdated or connection.address not in current
+        self._outdate(lambda connection: connection.address not in current)
 
     def show(self) -> None:
         """Set the route's gauges of open and idle connections."""

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Answer = tuple[Outbound, Body]
 
 HEAD_LIMIT: Final = 64 * 1024
+IDLE_KEEP: Final = 30.0
+"""Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
+_MARGIN: Final = 1.0
+"""Seconds by which an idle connection is closed before the vendor's own time-out."""
 _MOST_INTERIM: Final = 32
 """1xx responses (RFC 9110 §15.2) accepted before one final response."""
 _SWITCHING: Final = 101
@@ -78,7 +82,7 @@ class UpstreamConnection(Wire):
         """Bytes behind a 101: the first of the new protocol."""
         self.in_use = False
         self.dirty = False
-        """The connection cannot be reused: framing ended with it, or bytes came that no request asked for."""
+        """No further exchange may use it: it is too old or refused now, or bytes may come that no request asked for."""
         self.exchanges = 0
         self.owner = ""
         """The client whose exchange it serves."""
@@ -86,12 +90,10 @@ class UpstreamConnection(Wire):
         """The vendor's IP address."""
         self.retire_at = 0.0
         """Loop time from which the connection is too old for another exchange."""
-        self.outdated = False
-        """The vendor's name does not lead to `address` any more, or a reload forbids it: no further exchange."""
-        self.idle_until = 0.0
-        """Loop time until which it may stay idle in the pool."""
-        self.idle_timeout: int | None = None
-        """Seconds after which the vendor closes an idle connection; None if it has not said so."""
+        self.idle_from = 0.0
+        """Loop time at which it was returned to the pool."""
+        self.idle_keep = IDLE_KEEP
+        """Seconds that it may stay idle."""
         self._first_byte = self._idle = 0.0
         """The exchange's time-outs, seconds."""
         self._deadline: float | None = None
@@ -217,6 +219,7 @@ class UpstreamConnection(Wire):
             not self.dirty
             and self.transport is not None
             and not self.transport.is_closing()
+            and (self.idle_keep == IDLE_KEEP or self.loop.time() - self.idle_from < self.idle_keep)
             and self._nothing_to_read(self.transport)
         )
 
@@ -276,8 +279,14 @@ class UpstreamConnection(Wire):
             self._body = body = self._open_body(head, rest)
             self._deadline = None
             if head.idle_timeout is not None:
-                self.idle_timeout = head.idle_timeout
+                self._heed(head.idle_timeout)
         self._heads.append((head, body))
+
+    def _heed(self, vendors: int) -> None:
+        """Take the seconds after which the vendor closes an idle connection (`Keep-Alive: timeout=N`)."""
+        self.idle_keep = min(IDLE_KEEP, vendors - _MARGIN)
+        if self.idle_keep <= 0:
+            self.dirty = True
 
     def _open_body(self, head: Outbound, rest: bytes) -> Body:
         if head.code == _SWITCHING:
