@@ -15,8 +15,11 @@ import pytest
 
 from gateway.access import hash_key
 from gateway.proxy.exchange import UNKNOWN_AFTER
+from gateway.tokens.grant import ASSERTION_TYPE
 from tests.kit.emulation import emulated, warm
-from tests.kit.wire import connect
+from tests.kit.signing import AUDIENCE, ISSUER, jwk, jwks, token
+from tests.kit.wire import answering, connect, vendor
+from tests.kit.wire import ok as http_ok
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -295,3 +298,41 @@ async def test_many_ask_at_once_and_the_vendor_hears_of_one() -> None:
         assert {status for status, _, _ in answers} == {200}
         assert len({body["access_token"] for _, body, _ in answers}) == 50
         assert it.sandbox.vendors["idfy"].counters.token_requests == 1
+
+
+@pytest.mark.parametrize("where", ["basic", "client_secret", "client_assertion", "x-gatepass-key"])
+async def test_a_client_known_by_jwt_sends_its_jwt_and_gets_a_pass_that_ends_with_it(where: str) -> None:
+    identity = token("ec-1", algorithm="ES256", exp=time.time() + 100, iat=time.time())
+    request: dict[str, Any] = {
+        "basic": {"headers": basic(identity)},
+        "client_secret": {"data": FORM | {"client_secret": identity}},
+        "client_assertion": {"data": FORM | {"client_assertion": identity, "client_assertion_type": ASSERTION_TYPE}},
+        "x-gatepass-key": {"headers": {"X-Gatepass-Key": identity}},
+    }[where]
+    async with vendor(answering(http_ok(jwks(jwk("ec-1"))))) as issuer:
+        url = f"http://127.0.0.1:{issuer.port}/keys"
+        top: dict[str, Any] = {
+            "issuers": {"corp": {"issuer": ISSUER, "audience": [AUDIENCE], "jwks_url": url}},
+            "clients": [{"name": "web", "jwt": [{"issuer": "corp", "claims": {"azp": "web"}}]}],
+            "app_token_key": "CANARY" * 6,
+        }
+        async with app(**top) as it:
+            status, body, _ = await it.token(**request)
+            assert status == 200, body
+            assert 90 <= body["expires_in"] <= 131  # the issuer's leeway of 30 s counts
+            assert await it.call("uqudo", Authorization=f"Bearer {body['access_token']}") == 200
+            assert identity not in it.it.log
+
+
+async def test_without_a_key_of_its_own_the_gateway_gives_a_client_known_by_jwt_no_pass() -> None:
+    identity = token("ec-1", algorithm="ES256", exp=time.time() + 100, iat=time.time())
+    async with vendor(answering(http_ok(jwks(jwk("ec-1"))))) as issuer:
+        url = f"http://127.0.0.1:{issuer.port}/keys"
+        top: dict[str, Any] = {
+            "issuers": {"corp": {"issuer": ISSUER, "audience": [AUDIENCE], "jwks_url": url}},
+            "clients": [{"name": "web", "jwt": [{"issuer": "corp", "claims": {"azp": "web"}}]}],
+        }
+        async with app(**top) as it:
+            status, body, _ = await it.token(headers=basic(identity))
+            assert (status, body["error"]) == (400, "unauthorized_client")
+            assert "app_token_key" in body["error_description"]
