@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
-from gateway.model import CredentialStatus
+from gateway.tokens.failures import TokenEndpointTimeout, is_definite
 from gateway.tokens.fetcher import Fetcher
+from gateway.tokens.outage import Outage
 from gateway.tokens.outcome import classify
 from gateway.tokens.pace import ForcedBudget, Pace, seconds_left
-from gateway.tokens.report import SECRET_NAMES, Report, failure_of
+from gateway.tokens.report import Report
 from gateway.tokens.rotation import Rotation
 from gateway.tokens.schedule import Schedule
 from gateway.tokens.source import Recipe
@@ -25,12 +26,11 @@ from gateway.tokens.waiters import Waiters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.model import Clock, Credential, Token
+    from gateway.model import Clock, Credential, CredentialStatus, Token
     from gateway.observe import CredentialMetrics
     from gateway.tokens.report import Cause
+    from gateway.tokens.rotation import Fetched
     from gateway.tokens.store import Store
-
-State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 
 
 class TokenCache:
@@ -68,25 +68,23 @@ class TokenCache:
         self._waiters = Waiters(clock, metrics)
         self._pace = Pace(recipe.credential.timeout, single_active=recipe.credential.single_active_token)
         self._budget = ForcedBudget()
-        self._fetcher = Fetcher(self._secrets, self._pace, clock, self.peek)
+        self._outage = Outage()
+        self._fetcher = Fetcher(self._secrets, self._pace, clock, held=self.peek, late=self._ended_late)
         self._schedule = Schedule(clock, self._pace, self._run_planned)
         # The token in use, its key in the store, and the last token, which an endpoint may return again.
         self._token: Token | None = None
         self._key = self._secrets.key
         self._last: Token | None = None
         self._generation = self._accepted = 0
-        # The fetch that is running, when it started, and why the last one failed (None if it did not).
+        # The fetch that is running, and when it started.
         self._fetch: asyncio.Task[None] | None = None
         self._started = -math.inf
-        self._failure: TokenError | None = None
         self._used = self._demand = self._closed = False
         self._successor: TokenCache | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "fetching" if self._fetch else "at rest"
         return f"<TokenCache {self.recipe.credential.name}#{self._generation} left={self._left():.3f} {state}>"
-
-    # ----------------------------------------------------------------------------------------- used by the data plane
 
     def current(self) -> Token | None:
         """Return the token in memory if it is valid now. The hot path: one attribute and one reading of the clock."""
@@ -115,10 +113,11 @@ class TokenCache:
                 return token
             self._drop_expired()
             self._request_fetch("demand")
-            if self._failure is not None or (self._fetch is None and self._schedule.planned > deadline):
+            if self._outage.is_refusing(self._now()) or (self._fetch is None and self._schedule.planned > deadline):
                 raise self._error_now()
             if not await self._waiters.wait(deadline) and self.current() is None:
-                raise self._wait_timed_out()
+                self._outage.caller_gave_up(self.token_timeout, fetching=self._is_fetching())
+                raise self._error_now()
         if self._successor is None:
             raise TokenUnavailable(reason="the credential is no longer in use", retry_after=1.0)
         return await self._successor._get(deadline)  # noqa: SLF001 - another TokenCache; the caller's deadline stays
@@ -138,11 +137,11 @@ class TokenCache:
             raise TokenUnavailable(reason=f"the vendor allows the next token request in {wait:.0f} s", retry_after=wait)
         if self._fetch is None:
             self._start("manual")
-        if not await self._waiters.wait(self._now() + self.token_timeout) and self._fetch is not None:
+        if not await self._waiters.wait(self._now() + self.token_timeout) and self._is_fetching():
             raise TokenUnavailable(reason=f"no token within {self.token_timeout:g} s, still being fetched")
         if self._closed:
             raise TokenUnavailable(reason="the credential was changed meanwhile")
-        if self._failure is not None:
+        if self._outage.failure is not None:
             raise self._error_now()
 
     def accepted(self, token: Token) -> None:
@@ -173,8 +172,6 @@ class TokenCache:
             self._invalidate(token)
         elif self._successor is not None:
             self._successor.discard(token)
-
-    # --------------------------------------------------------------------------------------------- used by TokenSet
 
     def adopt(self, token: Token, *, which: int = 0, rotated: bool = False, key: str | None = None) -> None:
         """Use a token from before a reload; call it before `begin`.
@@ -211,7 +208,7 @@ class TokenCache:
             return
         self.recipe = Recipe(credential, self.recipe.sources, self.recipe.keys)
         self._pace.tune(credential.timeout, single_active=credential.single_active_token)
-        if self._failure is None and self._fetch is None:
+        if self._outage.failure is None and self._fetch is None:
             self._schedule.cancel()
             self.begin("startup")
 
@@ -224,48 +221,35 @@ class TokenCache:
         """Return the valid token, if any, without counting this as use."""
         return self._token if self._left() > 0 else None
 
-    def close(self, successor: TokenCache | None = None) -> asyncio.Task[None] | None:
+    def close(self, successor: TokenCache | None = None) -> list[asyncio.Task[None] | asyncio.Task[Fetched]]:
         """Stop at once. Waiting callers continue with `successor`; without one they get TokenUnavailable.
 
-        Cancels a running fetch and returns its task: a fetch with an old secret must not overwrite a newer token.
+        Cancels all fetches and returns their tasks: a fetch with an old secret must not overwrite a newer token.
         """
         self._closed, self._successor = True, successor
         self._schedule.cancel()
         fetch, self._fetch, self._token = self._fetch, None, None
+        cancelled: list[asyncio.Task[None] | asyncio.Task[Fetched]] = [*self._fetcher.cancel()]
         if fetch is not None:
             fetch.cancel()
+            cancelled.append(fetch)
         self._waiters.wake()
-        return fetch
+        return cancelled
 
     def status(self, name: str) -> CredentialStatus:
         """Return the state of the credential `name`."""
-        token, failure = self.peek(), self._failure
-        return CredentialStatus(
-            name=name,
-            state=self._state(),
+        return self._report.status(
+            name,
+            token=self.peek(),
             tried=self.tried,
-            fingerprint=token.fingerprint if token else None,
             generation=self._generation,
-            life=token.life if token else None,
-            expires_in=self._left() if token else None,
-            expiry_source=token.expiry_source if token else None,
-            last_success=self._report.last_success,
-            last_failure=self._report.last_failure,
-            reason=(failure.reason or failure.detail) if failure else None,
-            consecutive_failures=self._pace.failures if failure else 0,
-            next_attempt_in=self._schedule.wait,
+            failure=self._outage.failure,
+            failures=self._pace.failures,
+            next_in=self._schedule.wait,
+            fetching=self._fetch is not None,
             skew=self._secrets.skew,
-            secret=SECRET_NAMES[self._secrets.working],
+            which=self._secrets.working,
         )
-
-    def _state(self) -> State:
-        if self._left() > 0:
-            return "valid"
-        if self._failure is not None:
-            return failure_of(self._failure)
-        return "idle" if self._fetch is None and self._schedule.wait is None else "pending"
-
-    # --------------------------------------------------------------------------------------------------------- planning
 
     def _request_fetch(self, cause: Cause) -> None:
         """Start a fetch now, or bring the planned one forward as far as is allowed."""
@@ -273,13 +257,16 @@ class TokenCache:
         if self._fetch is not None:
             return
         now, at = self._now(), self._earliest()
-        if at <= now and self._failure is None:
+        if at <= now and self._outage.failure is None:
             self._start(cause)
         elif at < self._schedule.planned:
             self._schedule.plan(max(at, now), cause)
 
+    def _is_fetching(self) -> bool:
+        return self._fetch is not None or self._fetcher.is_late
+
     def _earliest(self) -> float:
-        return self._schedule.earliest(failing=self._failure is not None)
+        return self._schedule.earliest(failing=self._outage.failure is not None)
 
     def _run_planned(self, cause: Cause) -> None:
         if self._fetch is not None or self._closed:
@@ -287,7 +274,7 @@ class TokenCache:
         if self._is_needed():
             self._start(cause)
         else:
-            self._failure = None  # no request has asked since: the next one may wait for a fetch of its own
+            self._outage.end()  # no request has asked since: the next one may wait for a fetch of its own
             self._report.forgotten()
 
     def _is_needed(self) -> bool:
@@ -319,53 +306,65 @@ class TokenCache:
     def _left(self) -> float:
         return seconds_left(self._token, self._now())
 
-    def _wait_timed_out(self) -> TokenError:
-        """Return the error for a caller whose wait timed out. No caller waits for this fetch any more; it continues."""
-        if self._failure is None and self._fetch is not None:
-            self._failure = TokenUnavailable(reason=f"no token within {self.token_timeout:g} s, still being fetched")
-        return self._error_now()
-
     def _error_now(self) -> TokenError:
-        """Return a new error with the last failure and the time to the next attempt (1 s if an attempt is running)."""
-        wait = self._schedule.wait
-        failure = self._failure or TokenUnavailable(reason="the next token request is not due yet")
-        return type(failure)(reason=failure.reason, retry_after=1.0 if wait is None else wait)
+        return self._outage.error(self._schedule.wait)
 
     def _start(self, cause: Cause) -> None:
         self._schedule.cancel()
         self._started, self._demand = self._now(), False
+        self._outage.fetch_began(self._started, self.token_timeout)
         name = f"token {self.recipe.credential.name}"
         self._fetch = asyncio.get_running_loop().create_task(self._run(cause), name=name)
 
     async def _run(self, cause: Cause) -> None:
         """Run one fetch to its end, and record its outcome for all callers."""
         try:
-            token = await self._fetcher.fetch(
+            fetched = await self._fetcher.fetch(
                 self._last,
-                both_refused=isinstance(self._failure, CredentialRefused),
+                cause,
+                both_refused=isinstance(self._outage.failure, CredentialRefused),
                 min_interval=self.recipe.credential.min_interval,
             )
         except TokenError as error:
             self._failed(error, cause)
         except Exception as error:  # noqa: BLE001 - the outermost frame of the task: logged with its traceback, reported to waiting callers
-            self._report.crashed(cause)
+            self._report.crashed(cause, error)
             self._failed(TokenUnavailable(reason=f"a defect of the gateway ({type(error).__name__})"), cause)
         else:
-            self._succeeded(token, cause)
+            self._succeeded(fetched, cause)
         if not self.tried:
             self.tried = True
             self._on_tried()
+        if self._outage.failure is None or self._outage.is_refusing(self._now()):
+            self._waiters.wake()
+
+    def _ended_late(self, cause: Cause, fetching: asyncio.Task[Fetched]) -> None:
+        """Use the outcome of a fetch that outlasted its time-out: no fetch has succeeded since it began."""
+        error = fetching.exception()
+        if error is not None and not isinstance(error, TokenError):
+            self._report.crashed(cause, error)
+        if error is not None and not is_definite(error):
+            return  # the fetch has been reported as failed already
+        if self._fetch is not None:
+            self._fetch.cancel()
+        if isinstance(error, TokenError):
+            self._failed(error, cause)
+        else:
+            self._succeeded(fetching.result(), cause)
         self._waiters.wake()
 
-    def _succeeded(self, fetched: Token, cause: Cause) -> None:
+    def _succeeded(self, result: Fetched, cause: Cause) -> None:
+        fetched = result.token
         now, last, attempt = self._now(), self._last, self._pace.failures + 1
         known_end = last.expires_at if last is not None else -math.inf
         held = self._token is not None
         token, outcome = classify(fetched, last, held=held, generation=self._generation, now=now)
-        self._fetch = self._failure = None
+        self._fetch = None
+        self._outage.end()
         self._generation = max(self._generation, token.generation)
         self._pace.succeeded(now - fetched.fetched_at)
-        self._keep(token)
+        self._fetcher.cancel()
+        self._keep(token, result.which)
         self._report.fetched(
             token, outcome, cause=cause, duration=now - fetched.fetched_at, attempt=attempt,
             skew=self._secrets.skew, which=self._secrets.working,
@@ -373,10 +372,10 @@ class TokenCache:
         unchanged = outcome == "unchanged" and known_end > now
         self._schedule.succeeded(token, self.recipe.credential, started=self._started, unchanged=unchanged)
 
-    def _keep(self, token: Token) -> None:
+    def _keep(self, token: Token, which: int) -> None:
         self._token = self._last = token
         self._used = False
-        changed = self._secrets.confirm()
+        changed = self._secrets.confirm(which)
         self._key = self._secrets.key
         self._store.put(self.key, token)
         if self._secrets.has_choice:
@@ -385,7 +384,8 @@ class TokenCache:
     def _failed(self, error: TokenError, cause: Cause) -> None:
         now, token, started = self._now(), self.peek(), self._started
         wanted = token is None and (self._demand or len(self._waiters) > 0)
-        self._fetch, self._failure = None, error
+        self._fetch = None
+        self._outage.fetch_failed(error, goes_on=isinstance(error, TokenEndpointTimeout) and self._fetcher.is_late)
         self._schedule.failed(error, self.recipe.credential, cause=cause, started=started, token=token, wanted=wanted)
         next_in = self._schedule.planned - now
         self._report.failed(

@@ -6,7 +6,7 @@ for fewer requests.
 
 from __future__ import annotations
 
-from gateway.errors import TokenUnavailable
+from gateway.errors import TokenError, TokenUnavailable
 
 
 class TokenEndpointTimeout(TokenUnavailable):
@@ -21,3 +21,10 @@ class TokenEndpointRejected(TokenUnavailable):
 
 class TokenEndpointThrottled(TokenUnavailable):
     """429: the endpoint asks for fewer requests. `retry_after` is from its `Retry-After`, if there was one."""
+
+
+def is_definite(error: BaseException) -> bool:
+    """Whether the endpoint itself answered with this failure: another attempt now would get the same answer."""
+    return isinstance(error, TokenError) and (
+        not isinstance(error, TokenUnavailable) or isinstance(error, TokenEndpointRejected | TokenEndpointThrottled)
+    )

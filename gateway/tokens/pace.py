@@ -42,12 +42,10 @@ PROBE_DELAY = 60.0
 """Delay in seconds after a rejected credential: one attempt a minute gets no address blocked."""
 LEAST_TIMEOUT = 2.0
 TIMEOUT_FACTOR = 3.0
-"""A fetch may take this many times the last good one."""
+"""A fetch counts as slow after this many times the duration of the last good one."""
 PATIENCE = 12
-"""Failures in a row (half a minute of quick attempts) after which the failure counts as lasting: an endpoint that
-became slow gets its full time-out again, and one that keeps answering with a client error is asked less often."""
-LONG_EVERY = 8
-"""From then on, one attempt in this many gets the full time-out while there is no token."""
+"""Failures in a row (half a minute of quick attempts) after which a client error counts as lasting, and the endpoint is
+asked less often."""
 _STICKY_SHARE = 0.25
 """After a token came back unchanged, the next attempt comes when this share of its remaining life is left."""
 
@@ -67,7 +65,7 @@ class Pace:
         self.failures = 0
         """Failed fetches in a row."""
         self._chance = chance
-        self._timeouts = self._bare_timeouts = 0
+        self._timed_out = False
         self._last_good: float | None = None
         self._durations: deque[float] = deque(maxlen=5)
         self._sticky: float | None = None
@@ -81,16 +79,14 @@ class Pace:
 
     def succeeded(self, duration: float) -> None:
         """Record a fetch that returned a token after `duration` seconds."""
-        self.failures = self._timeouts = self._bare_timeouts = 0
+        self.failures, self._timed_out = 0, False
         self._last_good = duration
         self._durations.append(duration)
 
-    def failed(self, error: TokenError, left: float = 0.0) -> None:
-        """Record a fetch that failed while the token in use was valid for `left` more seconds."""
+    def failed(self, error: TokenError) -> None:
+        """Record a fetch that failed."""
         self.failures += 1
-        late = isinstance(error, TokenEndpointTimeout)
-        self._timeouts = self._timeouts + 1 if late else 0
-        self._bare_timeouts = self._bare_timeouts + 1 if late and left <= 0 else 0
+        self._timed_out = isinstance(error, TokenEndpointTimeout)
 
     def unchanged(self, left: float) -> None:
         """Record a token that was returned again with `left` seconds to its expiry: fetch nearer to its expiry."""
@@ -129,18 +125,12 @@ class Pace:
     def timeout(self, left: float) -> float:
         """Return the time-out of the next fetch, while the token in use is valid for `left` more seconds (0: no token).
 
-        Three times the last good duration. The time-out grows again for an endpoint that became slow: at once while a
-        token is valid, because nobody waits; otherwise in some attempts after `PATIENCE`, because short attempts
-        recover sooner from an endpoint that only hung.
+        Three times the last good duration, so that another attempt starts soon when a request hangs. While a token is
+        valid nobody waits, so a fetch has until the token expires.
         """
-        if self._last_good is None and not self._timeouts:
+        if self._last_good is None and not self._timed_out:
             return self.ceiling
-        base = max(LEAST_TIMEOUT, TIMEOUT_FACTOR * (self._last_good or 0.0))
-        if left > 0:
-            return min(self.ceiling, max(base, min(base * 2.0 ** min(self._timeouts, 8), left)))
-        if self._bare_timeouts >= PATIENCE and (self._bare_timeouts - PATIENCE) % LONG_EVERY == 0:
-            return self.ceiling
-        return min(self.ceiling, base)
+        return min(self.ceiling, max(LEAST_TIMEOUT, TIMEOUT_FACTOR * (self._last_good or 0.0), left))
 
     def delay(self, error: TokenError, *, eager: bool) -> float:
         """Return the seconds from the start of a failed attempt to the next; jitter only lengthens them.

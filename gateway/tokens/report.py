@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed
+from gateway.model import CredentialStatus
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Cause = Literal["startup", "refresh_ahead", "demand", "unauthorized", "rotated", "manual"]
 Failure = Literal["unavailable", "refused", "malformed"]
+State = Literal["valid", "idle", "pending", "unavailable", "refused", "malformed"]
 SecretName = Literal["current", "next"]
 
 SECRET_NAMES: tuple[SecretName, ...] = ("current", "next")
@@ -30,6 +32,14 @@ def failure_of(error: TokenError) -> Failure:
     return "malformed" if isinstance(error, TokenMalformed) else "unavailable"
 
 
+def _state(token: Token | None, failure: TokenError | None, *, idle: bool) -> State:
+    if token is not None:
+        return "valid"
+    if failure is not None:
+        return failure_of(failure)
+    return "idle" if idle else "pending"
+
+
 class Report:
     """Log events and metrics of one credential."""
 
@@ -41,6 +51,42 @@ class Report:
         """Wall-clock instant of the last fetch that succeeded."""
         self.last_failure: float | None = None
         """Wall-clock instant of the last fetch that failed."""
+
+    def status(
+        self, name: str, *, token: Token | None, tried: bool, generation: int, failure: TokenError | None,
+        failures: int, next_in: float | None, fetching: bool, skew: float | None, which: int,
+    ) -> CredentialStatus:  # fmt: skip
+        """Return the state of the credential under one of its names.
+
+        Args:
+            name: the credential's name.
+            token: the valid token in use.
+            tried: whether a fetch has ended.
+            generation: of the newest token so far.
+            failure: why the last fetch failed.
+            failures: fetches that failed in a row.
+            next_in: seconds until the planned fetch.
+            fetching: whether a fetch is running.
+            skew: vendor's clock minus ours, in seconds.
+            which: index of the secret that works.
+        """
+        return CredentialStatus(
+            name=name,
+            state=_state(token, failure, idle=next_in is None and not fetching),
+            tried=tried,
+            fingerprint=token.fingerprint if token else None,
+            generation=generation,
+            life=token.life if token else None,
+            expires_in=token.expires_at - self._clock.monotonic() if token else None,
+            expiry_source=token.expiry_source if token else None,
+            last_success=self.last_success,
+            last_failure=self.last_failure,
+            reason=(failure.reason or failure.detail) if failure else None,
+            consecutive_failures=failures if failure else 0,
+            next_attempt_in=next_in,
+            skew=skew,
+            secret=SECRET_NAMES[which],
+        )
 
     def in_use(self, token: Token) -> None:
         """A token is in use: it was fetched, or adopted from before a reload."""
@@ -87,9 +133,9 @@ class Report:
         """Reset the count of failures, because no request asks for this credential any more."""
         self._metrics.failures(0)
 
-    def crashed(self, cause: Cause) -> None:
-        """A fetch raised an unexpected exception; call this while the exception is being handled."""
-        _LOG.exception("token_fetch_crashed", credential=self._credential, cause=cause)
+    def crashed(self, cause: Cause, error: BaseException) -> None:
+        """A fetch raised an unexpected exception."""
+        _LOG.error("token_fetch_crashed", credential=self._credential, cause=cause, exc_info=error)
 
     def switched(self, which: int, *, changed: bool) -> None:
         """Record which of two secrets works; `changed`: another one worked before."""

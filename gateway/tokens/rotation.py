@@ -5,7 +5,7 @@ There are two secrets during a rotation (`next:`), else one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import CredentialRefused
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
     from gateway.model import Token
     from gateway.tokens.source import Source
+
+
+class Fetched(NamedTuple):
+    """A token, and the index of the secret that fetched it."""
+
+    token: Token
+    which: int
 
 
 class Rotation:
@@ -45,26 +52,27 @@ class Rotation:
         """Use the secret `which` first, because it has worked."""
         self.working = self._next = self._used = which
 
-    async def fetch(self, within: float, *, both_refused: bool) -> Token:
+    async def fetch(self, within: float, *, both_refused: bool) -> Fetched:
         """Fetch with the secret that worked last; if it is rejected, at once with the other one, if there is one.
 
         After both were rejected (`both_refused`), each fetch uses one of them in turn. Raises what the source raises.
         """
         first = self._used = self._next
         try:
-            return await self._sources[first].fetch(within)
+            return Fetched(await self._sources[first].fetch(within), first)
         except CredentialRefused:
             self._next = (first + 1) % len(self._sources)
             if self._next == first or both_refused:
                 raise
-        self._used = self._next
+        second = self._used = self._next
         try:
-            return await self._sources[self._next].fetch(within)
+            return Fetched(await self._sources[second].fetch(within), second)
         except CredentialRefused:
             self._next = first
             raise
 
-    def confirm(self) -> bool:
-        """Record that the secret in use works; return whether another one worked before."""
-        changed, self.working = self._next != self.working, self._next
+    def confirm(self, which: int) -> bool:
+        """Record that the secret `which` works; return whether another one worked before."""
+        changed, self.working = which != self.working, which
+        self._next = which
         return changed

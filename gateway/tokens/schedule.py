@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import CredentialRefused
-from gateway.tokens.pace import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +92,7 @@ class Schedule:
         `wanted`: apps are waiting for a token, or are rejected for want of one.
         """
         now = self._clock.monotonic()
-        self._pace.failed(error, seconds_left(token, now))
+        self._pace.failed(error)
         self.not_before = max(started + credential.min_interval, now + self._pace.hold(error.retry_after or 0.0))
         self._retry_at = started + self._pace.delay(error, eager=True)
         at = self._retry_at if wanted else started + self._pace.delay(error, eager=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.addresses import Networks
 from gateway.errors import TokenError, TokenUnavailable
@@ -67,7 +67,7 @@ class TokenSet:
         self._tokens: dict[str, TokenCache | StaticTokens] = {}
         self._credentials: Mapping[str, Credential] = {}
         self._started = False
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
         self._apply(config)
 
     async def start(self) -> None:
@@ -211,8 +211,7 @@ class TokenSet:
                 self._close(cache, self._caches.get(tuple(cache.recipe.keys)) or next(iter(same), None))
 
     def _close(self, cache: TokenCache, successor: TokenCache | None) -> None:
-        fetch = cache.close(successor)
-        if fetch is not None:
+        for fetch in cache.close(successor):
             self._closing.add(fetch)
             fetch.add_done_callback(self._closing.discard)
 

@@ -106,8 +106,10 @@ async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefl
     async with emulated() as (it, sandbox):
         vendor = sandbox.idfy
         await warm(it)
-        # A fetch has 2 s at the least: one that hangs must have the time to fail while the token lives.
+        # Apps wait for a fetch up to `token_timeout`: one that hangs must have lasted as long while the token lives.
         life = 5.0 if fault == "hang" else 1.5
+        for cache in it.gateway.tokens._caches.values():
+            cache.token_timeout = 2.0
         await vendor.set(life=life)
         vendor.revoke()
         assert (await ask(it, vendor))[0] == 200
@@ -136,6 +138,19 @@ async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefl
         while (await ask(it, vendor))[0] != 200:
             assert it.clock.monotonic() - back < 3
             await it.clock.sleep(0.02)
+
+
+async def test_an_endpoint_that_becomes_slower_than_its_learned_time_out_refuses_no_app() -> None:
+    """A revocation makes apps wait for it; each answer comes after the two seconds that a fetch has at the least."""
+    async with emulated() as (it, sandbox):
+        await warm(it)
+        assert (await ask(it, "idfy"))[0] == 200
+        await sandbox.idfy.set(latency=2.4)
+        sandbox.idfy.revoke()
+        async with Load(it, ["idfy"], apps=4) as load:
+            await it.clock.sleep(3.2)
+        assert load.failures == 0, load.statuses
+        assert load.statuses["idfy"][200] > 4
 
 
 @unless_stalled

@@ -251,7 +251,7 @@ async def test_retry_after_as_a_date_is_obeyed(endpoint: TokenEndpoint, start: A
     await tokens.warmed.wait()
     await drive(clock, 39.0, Load(tokens), step=0.5)
     assert endpoint.count == 1
-    await drive(clock, 2.0, nothing)
+    await drive(clock, 6.0, nothing)
     await eventually(lambda: endpoint.count == 2)
 
 

@@ -1,7 +1,7 @@
 """A source of tokens without a socket: for tests of the cache, whose subject is when to fetch and not how.
 
 Every fetch waits until the test says what comes of it, unless `answer` says it at once. It counts how many fetches ran
-at the same time, which must never be more than one.
+at the same time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.model import Credential, Secret, Token
 from gateway.observe import Metrics
 from gateway.tokens.cache import TokenCache
+from gateway.tokens.failures import TokenEndpointTimeout
 from gateway.tokens.source import Recipe
 from gateway.tokens.store import MemoryStore
 
@@ -24,41 +25,67 @@ if TYPE_CHECKING:
 
 
 class HandSource:
-    """`Source` by hand."""
+    """`Source` by hand. `limited`: a fetch ends by its own time-out, as the real one does."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, *, limited: bool = False) -> None:
         self.clock = clock
+        self.limited = limited
         self.skew: float | None = None
         self.started: list[float] = []
         """Instants at which fetches began."""
         self.limits: list[float] = []
         """The time-outs that they were given."""
-        self.running = self.most_running = 0
+        self.most_running = 0
         self.issued = 0
         self.answer: Callable[[], Token | TokenError] | None = None
         self.latency = 0.0
-        self._pending: asyncio.Future[Token | TokenError] | None = None
+        self.since: list[float] = []
+        """When the fetches under way began, oldest first."""
+        self._pendings: list[asyncio.Future[Token | TokenError]] = []
 
     async def fetch(self, within: float) -> Token:
-        self.started.append(self.clock.monotonic())
-        self.limits.append(within)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
         sent_at = self.clock.monotonic()
+        self.started.append(sent_at)
+        self.limits.append(within)
+        self.since.append(sent_at)
+        self.most_running = max(self.most_running, self.running)
         try:
-            if self.answer is None:
-                self._pending = asyncio.get_running_loop().create_future()
-                outcome = await self._pending
-            else:
-                if self.latency:
-                    await self.clock.sleep(self.latency)
-                outcome = self.answer()
+            outcome = await (self._told(within) if self.answer is None else self._answered(self.answer))
         finally:
-            self.running -= 1
-            self._pending = None
+            self.since.remove(sent_at)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome if outcome.fetched_at else self._sent(outcome, sent_at)
+
+    async def _answered(self, answer: Callable[[], Token | TokenError]) -> Token | TokenError:
+        if self.latency:
+            await self.clock.sleep(self.latency)
+        return answer()
+
+    async def _told(self, within: float) -> Token | TokenError:
+        pending: asyncio.Future[Token | TokenError] = asyncio.get_running_loop().create_future()
+        self._pendings.append(pending)
+        timer = self.clock.call_later(within, lambda: self._expire(pending)) if self.limited else None
+        try:
+            return await pending
+        finally:
+            self._pendings.remove(pending)
+            if timer is not None:
+                timer.cancel()
+
+    @staticmethod
+    def _expire(pending: asyncio.Future[Token | TokenError]) -> None:
+        if not pending.done():
+            pending.set_result(TokenEndpointTimeout(reason="time-out"))
+
+    @property
+    def running(self) -> int:
+        """How many fetches are under way."""
+        return len(self.since)
+
+    @property
+    def _pending(self) -> asyncio.Future[Token | TokenError] | None:
+        return self._pendings[-1] if self._pendings else None
 
     @staticmethod
     def _sent(token: Token, sent_at: float) -> Token:
@@ -74,10 +101,10 @@ class HandSource:
         secret = Secret(value)
         return Token(secret, "acme", 0.0, life, source, secret.fingerprint)  # type: ignore[arg-type]
 
-    async def settle(self, outcome: Token | TokenError) -> None:
-        """End the fetch under way."""
-        assert self._pending is not None, "no fetch is under way"
-        self._pending.set_result(outcome)
+    async def settle(self, outcome: Token | TokenError, *, oldest: bool = False) -> None:
+        """End the newest fetch under way, or the oldest."""
+        assert self._pendings, "no fetch is under way"
+        self._pendings[0 if oldest else -1].set_result(outcome)
         await self.clock.settle()
 
     @property

@@ -141,7 +141,7 @@ def test_the_first_fetch_has_the_whole_time() -> None:
 def test_a_fetch_may_take_three_times_the_last_good_one(good: float, limit: float) -> None:
     one = pace()
     one.succeeded(good)
-    assert one.timeout(0.0) == one.timeout(1000.0) == limit
+    assert one.timeout(0.0) == limit
 
 
 def test_a_ceiling_below_two_seconds_is_kept() -> None:
@@ -150,33 +150,15 @@ def test_a_ceiling_below_two_seconds_is_kept() -> None:
     assert one.timeout(0.0) == 1.0
 
 
-def timed_out(times: int) -> Pace:
+@pytest.mark.parametrize(("left", "limit"), [(0.0, 2.0), (1.0, 2.0), (5.0, 5.0), (100.0, 10.0)])
+@pytest.mark.parametrize("failures", [0, 1, 20])
+def test_while_a_token_lives_a_fetch_has_until_its_end(left: float, limit: float, failures: int) -> None:
+    """Nobody waits for it; and the end of the token is the moment to try another one."""
     one = pace()
     one.succeeded(0.1)
-    for _ in range(times):
+    for _ in range(failures):
         one.failed(TokenEndpointTimeout())
-    return one
-
-
-def test_an_endpoint_that_became_slow_gets_more_time_at_once_while_a_token_lives() -> None:
-    assert [timed_out(n).timeout(100.0) for n in range(5)] == [2.0, 4.0, 8.0, 10.0, 10.0]
-
-
-def test_more_time_is_not_given_beyond_the_end_of_the_token() -> None:
-    assert timed_out(4).timeout(5.0) == 5.0
-
-
-def test_an_endpoint_that_became_slow_for_good_is_not_cut_off_for_ever() -> None:
-    """Short attempts first, so that recovery from a hang stays quick; then one in eight is long."""
-    assert [timed_out(n).timeout(0.0) for n in (1, 11, 12, 13, 19, 20)] == [2.0, 2.0, 10.0, 2.0, 2.0, 10.0]
-
-
-def test_time_outs_while_a_token_lived_do_not_count_towards_long_attempts_after_it() -> None:
-    one = pace()
-    one.succeeded(0.1)
-    for _ in range(20):
-        one.failed(TokenEndpointTimeout(), 30.0)
-    assert one.timeout(0.0) == 2.0
+    assert one.timeout(left) == limit
 
 
 # ------------------------------------------------------------------------------------------------------ forced fetches
