@@ -1,4 +1,4 @@
-"""Passes: what an app's SDK gets where it asks for the vendor's token (docs/decisions/0011).
+"""Passes: what an app's SDK gets where it asks for the vendor's token (docs/decisions/0013).
 
 A pass is a JWT (RFC 7519, HS256, the claims of RFC 9068) for one client, one route and the key it was given for. It is
 signed with a key that is derived (HKDF, RFC 5869) from the vendor credential's own secrets *and* the SHA-256 of the

@@ -2,7 +2,7 @@
 
 `*` matches any characters within a segment, `**` matches anything, `{id}` in a template matches one segment. A server
 may read a path differently from us, so `deny` applies if *any* reading of the path matches, and `allow` only if *every*
-reading matches (docs/decisions/0011).
+reading matches (docs/decisions/0012).
 """
 
 from gateway.patterns.readings import pattern_mistake, refusal

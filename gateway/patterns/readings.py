@@ -1,4 +1,4 @@
-"""All the ways in which a server may read a path. The one place that knows them (docs/decisions/0011).
+"""All the ways in which a server may read a path. The one place that knows them (docs/decisions/0012).
 
 A server may decode percent escapes or not, take an encoded slash for a separator or for data, drop path parameters
 (`;a=b`, RFC 3986 §3.3) before or after decoding, compare characters by their Unicode compatibility form, and ignore
