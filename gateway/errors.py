@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 OAuthError = Literal["invalid_request", "unsupported_grant_type", "unauthorized_client"]
 """Error codes of a token endpoint (RFC 6749 §5.2) that an app may get from us, besides `invalid_client`."""
@@ -49,9 +53,11 @@ class Problem:
 class ConfigError(GatepassError):
     """The configuration cannot be used; lists every problem, not only the first."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], files: Iterable[Path] = ()) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+        self.files = tuple(files)
+        """Files that the configuration names, readable or not: a change of one may remove a problem."""
 
 
 class ListenError(GatepassError):

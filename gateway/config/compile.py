@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 from gateway import model
 from gateway.config.keys.egress import DEFAULT_PORTS, DIRECT
+from gateway.config.keys.files import MAX_BYTES
 from gateway.config.keys.http import parse_upstream
+from gateway.config.read.files import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -136,7 +138,7 @@ def _assertion(keys: g.AssertionSection) -> model.Assertion:
 
 def certificate(keys: g.ClientCertificateSection) -> model.ClientCertificate:
     """Return a client certificate with the hash of its file, so that a renewed one is a different value."""
-    fingerprint = hashlib.sha256(keys.certificate.read_bytes()).hexdigest()
+    fingerprint = hashlib.sha256(read_bytes(keys.certificate, MAX_BYTES)).hexdigest()
     return model.ClientCertificate(keys.certificate, keys.key, fingerprint)
 
 
@@ -300,7 +302,7 @@ def _tls(keys: TlsSection) -> model.ServerTLS:
 
 def fingerprint(*files: Path) -> str:
     """Return the SHA-256 over the contents of files, in hex."""
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+    return hashlib.sha256(b"".join(hashlib.sha256(read_bytes(path, MAX_BYTES)).digest() for path in files)).hexdigest()
 
 
 def config(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Recipes = dict[str, tuple[CredentialSection, CredentialSection | None]]
 """Credentials by name: the current keys and, during a rotation, the next ones."""
+FILE_KEYS = frozenset({"ca_file", "certificate", "client_ca", "jwks_file", "key"})
+"""Keys whose values are paths of files."""
 SECTIONS = {"credentials": dict, "routes": dict, "clients": list}
 """Sections of the file whose entries are validated one by one."""
 
@@ -60,13 +62,13 @@ def _load(draft: Draft, paths: Sequence[Path], commands: Commands) -> Config:
     routes = _routes(draft, recipes)
     _check_across(draft, keys, clients, routes)
     if draft.problems or keys is None:
-        raise ConfigError(draft.problems.sorted())
+        raise ConfigError(draft.problems.sorted(), named_files(draft))
     try:
         config = _compile(draft, keys, clients, recipes, routes)
     except OSError as error:
         changed = Mark(str(error.filename), 0)
         draft.problems.add(changed, (), "changed while it was read")
-        raise ConfigError(draft.problems.sorted()) from None
+        raise ConfigError(draft.problems.sorted(), named_files(draft)) from None
     watched = dict.fromkeys([*(Path(path).absolute() for path in paths), *config.watched_files])
     return replace(
         config,
@@ -74,6 +76,18 @@ def _load(draft: Draft, paths: Sequence[Path], commands: Commands) -> Config:
         secret_files=tuple(dict.fromkeys([*draft.files, *summary.private_keys(config)])),
         read_again_after=commands.again_after,
     )
+
+
+def named_files(draft: Draft) -> list[Path]:
+    """Return all files that a configuration names, valid or not: `${file:…}`, certificates, keys and authorities."""
+    trees = [draft.root, *(each.current for each in draft.credentials.values()), *draft.routes.values()]
+    named = [
+        Path(node.value).absolute()
+        for tree in trees
+        for path, node in tree.walk()
+        if path and path[-1] in FILE_KEYS and isinstance(node.value, str)
+    ]
+    return [*draft.files, *named]
 
 
 def _compile(

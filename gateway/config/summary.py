@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from gateway.config.read.tree import plain
+from gateway.config.keys.files import MAX_BYTES
+from gateway.config.read.files import read_bytes
+from gateway.config.read.tree import Digits, plain
 from gateway.model import Secret
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def _masked(value: object, name: str = "", *, sent: bool = False) -> object:
         return [_masked(item, name, sent=sent) for item in value]
     if isinstance(value, Secret):
         return repr(value)
+    if isinstance(value, Digits):
+        value = int(value)
     text = "" if value is None or isinstance(value, bool) else str(value)
     hidden = (sent and name.lower() not in HARMLESS) or "{token}" in text
     return repr(Secret(text)) if text and hidden and not FORMAT.fullmatch(text) else value
@@ -113,6 +117,6 @@ def _hashed(value: object) -> object:
 
 def _content_hash(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
     except OSError:
         return ""  # removed since it was checked; the watcher sees it return

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.app import Gateway
@@ -34,11 +35,12 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
     `load` reads the configuration, at the start and again whenever it may have changed. Raises ConfigError for the
     first reading; a later one that fails is logged, and the old configuration goes on.
     """
+    since = time.time_ns()
     config = load()
     configure_logging(config.logs, stream if stream is not None else sys.stdout)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            status = runner.run(Process(load).run(config))
+            status = runner.run(Process(load, since).run(config))
             # All is closed and told. A thread that looks up a name, or waits for a command, may hang for a minute, and
             # both the loop and the interpreter would wait for it.
             close_logging()
@@ -50,8 +52,9 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
 class Process:
     """A gateway and the signals that it obeys."""
 
-    def __init__(self, load: Callable[[], Config]) -> None:
+    def __init__(self, load: Callable[[], Config], since: int) -> None:
         self._load = load
+        self._since = since
         self._notifier = Notifier(os.environ)
         self._over = asyncio.Event()
         self._stopping = False
@@ -70,7 +73,7 @@ class Process:
         except (OSError, GatepassError) as error:
             _tell_failed_start(error)
             return 1
-        watch = Watch(gateway, self._load, self._notifier)
+        watch = Watch(gateway, self._load, self._notifier, self._since)
         gateway.read_again = watch.reload
         loop.add_signal_handler(signal.SIGHUP, watch.ask)
         loop.add_signal_handler(signal.SIGUSR2, self._begin_upgrade, gateway)

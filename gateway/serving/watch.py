@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import ConfigError, GatepassError
 from gateway.observe import OwnWords, get_logger
 from gateway.protection import too_open
+from gateway.serving.stamps import PATIENCE, Stamps, changed_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
     from gateway.model import Config
     from gateway.serving.notify import Notifier
-
-    Stamp = tuple[int, ...]
+    from gateway.serving.stamps import Stamp
 
 _log = get_logger("gatepass")
 INTERVAL = 0.25
@@ -32,28 +32,25 @@ RETRY = 10.0
 """Seconds until a configuration that was refused is tried again: a file that it names may have come."""
 
 
-def stamp(path: Path) -> Stamp:
-    """Return what tells a file from its successor: device, inode, time of change, size; empty for a missing one."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-
-
 class Watch:
-    """Keeps one gateway on the latest configuration that is right."""
+    """Keeps one gateway on the latest configuration that is right.
 
-    def __init__(self, gateway: Gateway, load: Callable[[], Config], notifier: Notifier) -> None:
+    `since` is when the reading of the gateway's first configuration began, in nanoseconds since the epoch.
+    """
+
+    def __init__(self, gateway: Gateway, load: Callable[[], Config], notifier: Notifier, since: int) -> None:
         self._gateway = gateway
         self._load = load
         self._notifier = notifier
+        self._since = since
         self._asked = asyncio.Event()
         self._reading = asyncio.Lock()
         self._again_at = math.inf
+        self._stamps = Stamps()
+        self._refused_files: tuple[Path, ...] = ()
+        """Files that a refused configuration names: when one changes, it is read again."""
         self._warned: set[tuple[str, str]] = set()
         self._look_ahead(gateway.config)
-        self.warn_of_open_files(gateway.config)
 
     def ask(self) -> None:
         """Read the configuration again as soon as possible, changed or not."""
@@ -62,11 +59,13 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
-        seen = self._look()
+        # A file that has changed since the start began may have been read before or after: it is read once more.
+        seen = {path: mark if changed_at(mark) < self._since else () for path, mark in (await self._look()).items()}
+        await self._warn_of_open_files(self._gateway.config)
         moving: dict[Path, Stamp] | None = None
         while True:
             asked = await self._pause()
-            now = self._look()
+            now = await self._look()
             if not asked and loop.time() < self._again_at:
                 if now == seen:
                     moving = None
@@ -76,8 +75,9 @@ class Watch:
                     continue
             moving = None
             await self.reload(asked=asked)
-            # What was looked at before the reading began: a change since then is seen at the next look.
-            seen = {path: now[path] if path in now else stamp(path) for path in self._gateway.config.watched_files}
+            # The stamps from before the reading: a change since then is seen at the next look.
+            seen = await self._look() | now
+            seen = {path: seen[path] for path in self._watched()}
 
     async def _pause(self) -> bool:
         try:
@@ -88,8 +88,11 @@ class Watch:
         self._asked.clear()
         return True
 
-    def _look(self) -> dict[Path, Stamp]:
-        return {path: stamp(path) for path in self._gateway.config.watched_files}
+    def _watched(self) -> dict[Path, None]:
+        return dict.fromkeys([*self._gateway.config.watched_files, *self._refused_files])
+
+    async def _look(self) -> dict[Path, Stamp]:
+        return await self._stamps.of(self._watched())
 
     async def reload(self, *, asked: bool = True) -> tuple[str, ...]:
         """Read the configuration and put it in force; return what is wrong with it, nothing if it is in force now."""
@@ -100,8 +103,13 @@ class Watch:
                 config = await asyncio.to_thread(self._load)
                 if asked or config.digest != self._gateway.config.digest:
                     await self._gateway.reload(config)
+                elif self._gateway.problems:  # the mistake was taken back: the file is what is active already
+                    self._gateway.metrics.config_loaded("ok", config.digest)
+                    _log.info("reload_recovered", digest=config.digest[:12])
                 problems: tuple[str, ...] = ()
+                self._refused_files = ()
             except ConfigError as error:
+                self._refused_files = error.files
                 problems = tuple(OwnWords(problem) for problem in error.problems)
             except (GatepassError, OSError, ValueError) as error:
                 problems = (f"{type(error).__name__}: {error}",)
@@ -110,10 +118,10 @@ class Watch:
                 problems = (type(error).__name__,)
             finally:
                 self._notifier.ready()
-            self._settle(problems, config if not problems else None)
+            await self._settle(problems, config if not problems else None)
             return problems
 
-    def _settle(self, problems: tuple[str, ...], config: Config | None) -> None:
+    async def _settle(self, problems: tuple[str, ...], config: Config | None) -> None:
         gateway = self._gateway
         if config is None:
             gateway.metrics.config_loaded("failed")
@@ -122,16 +130,20 @@ class Watch:
                 _log.error("reload_refused", problems=list(problems))
         else:
             self._look_ahead(config)
-            self.warn_of_open_files(config)
+            await self._warn_of_open_files(config)
         gateway.problems = problems
 
     def _look_ahead(self, config: Config) -> None:
         after = config.read_again_after
         self._again_at = math.inf if after is None else asyncio.get_running_loop().time() + after
 
-    def warn_of_open_files(self, config: Config) -> None:
+    async def _warn_of_open_files(self, config: Config) -> None:
         """Warn once of each secret file that others may read or change."""
-        found = set(too_open(config.secret_files))
-        for path, mode in sorted(found - self._warned):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                is_open = set(await asyncio.to_thread(too_open, config.secret_files))
+        except TimeoutError:
+            return  # a file system hangs; the files are looked at again after the next reload
+        for path, mode in sorted(is_open - self._warned):
             _log.warning("secret_file_open", path=path, mode=mode, hint="chmod 0400, owned by the gateway's user")
-        self._warned = found
+        self._warned = is_open

@@ -102,7 +102,7 @@ async def started(config: Config) -> tuple[int, dict[str, Any]]:
     log = io.StringIO()
     configure_logging(Logs(format="json"), log)
     try:
-        status = await Process(lambda: config).run(config)
+        status = await Process(lambda: config, 0).run(config)
     finally:
         close_logging()
     return status, json.loads(log.getvalue().splitlines()[-1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import trustme
 import yaml
 
 from gateway.access import hash_key, new_key
@@ -245,6 +246,72 @@ async def test_a_wrong_configuration_is_refused_with_file_and_line_and_the_old_o
                 await gateway.seen("reloaded")
             assert not apps.failures, apps.failures
             assert apps.good > 10
+
+
+async def test_a_configuration_that_was_broken_and_put_back_is_in_force_again(tmp_path: Path) -> None:
+    """The very same content: nothing is reloaded, but nothing is refused any more either."""
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        Served(tmp_path, one_route(it_vendor.port), environ={"CANARY": CANARY}) as gateway,
+    ):
+        good = gateway.path.read_text()
+        for turn in (1, 2):
+            gateway.write(good + "unknown_key: 1\n")
+            await gateway.seen("reload_refused", turn)
+            assert await gateway.metric("gatepass_config_current") == 0
+            gateway.write(good)
+            await gateway.seen("reload_recovered", turn, seconds=8)
+            assert await gateway.metric("gatepass_config_current") == 1
+            _, status = await gateway.ask("/status.json")
+            assert "unknown_key" not in status
+        assert not gateway.events("reloaded")
+
+
+@pytest.mark.parametrize("garbage", [None, b"\xff\xfe", b"two\nlines", b""], ids=["missing", "bytes", "lines", "empty"])
+async def test_a_file_that_only_the_refused_configuration_names_is_watched_too(
+    garbage: bytes | None, tmp_path: Path
+) -> None:
+    """The retry comes after ten seconds; a file that becomes good is taken up at once."""
+    async with vendor(answering(ok())) as it_vendor:
+        config = one_route(it_vendor.port)
+        async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
+            late = tmp_path / "late"
+            if garbage is not None:
+                late.write_bytes(garbage)
+            gateway.write({**config, "credentials": {"key": {"static": {"token": f"${{file:{late}}}"}}}})
+            await gateway.seen("reload_refused")
+            await asyncio.sleep(2 * INTERVAL)  # its watch has begun
+            late.write_text("CANARY-late\n")
+            assert await until(lambda: bool(gateway.events("reloaded"))) < 5
+
+
+async def test_authorities_that_only_the_refused_configuration_names_are_watched_too(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        config = one_route(it_vendor.port)
+        async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
+            late = tmp_path / "late.pem"
+            gateway.write(one_route(it_vendor.port, ca_file=str(late)))
+            await gateway.seen("reload_refused")
+            await asyncio.sleep(2 * INTERVAL)
+            late.write_bytes(trustme.CA().cert_pem.bytes())
+            assert await until(lambda: bool(gateway.events("reloaded"))) < 5
+
+
+async def test_a_secret_that_blocks_is_refused_with_its_name_and_the_next_reload_works(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        key = tmp_path / "key"
+        key.write_text("CANARY-one")
+        config = one_route(it_vendor.port)
+        config["credentials"] = {"key": {"static": {"token": f"${{file:{key}}}"}}}
+        async with Served(tmp_path, config) as gateway, Apps(gateway.address, "/v/x", apps=1) as apps:
+            key.unlink()
+            os.mkfifo(key)
+            [problem] = (await gateway.seen("reload_refused"))["problems"]
+            assert f"file {key} cannot be read: it did not answer within" in problem
+            key.unlink()
+            key.write_text("CANARY-two")
+            await gateway.seen("reloaded", seconds=8)
+        assert not apps.failures, apps.failures
 
 
 async def test_a_swapped_secret_is_seen_within_a_second(tmp_path: Path) -> None:

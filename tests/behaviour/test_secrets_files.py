@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from tests.kit.wire import Peer
 
-NOTHING: frozenset[str] = frozenset()
-
 
 def program(folder: Path, body: str, name: str = "secret") -> str:
     """Write an executable and return its path."""
@@ -43,15 +41,15 @@ def runs(folder: Path) -> int:
 
 
 def test_a_command_s_text_is_the_secret_without_its_newline(tmp_path: Path) -> None:
-    path = program(tmp_path, "echo 'CANARY  with space '")
-    assert Commands().value(path, os.environ, NOTHING) == "CANARY  with space "
+    path = program(tmp_path, "echo 'CANARY  with space'; echo")
+    assert Commands().value(path, os.environ) == "CANARY  with space"
 
 
 def test_members_of_one_object_cost_one_run(tmp_path: Path) -> None:
     path = program(tmp_path, """echo '{"id": "CANARY-id", "deep": {"secret": "CANARY-s"}}'""")
     commands = Commands()
-    assert commands.value(f"{path} --json#id", os.environ, NOTHING) == "CANARY-id"
-    assert commands.value(f"{path} --json#deep.secret", os.environ, NOTHING) == "CANARY-s"
+    assert commands.value(f"{path} --json#id", os.environ) == "CANARY-id"
+    assert commands.value(f"{path} --json#deep.secret", os.environ) == "CANARY-s"
     assert runs(tmp_path) == 1
 
 
@@ -73,7 +71,7 @@ def test_what_a_command_does_wrong_is_told_and_what_it_printed_is_not(
 ) -> None:
     path = program(tmp_path, body)
     with pytest.raises(CommandError, match=says) as caught:
-        Commands().value(path + reference, os.environ, NOTHING)
+        Commands().value(path + reference, os.environ)
     assert "CANARY" not in str(caught.value)
 
 
@@ -81,18 +79,18 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     path = program(tmp_path, "sleep 60 & sleep 60")
     began = time.monotonic()
     with pytest.raises(CommandError, match=r"did not finish within 0\.3 s"):
-        Commands(timeout=0.3).value(path, os.environ, NOTHING)
+        Commands(timeout=0.3).value(path, os.environ)
     assert time.monotonic() - began < 30, "neither of the two sleeps was waited for"
 
 
 @pytest.mark.parametrize("line", ["secret", "./secret", "", "'open"], ids=["by PATH", "relative", "nothing", "quotes"])
 def test_a_command_is_named_by_an_absolute_path(line: str) -> None:
     with pytest.raises(CommandError, match=r"absolute path|unbalanced quotes"):
-        Commands().value(line, os.environ, NOTHING)
+        Commands().value(line, os.environ)
 
 
 def test_a_command_s_environment_holds_no_secret_of_the_configuration(tmp_path: Path) -> None:
-    path = program(tmp_path, "env | tr '\\n' ' '")
+    path = program(tmp_path, "env | tr '\\n' ' '; echo end")
     text = f"""\
     credentials:
       a: {{static: {{token: "${{SECRET}}"}}}}
@@ -125,8 +123,8 @@ def test_a_command_that_fails_is_a_mistake_with_its_line(tmp_path: Path) -> None
 def test_an_expiration_says_when_to_ask_again(left: float, expected: float, tmp_path: Path) -> None:
     at = (datetime.now(UTC) + timedelta(seconds=left)).isoformat()
     commands, began = Commands(now=lambda: 0.0), time.monotonic()
-    commands.begin()
-    commands.value(program(tmp_path, f"echo '{json.dumps({'k': 'v', 'Expiration': at})}'") + "#k", os.environ, NOTHING)
+    commands.begin(frozenset())
+    commands.value(program(tmp_path, f"echo '{json.dumps({'k': 'v', 'Expiration': at})}'") + "#k", os.environ)
     took = time.monotonic() - began
     assert commands.again_after is not None
     assert expected - took - 1 <= commands.again_after <= expected + 1

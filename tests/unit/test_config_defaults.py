@@ -37,10 +37,11 @@ GIVEN = {
     "Credential": {"grants"},
     "GrantRequest": {"form", "basic"},
     "Expires": {"path"},
+    "Route": {"deny"},
     "Issuer": {"jwks_url"},
 }
 """Fields that the text sets, or that every configuration computes."""
-OPTIONAL = {"Assertion", "ClientCertificate", "ServerTLS", "CredentialStatus", "Token", "Address"}
+OPTIONAL = {"Assertion", "ClientCertificate", "ServerTLS", "CredentialStatus", "Token", "Address", "Presented"}
 """Nouns with required files or keys, or that no configuration makes."""
 
 

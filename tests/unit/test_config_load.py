@@ -151,10 +151,18 @@ def test_numbers_and_flags_may_come_from_variables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "secret"),
-    [(b"CANARY\n", "CANARY"), (b"CANARY\r\n", "CANARY"), (b"CANARY\n\n", "CANARY\n"), (b" CANARY ", " CANARY ")],
-    ids=["newline", "crlf", "two newlines", "spaces"],
+    [
+        (b"CANARY", "CANARY"),
+        (b"CANARY\n", "CANARY"),
+        (b"CANARY\r\n", "CANARY"),
+        (b"CANARY\n\n", "CANARY"),
+        (b"\xef\xbb\xbfCANARY\r\n", "CANARY"),
+        (b"CANARY two  words\n", "CANARY two  words"),
+        ("CANARY-ä".encode(), "CANARY-ä"),
+    ],
+    ids=["as it is", "newline", "crlf", "two newlines", "byte order mark", "blanks inside", "not ASCII"],
 )
-def test_a_secret_file_loses_one_trailing_newline_and_nothing_else(content: bytes, secret: str, tmp_path: Path) -> None:
+def test_a_secret_file_loses_its_line_ends_and_byte_order_mark(content: bytes, secret: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     config = loaded(tmp_path, GRANT.replace("${S}", f"${{file:{tmp_path}/key}}"))
     form = config.credentials["a"].grants[0].request.form

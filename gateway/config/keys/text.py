@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from gateway.config.keys.section import kind, refuse, revealed
 from gateway.config.names import NAME, NAME_RULE
-from gateway.config.read.tree import Absent
+from gateway.config.read.clean import mistake
+from gateway.config.read.tree import Absent, Digits
 from gateway.model import Pairs, Secret, Text
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DOTTED = re.compile(r"[^.\s]+(?:\.[^.\s]+)*")
+QUOTES = "must be text; put it in quotes"
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -22,7 +24,7 @@ def plain_text(value: object) -> str:
     """Return text that is not empty and has no control characters."""
     text = revealed(value)
     if not isinstance(text, str):
-        refuse("must be text; put it in quotes" if isinstance(text, int | float) else "must be text")
+        refuse(QUOTES if isinstance(text, int | float) else "must be text")
     if not text:
         refuse("is empty")
     if CONTROL.search(text):
@@ -32,10 +34,17 @@ def plain_text(value: object) -> str:
 
 def any_text(value: object) -> Text:
     """Return a value of a token request: text, or a whole number as text, or a secret."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool | Digits):
         return str(value)
     if not isinstance(value, str | Secret):
-        refuse("must be text; put it in quotes")
+        refuse(QUOTES)
+    return checked(value)
+
+
+def checked(value: Text) -> Text:
+    """Return a value; a secret with a line end, a blank at its end or the like is refused."""
+    if isinstance(value, Secret) and value and (wrong := mistake(value.reveal())):
+        refuse(wrong)
     return value
 
 
@@ -77,8 +86,10 @@ def pairs(value: object) -> Pairs:
         for item in written if isinstance(written, list) else () if written is None else (written,):
             if isinstance(item, Absent):
                 continue
-            if isinstance(item, bool) or not isinstance(item, str | int | Secret):
-                refuse(f"{name}: must be text; put it in quotes")
+            if isinstance(item, bool | Digits) or not isinstance(item, str | int | Secret):
+                refuse(f"{name}: {QUOTES}")
+            if isinstance(item, Secret) and item and (wrong := mistake(item.reveal())):
+                refuse(f"{name}: {wrong}")
             given.append((name, any_text(item)))
     return tuple(given)
 
@@ -89,9 +100,11 @@ def json_value(value: object) -> object:
         return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, list):
         return [json_value(item) for item in value]
-    return (
-        value if value is None or isinstance(value, str | int | float | Secret | Absent) else refuse("is no JSON value")
-    )
+    if isinstance(value, Digits):
+        refuse("has a number that JSON cannot write as it is here; put it in quotes")
+    if isinstance(value, Secret):
+        return checked(value)
+    return value if value is None or isinstance(value, str | int | float | Absent) else refuse("is no JSON value")
 
 
 def overlay(value: object) -> dict[str, object]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from gateway.config.read.clean import without_line_ends
 from gateway.model import KIB
 
 if TYPE_CHECKING:
@@ -58,10 +59,16 @@ class Commands:
         self._now = now
         self._outputs: dict[str, Output] = {}
         self._used: set[str] = set()
+        self._hidden: frozenset[str] = frozenset()
 
-    def begin(self) -> None:
-        """Begin a reading; only programs that run in it count in `again_after`."""
+    def begin(self, variables: frozenset[str]) -> None:
+        """Begin a reading; only programs that run in it count in `again_after`.
+
+        `variables` are those that the configuration names, in any file, used or not. From now on no program gets them:
+        a variable that an earlier configuration named still holds its secret.
+        """
         self._used = set()
+        self._hidden |= variables
 
     @property
     def again_after(self) -> float | None:
@@ -69,27 +76,24 @@ class Commands:
         due = [self._outputs[line].again_at for line in self._used if line in self._outputs]
         return max(1.0, min(due) - self._now()) if due else None
 
-    def value(self, reference: str, environ: Mapping[str, str], hidden: frozenset[str]) -> str:
-        """Return the secret that `reference`, the text after `command:`, names.
-
-        `hidden` are variables that the program does not get. Raises CommandError.
-        """
+    def value(self, reference: str, environ: Mapping[str, str]) -> str:
+        """Return the secret that `reference`, the text after `command:`, names. Raises CommandError."""
         member = MEMBER.fullmatch(reference)
         line = member["line"] if member else reference
         self._used.add(line)
         kept = self._outputs.get(line)
         if kept is None or self._now() - kept.at > KEEP or kept.again_at <= self._now():
-            kept = self._outputs[line] = self._run(line, environ, hidden)
-        return _member(kept.text, member["path"]) if member else re.sub(r"\r?\n\Z", "", kept.text)
+            kept = self._outputs[line] = self._run(line, environ)
+        return _member(kept.text, member["path"]) if member else without_line_ends(kept.text)
 
-    def _run(self, line: str, environ: Mapping[str, str], hidden: frozenset[str]) -> Output:
+    def _run(self, line: str, environ: Mapping[str, str]) -> Output:
         try:
             arguments = shlex.split(line)
         except ValueError as error:
             raise CommandError(f"the command line has unbalanced quotes: {error}") from None
         if not arguments or not arguments[0].startswith("/"):
             raise CommandError("a command must begin with the absolute path of its program: ${command:/path arguments}")
-        clean = {k: v for k, v in environ.items() if k not in hidden and not k.startswith(OURS)}
+        clean = {k: v for k, v in environ.items() if k not in self._hidden and not k.startswith(OURS)}
         text = _output(arguments, clean, self._timeout)
         now = self._now()
         return Output(text, now, now + _good_for(text))

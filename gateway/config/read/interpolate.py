@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+from gateway.config.read.clean import mistake, without_line_ends
 from gateway.config.read.command import CommandError, Commands
+from gateway.config.read.files import read_bytes, why
 from gateway.config.read.tree import Absent, Node, Path, Problems
 from gateway.model import KIB, Secret
 
@@ -49,8 +51,6 @@ class Interpolation:
     problems: Problems
     files: dict[FilePath, None] = field(default_factory=dict)
     commands: Commands = field(default_factory=Commands)
-    hidden: frozenset[str] = frozenset()
-    """Variables that commands do not get, because the configuration itself reads them."""
 
     def resolve(self, node: Node, path: Path = ()) -> Node:
         """Return the tree with every reference replaced; one that cannot be resolved becomes `Absent` and a problem."""
@@ -87,29 +87,37 @@ class Interpolation:
         variable = VARIABLE.fullmatch(inside)
         if variable is None:
             raise _Missing("`${…}` takes NAME, NAME:-default, file:/path or command:/path")
-        value = self.environ.get(variable["name"])
-        if not value and variable["default"] is not None:
-            return variable["default"]
+        name, default = variable["name"], variable["default"]
+        value = self.environ.get(name)
+        if not value and default is not None:
+            return default
         if value is None:
-            raise _Missing(f"environment variable {variable['name']} is not set")
+            raise _Missing(f"environment variable {name} is not set")
+        if wrong := mistake(value):
+            raise _Missing(
+                f"environment variable {name} {wrong}" + (f"; `${{{name}:-}}` allows that" if not value else "")
+            )
         return value
 
     def _run(self, reference: str) -> str:
         try:
-            return self.commands.value(reference, self.environ, self.hidden)
+            text = self.commands.value(reference, self.environ)
         except CommandError as error:
             raise _Missing(str(error)) from None
+        if wrong := mistake(text):
+            raise _Missing(f"the output of {reference.split(maxsplit=1)[0]} {wrong}")
+        return text
 
     def _read(self, name: str) -> str:
-        """Read a secret file: UTF-8, at most 64 KiB, one trailing newline dropped."""
+        """Read a secret file: UTF-8, at most 64 KiB; line ends at its end and a byte order mark are dropped."""
         path = FilePath(name).absolute()
         self.files[path] = None
         try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_FILE + 1)
-            if len(raw) > MAX_FILE:
-                raise _Missing(f"file {name} is larger than 64 KiB")
-            return re.sub(r"\r?\n\Z", "", raw.decode("utf-8"))
-        except (OSError, ValueError) as error:
-            why = (error.strerror or "unknown error").lower() if isinstance(error, OSError) else "it is not UTF-8"
-            raise _Missing(f"file {name} cannot be read: {why}") from None
+            text = without_line_ends(read_bytes(path, MAX_FILE).decode("utf-8"))
+        except OSError as error:
+            raise _Missing(f"file {name} cannot be read: {why(error)}") from None
+        except ValueError:
+            raise _Missing(f"file {name} cannot be read: it is not UTF-8") from None
+        if wrong := mistake(text):
+            raise _Missing(f"file {name} {wrong}")
+        return text

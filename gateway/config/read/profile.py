@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from gateway.config.read.tree import Absent, Mark, Node, Path, Problems
+from gateway.config.read.tree import Absent, Digits, Mark, Node, Path, Problems
 from gateway.config.read.yaml import read_shipped
 from gateway.model import Secret, Text
 
@@ -107,7 +107,7 @@ def read_params(profile: Profile, entries: Mapping[str, Node], path: Path, home:
         if node is None:
             continue
         value = node.value
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool | Digits):
             value = str(value)
         if isinstance(value, str) and param.secret:
             value = Secret(value)

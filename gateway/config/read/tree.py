@@ -38,6 +38,10 @@ class Absent:
     param: str | None = None
 
 
+class Digits(int):
+    """A number that is not written as Python writes it, such as `0012345` or `+1`: as text it would be another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A mapping, a list or a scalar (text, number, `Secret`, `Absent` …) with its mark.

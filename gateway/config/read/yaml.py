@@ -13,7 +13,8 @@ import yaml
 from yaml.error import MarkedYAMLError
 from yaml.events import AliasEvent, NodeEvent
 
-from gateway.config.read.tree import Absent, Mark, Node, Path, Problems
+from gateway.config.read.files import read_bytes, why
+from gateway.config.read.tree import Absent, Digits, Mark, Node, Path, Problems
 
 if TYPE_CHECKING:
     import pathlib
@@ -47,13 +48,9 @@ def read_file(path: pathlib.Path, problems: Problems) -> Node | None:
     name = str(path)
     problems.file(name)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_bytes(path, MAX_BYTES)
     except OSError as error:
-        problems.add(Mark(name, 0), (), f"cannot be read: {(error.strerror or 'unknown error').lower()}")
-        return None
-    if len(raw) > MAX_BYTES:
-        problems.add(Mark(name, 0), (), "is larger than 1 MiB")
+        problems.add(Mark(name, 0), (), f"cannot be read: {why(error)}")
         return None
     try:
         text = raw.decode("utf-8-sig")
@@ -139,5 +136,5 @@ def _scalar(node: yaml.Node, mark: Mark, path: Path, problems: Problems) -> obje
         problems.add(mark, path, "is a very long number; put it in quotes")
         return Absent()
     if INT.fullmatch(text):
-        return int(text)
+        return int(text) if str(int(text)) == text else Digits(text)
     return float(text) if FLOAT.fullmatch(text) else text

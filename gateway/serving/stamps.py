@@ -1,0 +1,84 @@
+"""What tells a file from its successor, read on threads: a file system that hangs must not stop the event loop.
+
+A file that does not answer keeps its last stamp and is not asked again until it has answered; the others are read as
+ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+Stamp = tuple[int, ...]
+PATIENCE = 1.0
+"""Seconds that one reading of all stamps may take."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Return device, inode, size and times of change of content and inode (ns); empty for a missing file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def changed_at(mark: Stamp) -> int:
+    """Return when a file was last changed or put in its place, in nanoseconds since the epoch."""
+    return max(mark[3:], default=0)
+
+
+class _Reading:
+    """One reading, on a thread that is left behind if a file does not answer."""
+
+    def __init__(self, paths: Iterable[Path], read: Callable[[Path], Stamp]) -> None:
+        self.stamps: dict[Path, Stamp] = {}
+        self.at: Path | None = None
+        """The file that is being asked; None when all have answered."""
+        self._paths = list(paths)
+        self._read = read
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._run, name="stamps", daemon=True).start()
+
+    def _run(self) -> None:
+        for path in self._paths:
+            self.at = path
+            self.stamps[path] = self._read(path)
+        self.at = None
+        try:
+            self._loop.call_soon_threadsafe(self._finish)
+        except RuntimeError:
+            return  # the event loop has closed since
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Stamps:
+    """The latest stamps of files."""
+
+    def __init__(self, read: Callable[[Path], Stamp] = stamp) -> None:
+        self._read = read
+        self._known: dict[Path, Stamp] = {}
+        self._hanging: list[_Reading] = []
+
+    async def of(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
+        """Return the stamps of files, for each the last known one if it does not answer within a second."""
+        wanted = list(dict.fromkeys(paths))
+        self._hanging = [each for each in self._hanging if each.at is not None]
+        silent = {each.at for each in self._hanging}
+        reading = _Reading((path for path in wanted if path not in silent), self._read)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.shield(reading.done)
+        except TimeoutError:
+            self._hanging.append(reading)
+        self._known = {path: self._known.get(path, ()) for path in wanted} | dict(reading.stamps)
+        return {path: self._known[path] for path in wanted}
