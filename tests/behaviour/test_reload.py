@@ -258,10 +258,10 @@ async def test_a_configuration_that_was_broken_and_put_back_is_in_force_again(tm
         for turn in (1, 2):
             gateway.write(good + "unknown_key: 1\n")
             await gateway.seen("reload_refused", turn)
-            assert await gateway.metric("gatepass_config_current") == 0
+            assert await gateway.metric("gatepass_config_last_load_successful") == 0
             gateway.write(good)
             await gateway.seen("reload_recovered", turn, seconds=8)
-            assert await gateway.metric("gatepass_config_current") == 1
+            assert await gateway.metric("gatepass_config_last_load_successful") == 1
             _, status = await gateway.ask("/status.json")
             assert "unknown_key" not in status
         assert not gateway.events("reloaded")
