@@ -192,6 +192,11 @@ class ClientForbidden(ExchangeError):
     title = "The client may not do this"
     proxy_error = "http_request_denied"
 
+    def __init__(self, detail: str = "", *, reason: str = "", client: str = "") -> None:
+        super().__init__(detail, reason=reason)
+        self.client = client
+        """Its name, where it has no allowance on the route."""
+
 
 class RateLimited(ExchangeError):
     """The client exceeded a limit. `fields` are sent with the answer and describe the limit."""

@@ -66,6 +66,7 @@ class _Identity:
             raise ClientForbidden(
                 f"The client {self.name} may not use the route {route}",
                 reason=f"clients.{self.name}.routes does not name {route}",
+                client=self.name,
             )
         return allowance
 
@@ -165,7 +166,7 @@ class Clients:
         known = last.client_of(self, presented) if last is not None else None
         if known is None:
             if not presented:
-                raise _unknown(route, "several keys, or none that can be read")
+                raise _unknown("several keys, or none that can be read")
             digest = sha256(presented).digest()
             known = self._by_digest.get(digest[:_INDEX_BYTES])
             if known is None or not compare_digest(known.digest, digest):
@@ -183,39 +184,40 @@ class Clients:
         self, presented: bytes, digest: bytes, expired: _Identity | None, route: Route, last: LastKey | None = None
     ) -> Allowance:
         if expired is not None or presented.count(b".") != 2:  # noqa: PLR2004 - RFC 7515 §3.1
-            raise _unknown_key(presented, expired, route)
+            raise _unknown_key(presented, expired)
         if presented.startswith(PASS_PREFIX):
             return self._with_pass(presented, digest, route, last)
         return self._with_jwt(presented, digest, route)[0]
 
     def _with_jwt(self, presented: bytes, digest: bytes, route: Route) -> tuple[Allowance, Verified]:
         if self._verifier is None:
-            raise _unknown_key(presented, None, route)
+            raise _unknown_key(presented, None)
         try:
             verified = self._verifier.verify(presented, digest)
         except ClientUnknown as error:
-            raise _unknown(route, error.reason) from None
+            raise _unknown(error.reason) from None
         known = self._by_name[verified.client]
         allowance = known.on(route.name)
         if verified.routes is not None and route.name not in verified.routes:
             raise ClientForbidden(
                 f"The token of the client {known.name} is not for the route {route.name}",
                 reason=f"the routes claim of issuers.{verified.keys.issuer.name} does not name {route.name}",
+                client=known.name,
             )
         return allowance, verified
 
     def _with_pass(self, presented: bytes, digest: bytes, route: Route, last: LastKey | None) -> Allowance:
         loader = self._loader
         if loader is None or not route.app_tokens:
-            raise _unknown(route, "a pass on a route that takes none")
+            raise _unknown("a pass on a route that takes none")
         if loader.passes is None:
             raise SigningKeysNeeded(loader)
         try:
             proved = loader.passes.verify(presented, digest, route)
         except ClientUnknown as error:
-            raise _unknown(route, error.reason) from None
+            raise _unknown(error.reason) from None
         if proved is None:
-            raise _unknown_key(presented, None, route)
+            raise _unknown_key(presented, None)
         allowance = self._by_name[proved.client].on(route.name)
         if last is not None:
             last.keep(
@@ -227,17 +229,15 @@ class Clients:
         """Authenticate by certificate, alone or with a key or JWT; both must belong to the same client."""
         shown = {known.name: known for name in certificate if (known := self._by_names.get(name)) is not None}
         if len(shown) > 1:
-            raise _unknown(route, f"a certificate that matches {', '.join(sorted(shown))}")
+            raise _unknown(f"a certificate that matches {', '.join(sorted(shown))}")
         by_certificate = next(iter(shown.values()), None)
         if presented is None:
             if by_certificate is None:
-                raise _unknown(
-                    route, "a certificate that matches no client" if certificate else "no credential was sent"
-                )
+                raise _unknown("a certificate that matches no client" if certificate else "no credential was sent")
             return by_certificate.on(route.name)
         allowance = self.identify(presented, None, route)
         if by_certificate is not None and by_certificate.name != allowance.name:
-            raise _unknown(route, f"the key of {allowance.name} with the certificate of {by_certificate.name}")
+            raise _unknown(f"the key of {allowance.name} with the certificate of {by_certificate.name}")
         return allowance
 
     def reject_our_keys(self, fields: Iterable[str]) -> None:
@@ -283,10 +283,10 @@ class Clients:
                 raise AppTokenRefused("The request holds two different gateway keys", error="invalid_request")
             known = each
         if known is None:
-            raise unknown or _unknown(route, "no credential was sent")
+            raise unknown or _unknown("no credential was sent")
         shown = {self._by_names[name].name for name in certificate if name in self._by_names}
         if shown - {known.allowance.name}:
-            raise _unknown(route, f"the key of {known.allowance.name} with a certificate of {', '.join(sorted(shown))}")
+            raise _unknown(f"the key of {known.allowance.name} with a certificate of {', '.join(sorted(shown))}")
         return known
 
     def _holder_of(self, secret: bytes, route: Route) -> Holder:
@@ -294,10 +294,10 @@ class Clients:
         known = self._by_digest.get(digest[:_INDEX_BYTES])
         if known is not None and compare_digest(known.digest, digest):
             if known.ends and self._wall() >= known.ends:
-                raise _unknown_key(secret, known, route)
+                raise _unknown_key(secret, known)
             return Holder(known.on(route.name), digest, known.ends or math.inf)
         if secret.count(b".") != 2 or secret.startswith(PASS_PREFIX):  # noqa: PLR2004 - RFC 7515 §3.1
-            raise _unknown_key(secret, None, route)
+            raise _unknown_key(secret, None)
         allowance, verified = self._with_jwt(secret, digest, route)
         return Holder(allowance, issuer_holder(verified.keys.issuer.name), verified.ends)
 
@@ -381,17 +381,16 @@ def limit_of(client: Client, route: str) -> ClientLimit:
     return ClientLimit(None, rate, burst, in_flight)
 
 
-def _unknown(route: Route, reason: str) -> ClientUnknown:
-    """Return the error with the same text for every caller; `reason` is only for the log."""
-    where = "X-Gatepass-Key"
-    if route.authorization == "inject":
-        where += " or as Authorization: Bearer"
+def _unknown(reason: str) -> ClientUnknown:
+    """Return the error with the same text for every caller and path; `reason` is only for the log."""
     return ClientUnknown(
-        f"No client matches the credentials of this request. Send a gateway key in {where}", reason=reason
+        "No client matches the credentials of this request. Send a gateway key in X-Gatepass-Key, or where the vendor's"
+        " token goes",
+        reason=reason,
     )
 
 
-def _unknown_key(presented: bytes, expired: _Identity | None, route: Route) -> ClientUnknown:
+def _unknown_key(presented: bytes, expired: _Identity | None) -> ClientUnknown:
     if expired is not None and expired.ends:
         reason = f"an expired key of {expired.name}"
     elif well_formed(presented):
@@ -400,4 +399,4 @@ def _unknown_key(presented: bytes, expired: _Identity | None, route: Route) -> C
         reason = "a key with a wrong checksum: mistyped or truncated"
     else:
         reason = "not a key of this gateway"
-    return _unknown(route, reason)
+    return _unknown(reason)

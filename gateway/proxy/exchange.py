@@ -17,7 +17,7 @@ from gateway.proxy.upload import NO_UPLOAD
 if TYPE_CHECKING:
     from gateway.access import Admission, Allowance
     from gateway.model import Token
-    from gateway.observe import Trace
+    from gateway.observe import ClientMetrics, Trace
     from gateway.proxy.body import Body
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.echo import BodyGuard
@@ -71,6 +71,8 @@ class Exchange:
     reason: str = ""
     allowance: Allowance | None = None
     """What the client may do on this route; None until the client is identified."""
+    client_metrics: ClientMetrics | None = None
+    """Of a known client that has no allowance on the route."""
     admission: Admission | None = None
     """What the exchange has used of the allowance; released when the exchange ends."""
     forwarded_from: str = ""

@@ -187,7 +187,7 @@ def verdicts_up(route: Route) -> Verdicts:
 
 def verdicts_nowhere() -> Verdicts:
     """Return the table for a request that no route serves; its head must be valid all the same."""
-    return Verdicts(_MEANING_UP)
+    return Verdicts(_MEANING_UP | {b"authorization": AUTHORIZATION})
 
 
 def verdicts_down() -> Verdicts:

@@ -13,9 +13,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.access import SigningKeysNeeded
-from gateway.addresses import forwarded_client
 from gateway.errors import (
-    BodyTooLarge,
+    ClientForbidden,
     ClientUnknown,
     Draining,
     ExchangeError,
@@ -26,11 +25,10 @@ from gateway.errors import (
     UpstreamReset,
 )
 from gateway.observe import get_logger
-from gateway.proxy import app_tokens, forward, relay, tracing
+from gateway.proxy import admission, app_tokens, forward, relay, tracing
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
-from gateway.proxy.permission import check_permission
 from gateway.proxy.problem import problem
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
@@ -88,15 +86,15 @@ class Handler:
             x.trace = self.tracer.begin(request.values(b"traceparent"), x.started)
         self._running += 1
         try:
-            prepared, _, rest = matched = self._match(x)
-            endpoint = prepared.endpoints.get(rest)
-            if endpoint is not None and app_tokens.serves(prepared, endpoint, x):
-                await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
-                return x.keep_alive
             try:
-                self._admit(x, *matched)
-            except (ClientUnknown, SigningKeysNeeded) as error:
-                await self._admit_later(x, matched, error)
+                prepared, _, rest = matched = self._match(x)
+                endpoint = prepared.endpoints.get(rest)
+                if endpoint is not None and app_tokens.serves(prepared, endpoint, x):
+                    await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
+                    return x.keep_alive
+                admission.admit(x, *matched)
+            except (ClientUnknown, RouteNotFound, SigningKeysNeeded) as error:
+                await admission.admit_later(x, error)
             in_flight = prepared.metrics.in_flight
             in_flight.value += 1
             try:
@@ -150,50 +148,6 @@ class Handler:
         x.body = x.client.open_body(inbound)
         x.inbound = inbound
         x.identify()
-
-    @staticmethod
-    def _admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
-        """Authenticate the client and check that it may send this request."""
-        assert x.inbound is not None  # noqa: S101 - set by _match
-        route, inbound, snapshot = prepared.route, x.inbound, x.snapshot
-        if prepared.templates is not None:
-            x.path = prepared.templates.match(rest)
-        remote = x.client.remote
-        if snapshot.trusted is not None and remote in snapshot.trusted:
-            given = x.request.values(b"x-forwarded-for")
-            x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
-        clients = snapshot.clients
-        token = inbound.bearer
-        if token is None and inbound.injected and not x.client.certificate:
-            token = prepared.app_token(inbound.injected)
-        x.allowance = allowance = clients.identify(inbound.key, token, route, x.client.certificate, x.client.last_key)
-        x.client_name = allowance.name
-        if route.authorization == "pass":
-            clients.reject_our_keys(x.request.values(b"authorization"))
-        if rest in prepared.endpoints:
-            raise app_tokens.not_served(prepared, rest)
-        check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
-        if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
-            raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
-        x.admission = allowance.admit(x.started)
-
-    async def _admit_later(
-        self, x: Exchange, matched: tuple[PreparedRoute, str, str], error: ClientUnknown | SigningKeysNeeded
-    ) -> None:
-        """Check a JWT again after the key that it names was fetched; reject an unknown caller after a fixed time.
-
-        Every 401 leaves `UNKNOWN_AFTER` seconds after its request, however long the check took. Only a JWT that waits
-        for its issuer's keys is answered later, and which keys an issuer has is no secret (docs/access.md).
-        """
-        try:
-            if isinstance(error, SigningKeysNeeded):
-                await error.keys.refetch()
-                return self._admit(x, *matched)
-        except ClientUnknown as unknown:
-            error = unknown
-        if isinstance(error, ClientUnknown):
-            await x.hold_401()
-        raise error
 
     async def _attempt(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
         """Send the request; relay the answer and return True, or return False if it must be sent again."""
@@ -304,12 +258,15 @@ class Handler:
         x.status, x.code = error.status, error.code
         if not x.request_id:
             x.identify()
+        if isinstance(error, ClientForbidden) and error.client and x.prepared is not None:
+            x.client_name = error.client
+            x.client_metrics = self.metrics.client(error.client, x.prepared.route.name)
         x.keep_alive = (
             x.inbound is not None and not error.close and x.inbound.keep_alive and not self.draining and x.body.ended
         )
         answer = problem(
             error,
-            route=x.prepared.route.name if x.prepared is not None else None,
+            route=x.prepared.route.name if x.prepared is not None and x.client_name is not None else None,
             request_id=x.request_id,
             close=not x.keep_alive,
             head=x.is_head,
@@ -334,7 +291,7 @@ class Handler:
         prepared, allowance, tokens = x.prepared, x.allowance, x.tokens
         key = (
             prepared.metrics if prepared is not None else None,
-            allowance.metrics if allowance is not None else None,
+            allowance.metrics if allowance is not None else x.client_metrics,
             x.request.method,
             x.path,
             x.vendor_status,

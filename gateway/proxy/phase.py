@@ -81,7 +81,7 @@ TRANSITIONS: Final[dict[int, dict[int, int]]] = {
 """Event → phase → next phase."""
 _NOT_ALLOWED: Final = 255
 _NEXT: Final[bytes] = bytes(
-    TRANSITIONS[event].get(phase, _NOT_ALLOWED) for event in range(len(EVENTS)) for phase in range(len(PHASES))
+    [TRANSITIONS[event].get(phase, _NOT_ALLOWED) for event in range(len(EVENTS)) for phase in range(len(PHASES))]
 )
 """The same table in the form that is quick to read."""
 

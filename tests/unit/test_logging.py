@@ -339,6 +339,15 @@ def test_what_failed_or_was_refused_to_a_client_is_a_warning_that_sampling_does_
     assert said(io.StringIO(), **logs) == expected
 
 
+@pytest.mark.parametrize("code", ["method_not_allowed", "path_refused", "client_forbidden", "rate_limited"])
+def test_a_call_that_was_rejected_is_written_even_without_an_access_log(code: str) -> None:
+    stream = io.StringIO()
+    configure_logging(Logs(format="json", access=False), stream)
+    request(status=400, code=code)
+    close_logging()
+    assert json.loads(stream.getvalue())["level"] == "warning"
+
+
 def test_about_the_share_of_the_good_requests_that_is_asked_for_comes_out() -> None:
     stream = io.StringIO()
     configure_logging(Logs(format="json", sample=0.1), stream)

@@ -28,7 +28,9 @@ EVENT: Final = "request"
 _people = get_logger(ACCESS)
 _SERVER_ERROR: Final = 500
 """Answers from this status on are warnings, because an operator can act on them: the gateway's own and the vendor's."""
-WARNED: Final = frozenset({"client_unknown", "client_forbidden", "rate_limited", "aborted"})
+WARNED: Final = frozenset({
+    "client_unknown", "client_forbidden", "rate_limited", "method_not_allowed", "path_refused", "aborted",
+})  # fmt: skip
 """Further codes that are warnings: access control, and a vendor that broke off after its response head."""
 
 

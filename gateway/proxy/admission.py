@@ -1,0 +1,93 @@
+"""Decides whether a request is let in: who is calling, and whether that client may do this. All of it in memory.
+
+Only a JWT whose key must be fetched first waits, and a rejected caller, so that the time does not tell why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from gateway.access import SigningKeysNeeded
+from gateway.addresses import forwarded_client
+from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, RouteNotFound
+from gateway.proxy import app_tokens
+from gateway.proxy.permission import check_permission
+from gateway.proxy.routing import split_target
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.prepared import PreparedRoute
+
+
+def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
+    """Authenticate the client and check that it may send this request."""
+    assert x.inbound is not None  # noqa: S101 - set by _match
+    route, inbound, snapshot = prepared.route, x.inbound, x.snapshot
+    if prepared.templates is not None:
+        x.path = prepared.templates.match(rest)
+    remote = x.client.remote
+    if snapshot.trusted is not None and remote in snapshot.trusted:
+        given = x.request.values(b"x-forwarded-for")
+        x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
+    clients = snapshot.clients
+    token = inbound.bearer
+    if token is None and inbound.injected and not x.client.certificate:
+        token = prepared.app_token(inbound.injected)
+    x.allowance = allowance = clients.identify(inbound.key, token, route, x.client.certificate, x.client.last_key)
+    x.client_name = allowance.name
+    if route.authorization == "pass":
+        clients.reject_our_keys(x.request.values(b"authorization"))
+    if rest in prepared.endpoints:
+        raise app_tokens.not_served(prepared, rest)
+    check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
+    if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
+        raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
+    x.admission = allowance.admit(x.started)
+
+
+async def admit_later(x: Exchange, error: ClientUnknown | RouteNotFound | SigningKeysNeeded) -> None:
+    """Check a JWT again after the key that it names was fetched; reject an unknown caller after a fixed time.
+
+    Every 401 leaves `UNKNOWN_AFTER` seconds after its request, however long the check took. Only a JWT that waits for
+    its issuer's keys is answered later, and which keys an issuer has is no secret (docs/access.md).
+    """
+    try:
+        if isinstance(error, RouteNotFound):
+            _authenticate(x)
+        elif isinstance(error, SigningKeysNeeded):
+            return await _after_refetch(x, error, error)
+    except SigningKeysNeeded as needed:
+        return await _after_refetch(x, needed, error)
+    except ClientUnknown as unknown:
+        error = unknown
+    if isinstance(error, ClientUnknown):
+        await x.hold_401()
+    raise error
+
+
+async def _after_refetch(
+    x: Exchange, needed: SigningKeysNeeded, error: ClientUnknown | RouteNotFound | SigningKeysNeeded
+) -> None:
+    await needed.keys.refetch()
+    try:
+        if not isinstance(error, RouteNotFound):
+            path, _ = split_target(x.request.target)
+            return admit(x, *x.snapshot.match(path, x.request))
+        _authenticate(x)
+    except ClientUnknown:
+        await x.hold_401()
+        raise
+    raise error
+
+
+def _authenticate(x: Exchange) -> None:
+    """Authenticate a caller whose path has no route, as a route would: an unknown one gets the same 401.
+
+    Otherwise unknown callers could tell the paths of routes from others. Raises ClientUnknown, IdentityUnavailable,
+    SigningKeysNeeded.
+    """
+    inbound = x.inbound
+    assert inbound is not None  # noqa: S101 - set when the path was matched
+    with contextlib.suppress(ClientForbidden):  # a known client: it may learn that there is no such route
+        x.snapshot.clients.identify(inbound.key, inbound.bearer, x.snapshot.routes[0].route, x.client.certificate)
