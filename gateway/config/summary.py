@@ -98,7 +98,7 @@ def _masked(value: object, name: str = "", *, sent: bool = False) -> object:
     if isinstance(value, Digits):
         value = int(value)
     text = "" if value is None or isinstance(value, bool) else str(value)
-    hidden = (sent and name.lower() not in HARMLESS) or "{token}" in text
+    hidden = (sent and name.lower() not in HARMLESS) or "{token}" in text or name == "password"
     return repr(Secret(text)) if text and hidden and not FORMAT.fullmatch(text) else value
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from gateway.addresses import AddressRefused, Networks
+from gateway.cli import main
 from gateway.egress import check_target, connect_request, proxy_for
 from gateway.model import Egress, Secret
+from gateway.observe import redact, register_all
 from tests.kit.configuration import loaded, problems
 
 if TYPE_CHECKING:
@@ -178,3 +181,32 @@ def test_a_section_of_a_route_or_credential_takes_the_general_one_s_place(tmp_pa
     fetched = {name: each.grants[0].request.egress for name, each in config.credentials.items()}
     assert fetched == {"general": general, "own": Egress("https", "other.internal", 8443), "near": None}
     assert [issuer.egress for issuer in config.issuers] == [general]
+
+
+@pytest.mark.parametrize("written", ['"${PASSWORD}"', "CANARY-password", '"x${PASSWORD}"', "1234567"])
+@pytest.mark.parametrize("place", ["", "credential", "route"])
+def test_a_proxy_s_password_is_shown_nowhere(place: str, written: str, tmp_path: Path) -> None:
+    section = f"egress: {{proxy: 'http://p.internal:1', username: me, password: {written}}}"
+    grant = 'grant: {request: {url: "https://auth.example/token", form: {grant_type: x}}}'
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"{'' if place else section}\n"
+        f"credentials: {{k: {{{grant}, {section if place == 'credential' else ''}}}}}\n"
+        f"routes: {{v: {{credential: k, upstream: 'https://v.example', {section if place == 'route' else ''}}}}}\n"
+    )
+    done = CliRunner().invoke(main, ["check", "--show", "--offline", "-c", str(path)], env={"PASSWORD": "CANARY-env"})
+    shown = done.output
+    assert "username: me" in shown or done.exit_code
+    assert "CANARY" not in shown
+    assert "1234567" not in shown
+
+
+def test_a_proxy_s_password_is_redacted_wherever_it_would_be_printed(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "egress: {proxy: 'http://p.internal:1', username: me, password: '${PASSWORD}'}" + ROUTE,
+        PASSWORD="CANARY-of-the-proxy",
+    )
+    register_all(config)
+    assert "CANARY" not in str(redact({"said": "the proxy said CANARY-of-the-proxy"}))
+    assert "CANARY" not in repr(config)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Assertion, Basic, ClientCertificate, Credential, Expires, Grant, Secret
+from gateway.model import Assertion, Basic, ClientCertificate, Credential, Egress, Expires, Grant, Secret
 from gateway.tokens.key import cache_key, identity
 from tests.kit.recipes import credential, form, grant
 
@@ -103,3 +103,10 @@ def test_the_user_of_basic_counts_as_who_asks() -> None:
 
 def test_the_next_secret_is_not_part_of_the_identity() -> None:
     assert identity(credential(URL, next_secret="CANARY-next")) == identity(credential(URL))
+
+
+def test_another_way_to_the_endpoint_is_another_key_and_the_same_identity() -> None:
+    """A changed proxy is used at the next fetch, and the token in hand stays usable until then."""
+    proxied = with_request(egress=Egress("http", "proxy.internal", 3128, "user", Secret("CANARY-proxy")))
+    assert cache_key(proxied) != cache_key(BASE)
+    assert identity(only(proxied)) == identity(only(BASE))

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config.names import NAME, NAME_RULE
-from gateway.config.read.expand import Expanded, credential_names, expand_credential, expand_route
+from gateway.config.read.expand import (
+    Expanded,
+    credential_names,
+    expand_credential,
+    expand_route,
+    hide_proxy_passwords,
+)
 from gateway.config.read.interpolate import Interpolation, variables
 from gateway.config.read.tree import Mark, Node, Problems, merge
 from gateway.config.read.yaml import read_file
@@ -46,7 +52,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) 
     unresolved = Problems()
     interpolation = Interpolation(environ, unresolved, commands=commands)
     commands.begin(frozenset().union(*(variables(tree) for tree in trees if tree is not None)))
-    root = interpolation.resolve(root)
+    root = hide_proxy_passwords(interpolation.resolve(root))
     draft = Draft(root, problems, tuple(interpolation.files))
     _add_with_routes(unresolved, root, problems)
     for name, node in _section(root, "credentials", problems):

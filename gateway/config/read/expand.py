@@ -139,6 +139,17 @@ def masked(node: Node, name: str = "", *, inside: bool = False) -> Node:
     return node
 
 
+def hide_proxy_passwords(node: Node, name: str = "") -> Node:
+    """Wrap the password of every `egress` as `Secret`, whether it was written literally or came from `${…}`."""
+    if isinstance(node.value, dict):
+        entries = {key: hide_proxy_passwords(child, key) for key, child in node.value.items()}
+        password = entries.get("password")
+        if name == "egress" and password is not None and isinstance(password.value, str):
+            entries["password"] = dataclasses.replace(password, value=Secret(password.value), dynamic=True)
+        return dataclasses.replace(node, value=entries)
+    return node
+
+
 def expand_route(node: Node, credentials: Mapping[str, Expanded]) -> Node:
     """Merge a route over its profile: that of its credential, or the one that all its injections share.
 
