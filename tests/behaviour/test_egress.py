@@ -345,18 +345,46 @@ async def test_a_gateway_fetches_its_tokens_through_the_proxy_and_a_credential_m
         assert endpoint.connections == 2
 
 
-async def test_spans_are_sent_through_the_proxy() -> None:
+@pytest.mark.parametrize("way", ["http proxy", "https proxy", "direct"])
+async def test_spans_are_sent_to_a_verified_collector_through_the_proxy(
+    way: str, authority: trustme.CA, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    companys = trustme.CA()
+    companys.cert_pem.write_to_path(str(tmp_path / "company.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(ca_file))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    seen: list[Message] = []
+    host = "localhost" if way == "direct" else "collector.test"
+    context = context_for(authority.issue_cert(host))
+    async with (
+        tinyproxy(login=True) as proxy,
+        tls_in_front(proxy.port, context_for(companys.issue_cert("localhost"))) as front,
+        tls_vendor(answering(ok(b""), seen=seen), context) as port,
+        vendor(answering(ok())) as api,
+    ):
+        url = f"https://localhost:{front}" if way == "https proxy" else f"http://127.0.0.1:{proxy.port}"
+        more = {"ca_file": str(tmp_path / "company.pem")} if way == "https proxy" else {}
+        config = {**one_route(api.port), "egress": {"proxy": url, **LOGIN, **more}}
+        config["tracing"] = {"otlp": f"https://{host}:{port}", "sample": 1.0}
+        async with running(config) as it:
+            assert (await ask(it)).status == 200
+            await until(lambda: seen)
+            assert PASSWORD not in it.log
+        assert proxy.tunnels[:1] == ([] if way == "direct" else [f"{host}:{port}"])
+    assert not any(message.all("Proxy-Authorization") for message in seen)
+
+
+async def test_a_collector_that_nobody_vouches_for_gets_no_span(authority: trustme.CA) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     seen: list[Message] = []
-    async with tinyproxy(login=True) as proxy, vendor(answering(ok(b""), seen=seen)) as collector:
-        async with vendor(answering(ok())) as api:
-            config = {**one_route(api.port), "egress": {"proxy": f"http://127.0.0.1:{proxy.port}", **LOGIN}}
-            config["tracing"] = {"otlp": f"http://collector.test:{collector.port}", "sample": 1.0}
-            async with running(config) as it:
-                assert (await ask(it)).status == 200
-                await until(lambda: seen)
-                assert PASSWORD not in it.log
-        assert not any(message.all("Proxy-Authorization") for message in seen)
+    context = context_for(authority.issue_cert("localhost"))
+    async with tls_vendor(answering(ok(b""), seen=seen), context) as port, vendor(answering(ok())) as api:
+        config = {**one_route(api.port), "tracing": {"otlp": f"https://localhost:{port}", "sample": 1.0}}
+        async with running(config) as it:
+            assert (await ask(it)).status == 200
+            await until(lambda: "traces_not_sent" in it.log)
+    assert not seen
 
 
 # --------------------------------------------------------------------------------------------------------- under load
