@@ -60,6 +60,8 @@ def check(ctx: click.Context, paths: tuple[Path, ...], offline: bool, show: bool
     config = load(paths)
     if show:
         click.echo(merged(paths), nl=False)
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(summary(config), err=True)
     if not offline:
         ctx.exit(judge(config.credentials.values(), probe=probe, allow_addresses=config.allow_addresses))

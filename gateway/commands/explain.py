@@ -33,21 +33,27 @@ def decide(config: Config, name: str, method: str, target: str) -> Decision:
         raise click.UsageError(f"there is no client {name!r}; there are: {known}")
     lines: list[str] = []
     try:
-        route = _judge(config, client, method, target, lines)
+        route, vendor = _judge(config, client, method, target, lines)
     except ExchangeError as error:
         reason = f" ({error.reason})" if error.reason else ""
         return Decision(False, (*lines, f"refused: {error.status} {error.code}: {error.detail}{reason}"))
+    if not vendor:
+        return Decision(True, (*lines, "allowed"))
     return Decision(True, (*lines, *_limits(client, route), f"allowed: goes to {route.upstream.authority}"))
 
 
-def _judge(config: Config, client: Client, method: str, target: str, lines: list[str]) -> Route:
-    """Check a request as the gateway does: path, route, client, rules of the client, rules of the route."""
+def _judge(config: Config, client: Client, method: str, target: str, lines: list[str]) -> tuple[Route, bool]:
+    """Check a request as the gateway does; return its route, and whether the vendor would get the request."""
     from gateway.access import Access
     from gateway.clock import SystemClock
     from gateway.observe import Metrics
+    from gateway.proxy.app_tokens import not_served
     from gateway.proxy.permission import check_permission
+    from gateway.proxy.request import RequestHead
     from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
+    from gateway.tokens import endpoints
 
+    RequestHead(f"{method} {target} HTTP/1.1".encode())
     path, _ = split_target(target)
     check_path(path)
     route, rest = RouteTable((route.prefix, route) for route in config.routes).match(path)
@@ -59,12 +65,18 @@ def _judge(config: Config, client: Client, method: str, target: str, lines: list
         lines.append("access is open: no client is authenticated")
     else:
         lines.append(f"addresses of {client.name}: {', '.join(client.addresses) or 'any'}")
+    endpoint = endpoints(route, config.credentials).get(rest)
+    if endpoint is not None and route.app_tokens and endpoint.method == method:
+        lines.append("the gateway answers this token request itself, with a token of its own")
+        return route, False
+    if endpoint is not None:
+        raise not_served(route, endpoint)
     check_permission(
         allowance, route, PathRules(route.allow, route.deny), method=method, path=path, rest=rest, remote=None
     )
     if allowance.rules is not None:
         lines.append(f"rule of {client.name}: {allowance.rules.allowing(method, path)}")
-    return route
+    return route, True
 
 
 def _offline(config: Config) -> Config:

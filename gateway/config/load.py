@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import checks, compile, summary  # noqa: A004 - the stage is called so
+from gateway.config.advice import advice
 from gateway.config.keys.client import ClientSection
 from gateway.config.keys.credential import CredentialSection
 from gateway.config.keys.file import FileSection
@@ -75,6 +76,7 @@ def _load(draft: Draft, paths: Sequence[Path], commands: Commands) -> Config:
         watched_files=tuple(watched),
         secret_files=tuple(dict.fromkeys([*draft.files, *summary.private_keys(config)])),
         read_again_after=commands.again_after,
+        warnings=tuple(advice(draft.root, keys, clients, routes)),
     )
 
 

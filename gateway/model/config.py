@@ -141,3 +141,5 @@ class Config:
     """Those of `watched_files` that hold secrets; only the gateway should be able to read them."""
     read_again_after: float | None = None
     """Seconds after which to reload even if no file changed, because a command's secret may have changed."""
+    warnings: tuple[str, ...] = ()
+    """What is valid but has no effect, for people: one sentence each, with file and line."""

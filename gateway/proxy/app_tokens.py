@@ -30,7 +30,7 @@ from gateway.proxy.problem import date_line, retry_after_line
 
 if TYPE_CHECKING:
     from gateway.access import Holder
-    from gateway.model import AppTokenEndpoint, Presented
+    from gateway.model import AppTokenEndpoint, Presented, Route
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.prepared import PreparedRoute
 
@@ -47,10 +47,10 @@ def serves(prepared: PreparedRoute, endpoint: AppTokenEndpoint, x: Exchange) -> 
     return prepared.route.app_tokens and endpoint.method == x.request.method
 
 
-def not_served(prepared: PreparedRoute, path: str) -> PathRefused | MethodNotAllowed:
+def not_served(route: Route, endpoint: AppTokenEndpoint) -> PathRefused | MethodNotAllowed:
     """Return the error for any other request at that path: no app reaches the vendor's token endpoint."""
-    if prepared.route.app_tokens:
-        return MethodNotAllowed(allow=(prepared.endpoints[path].method,))
+    if route.app_tokens:
+        return MethodNotAllowed(allow=(endpoint.method,))
     return PathRefused("Gatepass fetches tokens itself; send your key in X-Gatepass-Key")
 
 
