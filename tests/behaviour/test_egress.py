@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+import yaml
 
 from gateway.access.keysets import JwksFetcher
 from gateway.addresses import AddressRefused, Networks
@@ -19,10 +20,13 @@ from gateway.clock import SystemClock
 from gateway.egress import EgressError
 from gateway.errors import TokenUnavailable
 from gateway.model import Egress, Issuer, Secret
+from gateway.resolver import Resolver
 from gateway.tls import client_context
 from gateway.tokens.grant import TokenRequest
 from gateway.tokens.sender import Sender
+from tests.kit.configuration import loaded
 from tests.kit.gateway import CANARY, Running, one_route, running
+from tests.kit.names import System
 from tests.kit.proxy import PASSWORD, USER, tinyproxy, tls_in_front
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
@@ -154,6 +158,29 @@ async def test_a_route_has_a_proxy_of_its_own_or_none() -> None:
             assert (await ask(it, "/none/a")).status == 502
             assert reasons(it)[-1] == ("upstream_unreachable", "the name does not resolve")
         assert (len(one.tunnels), len(other.tunnels)) == (1, 1)
+
+
+async def test_a_reload_changes_the_way_without_a_gap(tmp_path: Path) -> None:
+    """From direct to the proxy, from one login to another, and back; the token in hand serves throughout."""
+    token = ok(b'{"access_token": "CANARY-fetched", "expires_in": 3600}')
+    system = System()
+    system.addresses = {"vendor.test": ["127.0.0.1"], "auth.test": ["127.0.0.1"]}
+    async with tinyproxy(login=True) as proxy, vendor(answering(token)) as endpoint, vendor(answering(ok())) as api:
+        grant = {"url": f"http://auth.test:{endpoint.port}/token", "form": {"grant_type": "client_credentials"}}
+        direct = one_route(api.port, upstream=f"http://vendor.test:{api.port}")
+        direct["credentials"] = {"key": {"grant": {"request": grant}}}
+        direct["allow_addresses"] = ["127.0.0.0/8"]
+        proxied = {**direct, "egress": {"proxy": f"http://127.0.0.1:{proxy.port}", **LOGIN}}
+        wrong = {**direct, "egress": {**proxied["egress"], "password": "CANARY-wrong"}}
+        async with running(direct, resolver=Resolver(getaddrinfo=system)) as it:
+            assert (await ask(it)).status == 200
+            for turn, (config, status, tunnels) in enumerate(
+                [(proxied, 200, 1), (wrong, 502, 2), (proxied, 200, 3), (direct, 200, 3)]
+            ):
+                text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, **config})
+                await it.gateway.reload(loaded(tmp_path, text))
+                assert (await ask(it)).status == status, turn
+                assert len(proxy.tunnels) == tunnels
 
 
 async def test_the_environment_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
