@@ -17,7 +17,7 @@ from gateway.errors import ConfigError, GatepassError, ListenError, Problem, os_
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
 from gateway.resolver import Resolver
-from gateway.tls import UpstreamContexts
+from gateway.tls import UpstreamContexts, certificate_expiry
 from gateway.tokens import TokenSet, endpoints
 
 if TYPE_CHECKING:
@@ -131,7 +131,13 @@ class Gateway:
         self._pools = pools
         self._data = DataServer(self._handler, config.limits)
         sockets = list(sockets) or await _open("listen", config.listen)
+        await self._watch_certificate(config)
         self.data_address = await self._data.start(config.listen, tls=config.tls, sockets=sockets)
+
+    async def _watch_certificate(self, config: Config) -> None:
+        """Show when the data port's certificate expires."""
+        expiry = await asyncio.to_thread(certificate_expiry, config.tls.certificate) if config.tls is not None else None
+        self.metrics.certificate_expires(expiry)
 
     async def _open_admin(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         if config.admin is None:
@@ -205,6 +211,7 @@ class Gateway:
                 clients = self._access.clients(config)
                 if config.tls != self.config.tls:
                     await self._data.use_tls(config.tls)
+                    await self._watch_certificate(config)
             except BaseException:
                 self._access.keep(self.config)
                 raise

@@ -36,6 +36,16 @@ def server_context(tls: ServerTLS) -> ssl.SSLContext:
     return context
 
 
+def certificate_expiry(path: Path) -> float:
+    """Return when the first certificate of a PEM file expires, in seconds since the epoch.
+
+    Raises OSError for a file that cannot be read and ValueError for one without a certificate.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow to import, and needed only with TLS
+
+    return x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc.timestamp()
+
+
 def client_context(ca_file: Path | None = None, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
     """Return a context that verifies the peer's certificate and host name.
 

@@ -6,7 +6,9 @@ Follows the dashboard JSON of Grafana 10 and later (schemaVersion 39).
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ OVERVIEW = Dashboard(
             Panel("Good answers", "Share of requests that the gateway itself did not fail.",
                   "Below 99.9 %: look at the errors by code below; each code has its row in docs/errors.md.",
                   ((f"1 - (sum({rate('requests_total', OWN_ERRORS)}) or vector(0)) / sum({rate('requests_total', ROUTE)})", "served"),), "percentunit", "stat", 4),
-            Panel("In force", "Versions and configurations that run.",
+            Panel("Versions", "Versions and configurations that run.",
                   "Two digests or versions for more than a rollout: find the instance that lags in its log (reload_refused) and reload or restart it.",
                   (("count by (version) (gatepass_build_info)", "version {{version}}"), ("count by (digest) (gatepass_config_info)", "{{digest}}")), kind="stat", width=4),
             Panel("In flight and connections", "Requests being served and connections of apps.",
@@ -153,7 +155,7 @@ OVERVIEW = Dashboard(
             Panel("Configuration", "Readings of the configuration, and whether the last one is in force (1) or was refused (0, the old one goes on).",
                   "At 0: read the problem in the log (reload_refused) or on the status page, mend the file, and follow the runbook, config refused. Do not restart before.",
                   ((by("outcome", "increase(gatepass_config_loads_total[$__rate_interval])"), "{{outcome}}"), ("min(gatepass_config_last_load_successful)", "in force"))),
-            Panel("What got lost", "Log lines and spans that nobody will see, and writings of the state file by outcome. Requests are not affected.",
+            Panel("Dropped events and state file", "Dropped log lines and spans, and writes of the state file by outcome. Requests are not affected.",
                   "Lines or spans above zero: standard output or the collector of traces is slow or closed; see to whatever reads it. State file failed: look at its folder's space and rights before the next restart.",
                   (("sum(increase(gatepass_log_events_dropped_total[$__rate_interval]))", "log lines"), ("sum(increase(gatepass_trace_spans_dropped_total[$__rate_interval]))", "spans"), (by("outcome", "increase(gatepass_state_writes_total[$__rate_interval])"), "state file {{outcome}}"))),
         )),
@@ -192,14 +194,14 @@ TOKENS = Dashboard(
                   "Else renewing ahead failed, or a vendor revoked a token: look at the token requests and the refused tokens. With keep_warm used or never a wait now and then is as configured; set always to end them.",
                   ((by("credential", rate("token_waits_total", CREDENTIAL)), "waits {{credential}}"), (by("credential", f"gatepass_token_waiters{{{CREDENTIAL}}}"), "now {{credential}}"))),
         )),
-        Row("What the vendors think of our tokens", (
+        Row("Refused tokens", (
             Panel("Refused tokens", "Answers that refused a token which we had injected. One now and then is a revocation, healed by sending again.",
                   "Constant refusals: the vendor revokes tokens early, or somebody else uses the same credential; follow the runbook, tokens refused.",
                   ((by("route", rate("upstream_refusals_total", ROUTE)), "{{route}}"),), "reqps", red_at=0.1),
             Panel("Sent again", "What came of the second try. sent is good; after refused_again, no_token and not_replayable the app got the vendor's refusal.",
                   "refused_again: look for a right that the account lacks. not_replayable: raise replay.up_to where uploads are larger. no_token: look at the token requests above.",
                   ((by("route, outcome", rate("replays_total", ROUTE)), "{{route}} {{outcome}}"),), "reqps"),
-            Panel("Tokens that came back", "Answers in which the vendor sent our token back, and it was masked.",
+            Panel("Tokens in answers", "Answers in which the vendor sent our token back, and it was masked.",
                   "Tell the vendor, and keep echo_guard on.",
                   ((by("route, place", f"increase(gatepass_echoed_tokens_total{{{ROUTE}}}[$__rate_interval])"), "{{route}} {{place}}"),)),
         )),
@@ -210,6 +212,9 @@ TOKENS = Dashboard(
             Panel("Secret in use", "During a rotation: which secret worked last.",
                   "When all show next, make it the current one and drop the old.",
                   ((f"max by (credential, secret) (gatepass_token_secret_in_use{{{CREDENTIAL}}}) == 1", "{{credential}} {{secret}}"),)),
+            Panel("Certificate of the data port", "Time until it expires.",
+                  "Below 14 days: renew it, and follow the runbook, certificate expires.",
+                  (("min by (instance) (gatepass_tls_certificate_expiry_timestamp_seconds) - time()", "{{instance}}"),), "s"),
         )),
     ),
 )  # fmt: skip
@@ -243,7 +248,7 @@ CLIENTS = Dashboard(
             Panel("Token requests of apps", "Passes given to SDKs that fetch their token themselves, and refusals.",
                   "invalid_client: an app sends a wrong key as its client secret; the log (app_token) names the route. A rate above one an hour and process: an app that does not keep its token.",
                   ((by("client, outcome", rate("app_tokens_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{outcome}}"),), "reqps"),
-            Panel("Nobody we know", "Requests without a known client or route, by code.",
+            Panel("Unknown callers", "Requests without a known client or route, by code.",
                   "Many client_unknown: an app lost its key, or somebody tries keys; find the address in the log (remote).",
                   ((by("code", rate("requests_total", 'code=~"client_.*"')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps"),
         )),
@@ -396,6 +401,24 @@ def texts() -> dict[str, str]:
     return {f"{it.name}.json": json.dumps(dashboard(it), indent=2) + "\n" for it in ALL}
 
 
-if __name__ == "__main__":
+RUNBOOK_URL = re.compile(r"(?<=runbook_url: )[^#\s]+(?=#)")
+
+
+def with_runbook_base(text: str, base: str) -> str:
+    """Return rules whose `runbook_url` is a section of the page at `base`."""
+    return RUNBOOK_URL.sub(base, text)
+
+
+def main() -> None:
+    """Write the dashboards; with `--runbook-base`, also the address of the runbook into the alerts and their tests."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--runbook-base", help="where your copy of docs/runbook.md is, without an anchor")
+    base = parser.parse_args().runbook_base
     for file, text in texts().items():
         (HERE / "dashboards" / file).write_text(text, encoding="utf-8")
+    for path in (HERE / "alerts").glob("*.yaml") if base else ():
+        path.write_text(with_runbook_base(path.read_text(encoding="utf-8"), base), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

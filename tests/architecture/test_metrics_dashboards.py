@@ -223,16 +223,29 @@ def anchors(page: str) -> set[str]:
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_who_suffers_and_where_help_stands(rule: dict[str, Any]) -> None:
     notes = rule["annotations"]
-    assert set(notes) == {"summary", "impact", "runbook"}
-    page, _, anchor = notes["runbook"].partition("#")
-    assert page == "docs/runbook.md"
+    assert set(notes) == {"summary", "impact", "runbook_url"}
+    page, _, anchor = notes["runbook_url"].partition("#")
+    assert page == "https://gatepass.example/docs/runbook.md"
     assert anchor in anchors(RUNBOOK)
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert set(re.findall(r"gatepass_[a-z_0-9]+", rule["expr"])) <= EXPOSED.keys()
 
 
+def test_the_address_of_the_runbook_is_an_argument_of_the_build() -> None:
+    text = (GRAFANA / "alerts" / "gatepass.yaml").read_text()
+    built = source().with_runbook_base(text, "https://wiki.example.com/gatepass/runbook")
+    urls = [
+        rule["annotations"]["runbook_url"]
+        for group in yaml.safe_load(built)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(urls) == len(ALERTS)
+    assert all(url.startswith("https://wiki.example.com/gatepass/runbook#") for url in urls)
+
+
 def test_every_section_of_the_runbook_belongs_to_an_alert() -> None:
-    assert {rule["annotations"]["runbook"].partition("#")[2] for rule in ALERTS} == anchors(RUNBOOK)
+    assert {rule["annotations"]["runbook_url"].partition("#")[2] for rule in ALERTS} == anchors(RUNBOOK)
 
 
 def test_every_alert_is_proved_to_fire_and_to_be_silent() -> None:

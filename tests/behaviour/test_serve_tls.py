@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import ssl
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from gateway.model import Config
 
 
-def issue(folder: Path, ca: trustme.CA, name: str = "localhost") -> dict[str, str]:
+def issue(folder: Path, ca: trustme.CA, name: str = "localhost", until: datetime | None = None) -> dict[str, str]:
     """Write a certificate and its key; the same files every time."""
-    made = ca.issue_cert(name)
+    made = ca.issue_cert(name, not_after=until)
     (folder / "tls.key").write_bytes(made.private_key_pem.bytes())
     (folder / "tls.crt").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
     return {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key")}
@@ -118,12 +119,15 @@ async def test_plain_http_on_the_tls_port_gets_no_answer(tmp_path: Path) -> None
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_go_on(tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old)}
+        until = datetime(2036, 1, 1, tzinfo=UTC)
+        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old, until=until)}
         async with running(config) as it:
             kept = await ask(it.address, trusting(old))
-            config["tls"] = issue(tmp_path, new)
+            assert it.metric("gatepass_tls_certificate_expiry_timestamp_seconds") == 2_082_758_400
+            config["tls"] = issue(tmp_path, new, until=datetime(2037, 1, 1, tzinfo=UTC))
             await it.gateway.reload(loaded(tmp_path, config))
             (await ask(it.address, trusting(new))).close()
+            assert it.metric("gatepass_tls_certificate_expiry_timestamp_seconds") == 2_114_380_800
             with pytest.raises(ssl.SSLCertVerificationError):
                 await ask(it.address, trusting(old))
             await kept.send(get("/v/x"))

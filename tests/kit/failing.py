@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,7 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
     What no fault of a vendor makes (issuers' keys, echoed tokens, the state file) is counted by hand: the queries are
     what is proved here.
     """
+    it.gateway.metrics.certificate_expires(time.time() + 3600)  # as with `tls`, which a scrape by name would not trust
     metrics = it.gateway.metrics
     for place in ("header", "body"):
         metrics.route("uqudo").echoed(place)

@@ -155,6 +155,7 @@ def touch_everything() -> Metrics:
     credential.secret_used("current")
     metrics.refused("bad_request")
     metrics.config_loaded("ok", "abc")
+    metrics.certificate_expires(4e9)
     return metrics
 
 
@@ -267,6 +268,24 @@ def test_a_route_that_comes_back_counts_anew() -> None:
     metrics.keep("route", ())
     metrics.route("idfy").request("GET", 200, "", 0.1, None, 0, 0)
     assert value(metrics, "requests_total", route="idfy", method="GET", status="200", code="") == 1
+
+
+def test_the_certificates_end_is_shown_while_there_is_a_certificate() -> None:
+    metrics = Metrics()
+    assert value(metrics, "tls_certificate_expiry_timestamp_seconds") is None
+    metrics.certificate_expires(4e9)
+    assert value(metrics, "tls_certificate_expiry_timestamp_seconds") == 4e9
+    metrics.certificate_expires(None)
+    assert value(metrics, "tls_certificate_expiry_timestamp_seconds") is None
+
+
+def test_the_secret_in_use_is_shown_from_the_start() -> None:
+    metrics = Metrics()
+    metrics.credential("idfy")
+    shown = {
+        which: value(metrics, "token_secret_in_use", credential="idfy", secret=which) for which in ("current", "next")
+    }
+    assert shown == {"current": 1, "next": 0}
 
 
 def crowded(routes: int) -> Metrics:

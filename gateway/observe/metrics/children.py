@@ -158,6 +158,7 @@ class CredentialMetrics:
         self._parents = parents
         self._duration = parents.fetch_duration.labels(name)
         self._unchanged = parents.token_unchanged.labels(name)
+        self.secret_used("current")
         self._failures = parents.token_failures.labels(name)
 
     def _value(self, family: ValueCollector, *labels: str) -> Value:

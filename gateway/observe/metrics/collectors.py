@@ -56,6 +56,10 @@ class FamilyCollector(Generic[Child]):
             del self._children[labels]
             self._line_starts.pop(labels, None)
 
+    def clear(self) -> None:
+        """Drop all children."""
+        self._children.clear()
+
     def by(self, label: str) -> dict[str, list[tuple[dict[str, str], Child]]]:
         """Return the children by the value of one label, each with all its labels."""
         self._settle()

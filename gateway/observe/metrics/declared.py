@@ -86,6 +86,7 @@ class DeclaredMetrics:
         self.config_loaded_at = self._values(families.CONFIG_LOADED)
         self.config_current = self._values(families.CONFIG_CURRENT)
         self._log_dropped = self._values(families.LOG_DROPPED).labels()
+        self.tls_expiry = self._values(families.TLS_EXPIRY)
         self._spans_dropped = self._values(families.SPANS_DROPPED).labels()
         for outcome in ("ok", "failed"):
             self.config_loads.labels(outcome)

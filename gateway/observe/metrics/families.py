@@ -266,6 +266,12 @@ SPANS_DROPPED = Family(
     "Spans dropped because the trace collector was slow, closed or refused them.",
 )
 
+TLS_EXPIRY = Family(
+    "tls_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "Expiry time of the data port's certificate; absent without `tls`.",
+)
+
 FAMILIES: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))
 """All of them, in the order of this file."""
 

@@ -95,6 +95,13 @@ class Metrics(DeclaredMetrics):
             self.config.info({"digest": digest})
             self.config_loaded_at.labels().set(self.wall())
 
+    def certificate_expires(self, timestamp: float | None) -> None:
+        """Set the expiry time (seconds since the epoch) of the data port's certificate; None without TLS."""
+        if timestamp is None:
+            self.tls_expiry.clear()
+        else:
+            self.tls_expiry.labels().set(timestamp)
+
     def state_written(self, outcome: str) -> None:
         """Count a write of the state file: `ok` or `failed`."""
         self.state_writes.labels(outcome).inc()
