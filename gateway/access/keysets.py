@@ -16,6 +16,7 @@ import orjson
 from yarl import URL
 
 from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
+from gateway.model.http import ANSWER_FIELDS, ANSWER_HEAD_BYTES
 from gateway.observe import get_logger
 from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context, proxy_context
@@ -221,6 +222,9 @@ class JwksFetcher:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT),
                 trust_env=False,
+                max_line_size=ANSWER_HEAD_BYTES,
+                max_field_size=ANSWER_HEAD_BYTES,
+                max_headers=ANSWER_FIELDS,
             ) as session,
             session.get(url, allow_redirects=False, headers={"Accept": "application/json"}, **way) as answer,
         ):

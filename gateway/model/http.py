@@ -31,3 +31,8 @@ METHODS: Final[frozenset[str]] = (
     })
 )  # fmt: skip
 """Methods of the IANA registry and some older ones; a request with any other method is rejected."""
+
+ANSWER_HEAD_BYTES: Final = 64 * 1024
+"""Most bytes of an answer's head, for vendors' APIs, token endpoints and JWKS alike; of one field of it, too."""
+ANSWER_FIELDS: Final = 200
+"""Most fields of an answer's head."""

@@ -128,3 +128,8 @@ class Route:
     """Answer apps' token requests at the path of the vendor's token endpoint."""
     paths: tuple[str, ...] = ()
     """Templates below the prefix, as `/info/{id}`; the matching one is logged instead of the path."""
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether a refusal sign depends on the body of an answer."""
+        return any(sign.path is not None for sign in self.refusal_signs)

@@ -66,6 +66,8 @@ _OVERRIDES: Final = (
 _NEVER_UP: Final = (*_OF_APPS, *_CALLERS, *_OVERRIDES)
 _FOR_PARTS: Final = (b"accept-encoding", b"range", b"if-range")
 """Fields that ask for an answer in which the echo guard cannot find a token: compressed, or cut in two."""
+_FOR_CODINGS: Final = (b"accept-encoding",)
+"""The field that asks for an answer in which a refusal sign cannot be read."""
 _NEVER_DOWN: Final = (
     b"alt-svc", b"proxy-status", b"x-accel-redirect", b"x-sendfile", b"x-sendfile2", b"x-lighttpd-send-file",
     b"x-lighttpd-send-tempfile", b"x-lighttpd-sendfile", b"x-reproxy-url", b"x-reproxy-file",
@@ -180,6 +182,9 @@ def verdicts_up(route: Route) -> Verdicts:
     if route.echo_guard:
         stripped += _FOR_PARTS
         kept -= {*_FOR_PARTS}
+    elif route.reads_answers:
+        stripped += _FOR_CODINGS
+        kept -= {*_FOR_CODINGS}
     if route.authorization == "inject":
         meaning |= {b"authorization": AUTHORIZATION}
     return Verdicts(meaning, (*_NEVER_UP, *stripped), frozenset(kept), (b"x-forwarded-",))

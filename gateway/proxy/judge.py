@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import orjson
+from gateway.payload import decode, looks_like_json, read_json, scalar_text
 
 if TYPE_CHECKING:
     from gateway.model import RefusalSign
@@ -13,32 +13,40 @@ if TYPE_CHECKING:
     from gateway.proxy.response import Outbound
 
 _MOST_BODY: Final = 64 * 1024
+_ERROR: Final = 400
+_STREAMS: Final[tuple[str, ...]] = ("event-stream", "ndjson", "jsonl", "json-seq", "stream+json", "grpc", "multipart")
+"""Parts of media types whose answers come bit by bit: they are never held back."""
+_COMPRESSED: Final[tuple[str, ...]] = ("gzip", "deflate")
 
 
 async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound, body: Body) -> bool:
     """Return whether one of `signs`, all for this status, matches the answer.
 
-    If a sign depends on the body, up to 64 KiB of it are read into `x.prefetched` and relayed from there.
+    If a sign depends on the body, up to 64 KiB of it are read into `x.prefetched` and relayed from there. What a body
+    is labelled as does not matter if the status is an error; only other bodies must be labelled as JSON.
     """
     if any(sign.path is None for sign in signs):
         return True
-    if "json" not in head.value(b"content-type").lower():
+    media_type, coding = head.value(b"content-type").lower(), head.value(b"content-encoding").lower()
+    if any(name in media_type for name in _STREAMS) or (head.code < _ERROR and "json" not in media_type):
         return False
     pieces: list[bytes] = []
     size = 0
     while size <= _MOST_BODY and (piece := await body.read()):
         pieces.append(piece)
         size += len(piece)
+        if len(pieces) == 1 and not (looks_like_json(piece) or any(name in coding for name in _COMPRESSED)):
+            break
     x.prefetched = b"".join(pieces)
-    try:
-        document = orjson.loads(x.prefetched)
-    except orjson.JSONDecodeError:
+    plain = decode(x.prefetched, coding, _MOST_BODY)
+    if plain is None:
         return False
+    document = read_json(plain)
     return any(not sign.values.isdisjoint(_words(document, sign.path or "")) for sign in signs)
 
 
 def _words(document: object, path: str) -> list[str]:
-    """Return the string at a dotted path, or the strings of the list there."""
+    """Return the scalar at a dotted path as text, or the scalars of the list there."""
     for step in path.split("."):
         if isinstance(document, list) and step.isdigit() and int(step) < len(document):
             document = document[int(step)]
@@ -47,4 +55,4 @@ def _words(document: object, path: str) -> list[str]:
         else:
             return []
     words = document if isinstance(document, list) else [document]
-    return [word for word in words if isinstance(word, str)]
+    return [text for word in words if (text := scalar_text(word)) is not None]

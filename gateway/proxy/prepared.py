@@ -89,7 +89,7 @@ class PreparedRoute:
         self.metrics = metrics
         self.base_path = route.upstream.base_path
         own = f"\r\nOrigin: {route.origin}" if route.origin else ""
-        own += "\r\nAccept-Encoding: identity" if route.echo_guard else ""
+        own += "\r\nAccept-Encoding: identity" if route.echo_guard or route.reads_answers else ""
         self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
         """The bytes between the target and the first of the app's own fields."""
         self.private = bool(route.injections)

@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus
 from gateway import __version__
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.model import KIB, Secret
+from gateway.payload import scalar_text
 from gateway.tokens import expiry
 from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled
 
@@ -214,9 +215,9 @@ def _not_an_object(body: bytes, document: object) -> str:
 
 
 def _failure(response: GrantResponse, status: int, document: object, wish: float | None) -> TokenError:
-    code = document.get("error") if isinstance(document, dict) else None
+    code = scalar_text(document.get("error")) if isinstance(document, dict) else None
     reason = f"HTTP {status}{_shown(response, code)}"
-    if status in response.refused_statuses or (isinstance(code, str) and code in response.refused_errors):
+    if status in response.refused_statuses or code in response.refused_errors:
         return CredentialRefused(reason=reason, retry_after=wish)
     if status == _TOO_MANY:
         return TokenEndpointThrottled(reason=reason, retry_after=wish)
@@ -228,14 +229,14 @@ def _failure(response: GrantResponse, status: int, document: object, wish: float
 
 
 def _error_in_success(response: GrantResponse, document: dict[str, object]) -> TokenError:
-    code = document["error"]
-    if isinstance(code, str) and code in response.refused_errors:
+    code = scalar_text(document["error"])
+    if code in response.refused_errors:
         return CredentialRefused(reason=f"a success status with{_shown(response, code)}")
     return TokenMalformed(reason=f"a success status with an error{_shown(response, code)}")
 
 
-def _shown(response: GrantResponse, code: object) -> str:
-    return f" {code}" if isinstance(code, str) and code in ERROR_CODES | response.refused_errors else ""
+def _shown(response: GrantResponse, code: str | None) -> str:
+    return f" {code}" if code in ERROR_CODES | response.refused_errors else ""
 
 
 def _check_type(response: GrantResponse, document: dict[str, object]) -> None:

@@ -17,6 +17,8 @@ from yarl import URL
 from gateway.addresses import AddressRefused, Networks
 from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable, os_reason
+from gateway.model.http import ANSWER_FIELDS, ANSWER_HEAD_BYTES
+from gateway.payload import decode
 from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context, proxy_context
 from gateway.tokens.failures import TokenEndpointTimeout
@@ -72,7 +74,10 @@ class Sender:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 trust_env=False,
-                auto_decompress=True,
+                auto_decompress=False,
+                max_line_size=ANSWER_HEAD_BYTES,
+                max_field_size=ANSWER_HEAD_BYTES,
+                max_headers=ANSWER_FIELDS,
                 raise_for_status=False,
             )
         return self._session
@@ -137,9 +142,18 @@ class Sender:
             if response.status == PROXY_LOGIN and "proxy" in way:
                 raise EgressError(status=PROXY_LOGIN)
             round_trip = clock.monotonic() - sent_at
-            body = await _read(response.content)
+            raw = await _read(response.content)
+            body = decode(raw, response.headers.get("Content-Encoding", ""), MAX_ANSWER)
             duration = clock.monotonic() - sent_at
-            return Answer(response.status, response.headers, body, sent_at, wall_sent, duration, round_trip)
+            return Answer(
+                response.status,
+                response.headers,
+                raw if body is None else body,
+                sent_at,
+                wall_sent,
+                duration,
+                round_trip,
+            )
 
     async def _system_trust(self) -> ssl.SSLContext:
         """Return the context with the system's authorities, read once and in a thread, because it takes some 40 ms.

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "egress", "protection"}
+NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "egress", "protection", "payload"}
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
@@ -20,6 +20,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "tls": {"model"},
         "patterns": {"errors"},
         "addresses": set(),
+        "payload": set(),
         "resolver": {"addresses"},
         "protection": set(),
         "egress": {"model", "errors", "addresses", "tls"},

@@ -190,3 +190,19 @@ async def test_a_certificate_of_another_authority_opens_nothing(tmp_path: Path) 
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
             await try_it(it)
     assert not seen
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["Content-Security-Policy: default-src " + "x" * 40_000, "\r\n".join(f"X-{n}: y" for n in range(150))],
+    ids=["a long field", "many fields"],
+)
+async def test_keys_are_read_behind_a_large_head(fields: str) -> None:
+    document = jwks(jwk("ec-1"))
+    head = f"HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {len(document)}\r\n\r\n"
+    async with (
+        vendor(answering(ok())) as upstream,
+        vendor(answering(head.encode() + document)) as endpoint,
+        running(config(upstream.port, endpoint.port)) as it,
+    ):
+        assert (await ask(it, f"Authorization: Bearer {fresh()}")).status == 200

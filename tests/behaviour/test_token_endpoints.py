@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import time
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -31,7 +33,7 @@ from tests.kit.wire import answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -190,6 +192,68 @@ KEYS = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
 }
+
+
+GOOD = json.dumps({"access_token": "CANARY-token", "expires_in": 600}).encode()
+REFUSED = json.dumps({"error": "invalid_client"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("packed", "coding"),
+    [
+        (gzip.compress, "gzip"), (zlib.compress, "deflate"), (gzip.compress, "identity"), (bytes, "gzip"),
+        (lambda body: b"\xef\xbb\xbf" + body, "identity"),
+    ],
+    ids=["gzip", "deflate", "gzip without a label", "plain that says it is gzip", "a BOM"],
+)  # fmt: skip
+@pytest.mark.parametrize("label", ["application/json", "text/html"])
+async def test_an_answer_is_read_whatever_its_coding_and_type(
+    endpoint: TokenEndpoint, packed: Callable[[bytes], bytes], coding: str, label: str
+) -> None:
+    fields = (("Content-Encoding", coding), ("Content-Type", label))
+    endpoint.always = Answer(200, packed(GOOD), fields)
+    token, _ = await once(credential(endpoint.url))
+    assert token.value.reveal() == "CANARY-token"
+    endpoint.always = Answer(400, packed(REFUSED), fields)
+    assert isinstance(await failure(credential(endpoint.url)), CredentialRefused)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
+async def test_an_answer_in_a_coding_that_cannot_be_undone_is_unusable(endpoint: TokenEndpoint, coding: str) -> None:
+    endpoint.always = Answer(200, b"\x1f\x8b\xff\xff CANARY", (("Content-Encoding", coding),))
+    assert isinstance(await failure(credential(endpoint.url)), TokenMalformed)
+
+
+async def test_an_answer_that_unpacks_to_more_than_is_read_is_too_long(endpoint: TokenEndpoint) -> None:
+    endpoint.always = Answer(200, gzip.compress(GOOD + b" " * 10_000_000), (("Content-Encoding", "gzip"),))
+    error = await failure(credential(endpoint.url))
+    assert "longer than 65536 bytes" in error.reason
+
+
+LARGE_HEADS = {
+    "a long Content-Security-Policy": (("Content-Security-Policy", "default-src " + "x" * 40_000),),
+    "many fields": tuple((f"X-{n}", "y") for n in range(150)),
+    "many cookies": tuple(("Set-Cookie", f"c{n}={'z' * 200}") for n in range(120)),
+}
+
+
+@pytest.mark.parametrize("fields", LARGE_HEADS.values(), ids=LARGE_HEADS)
+async def test_a_large_head_is_read_within_the_bounds_of_the_data_plane(
+    endpoint: TokenEndpoint, fields: tuple[tuple[str, str], ...]
+) -> None:
+    endpoint.always = Answer(200, GOOD, fields)
+    token, _ = await once(credential(endpoint.url))
+    assert token.value.reveal() == "CANARY-token"
+
+
+@pytest.mark.parametrize(
+    "fields", [(("X", "y" * 70_000),), tuple((f"X-{n}", "y") for n in range(300))], ids=["a field", "fields"]
+)
+async def test_a_head_beyond_those_bounds_is_not_valid(
+    endpoint: TokenEndpoint, fields: tuple[tuple[str, str], ...]
+) -> None:
+    endpoint.always = Answer(200, GOOD, fields)
+    assert isinstance(await failure(credential(endpoint.url)), TokenMalformed)
 
 
 @pytest.mark.parametrize("algorithm", KEYS)

@@ -99,6 +99,28 @@ def test_an_unusable_answer_is_malformed(body: bytes | object, words: str) -> No
     assert words in error.reason
 
 
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [(4011, "4011"), (4011.0, "4011"), ("4011", "4011"), (True, "true"), ("bad_key", "bad_key")],
+    ids=repr,
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_refused_error_may_be_a_number_or_a_boolean_in_any_encoding(
+    code: object, refused: str, status: int, encoding: str
+) -> None:
+    response = dataclasses.replace(RESPONSE, refused_errors=frozenset({refused}))
+    error = failure(json.dumps({"error": code, "why": "CANARY"}).encode(encoding), status, response)
+    assert isinstance(error, CredentialRefused)
+    assert refused in error.reason
+
+
+@pytest.mark.parametrize("code", [4012, 4011.5, False, None, [4011], {"4011": 1}], ids=repr)
+def test_another_error_does_not_refuse_the_credential(code: object) -> None:
+    response = dataclasses.replace(RESPONSE, refused_errors=frozenset({"4011", "true"}))
+    assert not isinstance(failure({"error": code}, 400, response), CredentialRefused)
+
+
 @pytest.mark.parametrize("error", [None, "", 0, False, []])
 def test_an_empty_error_beside_a_token_is_no_error(error: object) -> None:
     assert read(answer(error=error)).value.reveal() == "CANARY-token"

@@ -13,7 +13,7 @@ from gateway.config.keys.files import ReadableFile
 from gateway.config.keys.http import Headers, Url
 from gateway.config.keys.numbers import Flag, PositiveDuration, Statuses
 from gateway.config.keys.section import Section, refuse, revealed
-from gateway.config.keys.text import DottedPath, Fields, JsonValue, PlainText, SecretValue, TextValue, Words
+from gateway.config.keys.text import DottedPath, Fields, JsonValue, PlainText, Scalars, SecretValue, TextValue
 from gateway.tls import check_pair
 
 
@@ -149,7 +149,7 @@ class ResponseSection(Section):
     refused_statuses: Statuses = Field(
         (401,), description="Statuses that mean that our credential is wrong: a permanent failure, not retried."
     )
-    refused_errors: Words = Field(
+    refused_errors: Scalars = Field(
         ("invalid_client", "unauthorized_client"),
         description="Values of `error` in the JSON answer that mean the same with any status (RFC 6749 §5.2).",
     )

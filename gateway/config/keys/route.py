@@ -24,7 +24,7 @@ from gateway.config.keys.http import (
 from gateway.config.keys.network import HostNames
 from gateway.config.keys.numbers import Count, Flag, PositiveDuration, Size, Status
 from gateway.config.keys.section import Section, refuse
-from gateway.config.keys.text import DottedPath, Name, PlainText, Words
+from gateway.config.keys.text import DottedPath, Name, PlainText, Scalars, Words
 from gateway.model import MIB
 from gateway.model.http import UNSERVED_METHODS
 
@@ -91,8 +91,10 @@ class RefusalSignSection(Section):
 
     status: Status = Field(401, description="Status of the answer.")
     path: DottedPath | None = Field(None, description="Dotted path in its JSON body; needs `values`.")
-    values: Words = Field(
-        (), description="Texts at `path` that mean a refusal; a list at `path` must contain one of them."
+    values: Scalars = Field(
+        (),
+        description='Values at `path` that mean a refusal, text, number or boolean: `498` is also `"498"`. A list at '
+        "`path` must contain one of them.",
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from gateway.config.names import NAME, NAME_RULE
 from gateway.config.read.clean import mistake
 from gateway.config.read.tree import Absent, Digits
 from gateway.model import Pairs, Secret, Text
+from gateway.payload import scalar_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,13 @@ def plain_text(value: object) -> str:
     if CONTROL.search(text):
         refuse("holds a control character")
     return text
+
+
+def scalar(value: object) -> str:
+    """Return a value to compare with a JSON value: text, a number or a boolean, as text."""
+    if isinstance(value, bool | int | float):
+        return scalar_text(value) or ""
+    return plain_text(value)
 
 
 def any_text(value: object) -> Text:
@@ -127,6 +135,8 @@ dotted_path = text_like(DOTTED, "must be a dotted path, as data.access_token")
 
 STRINGS: dict[str, object] = {"type": "array", "items": {"type": "string"}}
 """JSON Schema of a list of text."""
+SCALARS: dict[str, object] = {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
+"""JSON Schema of a list of values to compare with JSON values."""
 FIELDS: dict[str, object] = {
     "type": "object",
     "additionalProperties": {"type": ["string", "integer", "array", "null"], "items": {"type": ["string", "integer"]}},
@@ -138,6 +148,7 @@ Name = Annotated[str, *kind("name", name_text, type="string", pattern=f"^{NAME.p
 TextValue = Annotated[Text, *kind("text or secret", any_text, type=["string", "integer"])]
 SecretValue = Annotated[Secret, *kind("secret", secret_text, type=["string", "integer"])]
 Words = Annotated[tuple[str, ...], *kind("list of text", list_of(plain_text), **STRINGS)]
+Scalars = Annotated[tuple[str, ...], *kind("list of values", list_of(scalar), **SCALARS)]
 Names = Annotated[tuple[str, ...], *kind("list of names", list_of(name_text), **STRINGS)]
 DottedPath = Annotated[str, *kind("dotted path", dotted_path, type="string", pattern=f"^{DOTTED.pattern}$")]
 Fields = Annotated[Pairs, *kind("fields", pairs, **FIELDS)]

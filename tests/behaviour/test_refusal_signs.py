@@ -1,0 +1,150 @@
+"""A vendor's own way to say that a token has died, in a body as vendors send them, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit.gateway import running
+from tests.kit.wire import Message, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from tests.kit.wire import Peer
+
+STALE = {"code": 498, "error": {"dead": True, "kinds": ["x", "token_stale"], "word": "stale"}}
+TEXT = json.dumps(STALE).encode()
+
+
+def answer(body: bytes, *fields: str, status: str = "400 Bad Request") -> bytes:
+    lines = [f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def told(first: bytes, sign: dict[str, Any], *, ask: bytes | None = None) -> tuple[Message, list[Message], int]:
+    """Let a vendor answer `first` and then 200; return what the app got, what the vendor got, and token requests."""
+    seen: list[Message] = []
+    issued = 0
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.message())
+            await peer.send(first if len(seen) == 1 else ok(b"fresh"))
+
+    async def tokens(peer: Peer) -> None:
+        nonlocal issued
+        await peer.message()
+        issued += 1
+        await peer.send(ok(b'{"access_token": "CANARY-%d", "expires_in": 600}' % issued))
+
+    async with vendor(script) as api, vendor(tokens) as auth:
+        request = {"url": f"http://127.0.0.1:{auth.port}/token", "form": {"a": "b"}}
+        upstream = f"http://127.0.0.1:{api.port}"
+        config = {
+            "credentials": {"key": {"grant": {"request": request}}},
+            "routes": {"v": {"credential": "key", "upstream": upstream, "refusal_signs": [{"status": 400} | sign]}},
+        }
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(ask or get("/v/a"))
+            return await app.message(), seen, issued
+
+
+WORD = {"path": "error.word", "values": ["stale"]}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(answer(TEXT, "Content-Type: application/json"), id="JSON"),
+        pytest.param(answer(TEXT, "Content-Type: application/problem+json"), id="problem+json"),
+        pytest.param(answer(TEXT, "Content-Type: text/html; charset=utf-8"), id="text/html"),
+        pytest.param(answer(TEXT, "Content-Type: text/plain"), id="text/plain"),
+        pytest.param(answer(TEXT), id="no type"),
+        pytest.param(answer(b"\xef\xbb\xbf" + TEXT, "Content-Type: application/json"), id="a BOM"),
+        pytest.param(answer(TEXT.decode().encode("utf-16"), "Content-Type: application/json"), id="UTF-16"),
+        pytest.param(answer(gzip.compress(TEXT), "Content-Encoding: gzip"), id="gzip"),
+        pytest.param(answer(gzip.compress(TEXT), "Content-Type: application/json"), id="gzip without a label"),
+        pytest.param(answer(zlib.compress(TEXT), "Content-Encoding: deflate"), id="deflate"),
+        pytest.param(answer(b"\r\n  " + TEXT), id="blanks in front"),
+    ],
+)
+async def test_a_refusal_is_read_however_it_is_sent(first: bytes) -> None:
+    got, seen, issued = await told(first, WORD)
+    assert (got.status, got.body) == (200, b"fresh")
+    assert [each.one("Authorization") for each in seen] == [b"Bearer CANARY-1", b"Bearer CANARY-2"]
+    assert issued == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("code", [498]), ("code", ["498"]), ("error.dead", [True]), ("error.dead", ["true"]),
+        ("error.kinds", ["token_stale"]), ("error.kinds.1", ["token_stale"]), ("code", [1, 498, "x"]),
+    ],
+)  # fmt: skip
+async def test_numbers_and_booleans_are_values_too(path: str, values: list[object]) -> None:
+    got, _, issued = await told(answer(TEXT, "Content-Type: application/json"), {"path": path, "values": values})
+    assert (got.status, issued) == (200, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "sign"),
+    [
+        (answer(TEXT), {"path": "code", "values": [499]}),
+        (answer(TEXT), {"path": "error.dead", "values": [False]}),
+        (answer(b"stale"), WORD),
+        (answer(b"<p>stale</p>", "Content-Type: application/json"), WORD),
+        (answer(b"\x00" * 40, "Content-Encoding: br"), WORD),
+        (answer(gzip.compress(TEXT)[:20], "Content-Encoding: gzip"), WORD),
+        (answer(b"{" + b" " * 200_000), WORD),
+    ],
+    ids=["another number", "another boolean", "text", "HTML", "br", "cut", "longer than is read"],
+)
+async def test_an_answer_that_says_something_else_reaches_the_app_byte_for_byte(
+    first: bytes, sign: dict[str, Any]
+) -> None:
+    got, seen, issued = await told(first, sign)
+    assert (got.status, got.body) == (400, first.partition(b"\r\n\r\n")[2])
+    assert (len(seen), issued) == (1, 1)
+
+
+async def test_no_coding_is_asked_for_where_the_body_is_judged() -> None:
+    ask = b"GET /v/a HTTP/1.1\r\nHost: gatepass\r\nAccept-Encoding: br, zstd;q=0.9, gzip\r\n\r\n"
+    _, seen, _ = await told(answer(TEXT), WORD, ask=ask)
+    assert [each.all("Accept-Encoding") for each in seen] == [[b"identity"], [b"identity"]]
+
+
+async def test_a_route_without_such_a_sign_passes_the_coding_that_the_app_asks_for() -> None:
+    ask = b"GET /v/a HTTP/1.1\r\nHost: gatepass\r\nAccept-Encoding: br\r\n\r\n"
+    _, seen, _ = await told(answer(TEXT), {}, ask=ask)
+    assert seen[0].all("Accept-Encoding") == [b"br"]
+
+
+async def test_a_stream_is_not_held_back_to_be_judged() -> None:
+    """The vendor keeps it open after its first event, which looks like JSON."""
+    gone = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        head = b"HTTP/1.1 400 Bad\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await peer.send(head + b'b\r\n{"error":1}\r\n')
+        await gone.wait()
+
+    async with vendor(script) as api:
+        route = {
+            "credential": "key",
+            "upstream": f"http://127.0.0.1:{api.port}",
+            "refusal_signs": [{"status": 400} | WORD],
+        }
+        config = {"credentials": {"key": {"static": {"token": "CANARY-key"}}}, "routes": {"v": route}}
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            assert (await app.head()).status == 400
+            assert await app.chunk() == b'{"error":1}'
+            gone.set()
