@@ -245,6 +245,15 @@ class Draining(ExchangeError):
     close = True
 
 
+class LoopDetected(ExchangeError):
+    """The request has passed this route before: its upstream leads back to the gateway (RFC 5842 §7.2)."""
+
+    status = 508
+    code = "loop_detected"
+    title = "The request came back to the gateway"
+    proxy_error = "proxy_loop_detected"
+
+
 class TooManyConnections(ExchangeError):
     """The data port's connection limit is reached."""
 

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.body import NO_BODY
-from gateway.proxy.fields import VIA
 from gateway.proxy.upload import NO_UPLOAD
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from gateway.proxy.prepared import PreparedRoute, Snapshot
     from gateway.proxy.request import Inbound, RequestHead
     from gateway.proxy.upload import NoUpload, Upload
-
-
-_VIA_AND_ID: Final = b"Via: 1.1 " + VIA + b"\r\nX-Request-Id: "
 
 
 UNKNOWN_AFTER: Final = 0.01
@@ -44,8 +40,8 @@ class Exchange:
     request_id: str = ""
     id_given: bool = False
     """The app sent an `X-Request-Id` of its own."""
-    our_fields: bytes = b""
-    """`Via` and `X-Request-Id`, appended in both directions; a gateway adds itself at the end (RFC 9110 §7.6.3)."""
+    written_id: bytes = b""
+    """The same as bytes, for the fields."""
     target: bytes = b""
     """Outbound path and query."""
     upload: Upload | NoUpload = NO_UPLOAD
@@ -112,4 +108,4 @@ class Exchange:
         self.id_given = given is not None
         name = given if given is not None else b"%032x" % getrandbits(128)
         self.request_id = name.decode("ascii")
-        self.our_fields = _VIA_AND_ID + name
+        self.written_id = name

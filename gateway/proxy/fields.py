@@ -8,6 +8,7 @@ Names are compared with `_` and other signs read as `-`, because servers behind 
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BadRequest
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from gateway.model import Route
 
 VIA: Final = b"gatepass"
-"""Our pseudonym in `Via` (RFC 9110 §7.6.3) and in `Proxy-Status` (RFC 9209)."""
+"""Our pseudonym in `Via` of answers (RFC 9110 §7.6.3) and in `Proxy-Status` (RFC 9209); `via_pseudonym` in requests."""
 CONTROLS: Final = bytes(set(range(0x20)) - {0x09} | {0x7F})
 """Bytes that no field may contain: every control byte except tab (RFC 9110 §5.5, RFC 9112 §2.2)."""
 CONTROL: Final = "The head holds a control byte, or a line that does not end with CR LF"
 _CONTROLS_BUT_CR_LF: Final = bytes(set(CONTROLS) - set(b"\r\n"))
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _NOT_ALPHANUMERIC: Final = re.compile(rb"[^0-9a-z]")
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}\Z")
+_LENGTH: Final = re.compile(rb"(?=[0-9])0*+[0-9]{0,18}\Z")
 
 # What is done with a field, by its name. Fields other than PASS and DROP are interpreted by `read_request` or
 # `read_response`.
@@ -46,6 +47,7 @@ DATE: Final = 12
 CACHE_CONTROL: Final = 13
 INJECTED: Final = 14
 KEEP_ALIVE: Final = 15
+VIA_FIELD: Final = 16
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
 _OF_APPS: Final = (b"cookie", b"origin", b"referer")
@@ -84,6 +86,7 @@ _MEANING_UP: Final = {
     b"x-gatepass-key": KEY,
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACEPARENT,
+    b"via": VIA_FIELD,
 }
 _MEANING_DOWN: Final = {
     b"connection": CONNECTION,
@@ -168,6 +171,17 @@ class Verdicts(dict[bytes, int]):
 def _canonical(name: bytes) -> bytes:
     """Return a name, in lower case, as servers compare it that make a variable's name of it (RFC 3875 §4.1.18)."""
     return _NOT_ALPHANUMERIC.sub(b"-", name)
+
+
+def via_pseudonym(route: Route) -> bytes:
+    """Return the route's pseudonym in `Via` of requests: the same in all instances of one configuration.
+
+    A request that arrives with it has passed the route before. Two gateways in a chain have other upstreams, so each
+    has its own (docs/decisions/0014).
+    """
+    upstream = route.upstream
+    parts = (route.name, route.prefix, upstream.scheme, upstream.authority, upstream.base_path)
+    return b"%b-%b" % (VIA, sha256("\n".join(parts).encode("utf-8")).hexdigest()[:12].encode("ascii"))
 
 
 def verdicts_up(route: Route) -> Verdicts:

@@ -63,7 +63,7 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
     inbound = x.inbound
     lines = [x.request.method.encode("ascii") + b" " + x.target + prepared.fixed, *inbound.lines]
     lines += prepared.lines(x.tokens)
-    lines.append(x.our_fields)
+    lines.append(prepared.via_and_id + x.written_id)  # behind the app's own `Via` (RFC 9110 §7.6.3)
     if inbound.chunked:
         lines.append(b"Transfer-Encoding: chunked")
     elif inbound.length is not None:

@@ -18,7 +18,7 @@ TRAILER_LIMIT: Final = 16 * 1024
 """Bytes of the longest trailer section, which is read and dropped."""
 _SIZE_LINE_LIMIT: Final = 4 * 1024
 """Bytes of the longest chunk-size line with its extensions, which are dropped."""
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_SIZE_LINE: Final = re.compile(rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*\Z")
 _NO_TRAILERS: Final = frozenset({b"transfer-encoding", b"content-length", b"host"})
 """Fields that decide about framing and routing, which trailers may not contain (RFC 9110 §6.5.1)."""
@@ -160,7 +160,7 @@ class Chunked:
             size = _SIZE_LINE.match(line.rstrip(self._padding) if self._padding else line)
             if size is None or len(line) > _SIZE_LINE_LIMIT:
                 raise FramingError("an invalid chunk size")
-            self._left = int(size[1], 16)
+            self._left = int(size[1] or b"0", 16)
             if not self._left:
                 self._trailers = 0
         elif line:

@@ -19,6 +19,7 @@ from gateway.errors import (
     Draining,
     ExchangeError,
     InternalError,
+    LoopDetected,
     Overloaded,
     RouteNotFound,
     UpstreamMalformed,
@@ -138,16 +139,18 @@ class Handler:
             self._read_head(x, _NO_ROUTE)
             raise
         x.prepared = prepared
-        self._read_head(x, prepared.verdicts)
-        x.target = (prepared.base_path + (rest or "/") + query).encode("ascii")
+        self._read_head(x, prepared.verdicts, prepared.via)
+        x.target = ((prepared.base_path + rest or "/") + query).encode("ascii")
         return prepared, path, rest
 
     @staticmethod
-    def _read_head(x: Exchange, verdicts: Verdicts) -> None:
+    def _read_head(x: Exchange, verdicts: Verdicts, via: bytes = b"") -> None:
         inbound = read_request(x.request, verdicts, x.snapshot.limits)
         x.body = x.client.open_body(inbound)
         x.inbound = inbound
         x.identify()
+        if inbound.via and via and via in inbound.via:
+            raise LoopDetected(f"The request was sent to {via.decode()} before", reason="its upstream leads back to us")
 
     async def _attempt(self, x: Exchange, prepared: PreparedRoute, upload: Upload | NoUpload) -> bool:
         """Send the request; relay the answer and return True, or return False if it must be sent again."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
-from gateway.proxy.fields import Verdicts, verdicts_up
+from gateway.proxy.fields import Verdicts, verdicts_up, via_pseudonym
 from gateway.proxy.routing import PathRules, RouteTable, host_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class PreparedRoute:
         "signs",
         "templates",
         "verdicts",
+        "via",
+        "via_and_id",
     )
 
     def __init__(
@@ -92,6 +94,8 @@ class PreparedRoute:
         own += "\r\nAccept-Encoding: identity" if route.echo_guard or route.reads_answers else ""
         self.fixed = f" HTTP/1.1\r\nHost: {route.upstream.authority}{own}".encode("latin-1")
         """The bytes between the target and the first of the app's own fields."""
+        self.via = via_pseudonym(route)
+        self.via_and_id = b"Via: 1.1 " + self.via + b"\r\nX-Request-Id: "
         self.private = bool(route.injections)
         """Answers are marked private, because a cache in front of the gateway sees no Authorization (RFC 9111 §3.5)."""
         self.passes_logins = explicit = route.authorization == "pass"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _NO_BODY: Final = frozenset({204, 304})
 _VIA: Final = b"Via: 1.1 " + VIA
+_VIA_AND_ID: Final = _VIA + b"\r\nX-Request-Id: "
 _PRIVATE: Final = b"Cache-Control: private, no-store"
 
 
@@ -42,7 +43,7 @@ def begin(x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, he
     """Write the head and the body bytes that have arrived; return whether that was all. `stream` writes the rest."""
     if prepared.route.echo_guard:
         _guard(x, prepared, head)
-    lines = [head.status_line, *head.lines, x.our_fields]
+    lines = [head.status_line, *head.lines, _VIA_AND_ID + x.written_id]
     if not head.date:
         lines.append(date_line())
     if prepared.private and not head.cache_control:

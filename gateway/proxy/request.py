@@ -21,6 +21,7 @@ from gateway.proxy.fields import (
     REQUEST_ID,
     TRACEPARENT,
     UPGRADE,
+    VIA_FIELD,
     Head,
     drop_nominated,
     is_torn,
@@ -100,6 +101,8 @@ class Inbound(Head):
     traceparent: bytes | None = None
     """The app's `traceparent`; empty if it sent several."""
     expects_continue: bool = False
+    via: bytes = b""
+    """The values of all `Via` fields, joined by commas."""
     websocket: bool = False
     upgrade: bool = False
     """Asks for any upgrade."""
@@ -149,6 +152,9 @@ def _read_field(inbound: Inbound, line: bytes, verdicts: Verdicts, limit: int) -
         inbound.connection = inbound.connection + b"," + value if inbound.connection else value
     elif verdict == TRACEPARENT:
         inbound.traceparent = value if inbound.traceparent is None else b""
+        return PASS
+    elif verdict == VIA_FIELD:
+        inbound.via = inbound.via + b"," + value if inbound.via else value
         return PASS
     else:
         _read_special(inbound, verdict, value)

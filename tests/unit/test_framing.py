@@ -129,6 +129,17 @@ def test_a_body_that_ends_with_its_connection_is_all_that_comes(raw: bytes, plac
     assert not body.ended
 
 
+@pytest.mark.parametrize(
+    "size", [b"0000000000000005", b"0" * 30 + b"5", b"00000000000000000005;a=b", b"0" * 4000 + b"5"]
+)
+def test_zeros_in_front_of_a_chunk_size_mean_nothing(size: bytes) -> None:
+    """RFC 9112 §7.1: `chunk-size` is any number of hex digits."""
+    body = Body(None)
+    body.ended = False
+    assert Chunked(body).feed(size + b"\r\nhello\r\n" + b"0" * 20 + b"\r\n\r\nnext") == b"next"
+    assert (body.take(), body.ended) == (b"hello", True)
+
+
 # -------------------------------------------------------------------------------------------------------- what is none
 
 BAD_SIZES = {
@@ -139,9 +150,10 @@ BAD_SIZES = {
     "empty": b"",
     "no hex": b"zz",
     "hex and more": b"5g",
-    "16 digits": b"0000000000000005",
+    "16 digits": b"1000000000000005",
     "2^64": b"10000000000000005",
-    "100 digits": b"0" * 100 + b"5",
+    "100 digits": b"1" + b"0" * 100 + b"5",
+    "zeros without an end": b"0" * 5000,
     "full-width digit": "５".encode(),
     "space behind": b"5 ",
     "tab behind": b"5\t",

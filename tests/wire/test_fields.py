@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.kit.gateway import one_route, running
@@ -34,7 +36,9 @@ async def test_via_is_added_behind_the_others_in_both_directions() -> None:
         app = await connect(it.address)
         await app.send(get("/v/a", "Via: 1.0 fred, 1.1 p.example"))
         got = await app.message()
-    assert seen[0].all("Via") == [b"1.0 fred, 1.1 p.example", b"1.1 gatepass"]
+    theirs, ours = seen[0].all("Via")
+    assert theirs == b"1.0 fred, 1.1 p.example"
+    assert re.fullmatch(rb"1\.1 gatepass-[0-9a-f]{12}", ours)
     assert got.all("Via") == [b"1.1 vendor-edge", b"1.1 gatepass"]
 
 

@@ -51,7 +51,7 @@ MALFORMED = {
     "chunk with bare LF": f"{H}Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
     "chunk extension with LF": f"{H}Transfer-Encoding: chunked\r\n\r\n5;a\nb\r\nhello\r\n0\r\n\r\n",
     "chunk too long": f"{H}Transfer-Encoding: chunked\r\n\r\n4\r\nhello\r\n0\r\n\r\n",
-    "chunk size of 16 digits": f"{H}Transfer-Encoding: chunked\r\n\r\n0000000000000005\r\nhello\r\n0\r\n\r\n",
+    "chunk size of 16 digits": f"{H}Transfer-Encoding: chunked\r\n\r\n1000000000000005\r\nhello\r\n0\r\n\r\n",
     "chunk extension without an end": f"{H}Transfer-Encoding: chunked\r\n\r\n5;{'x' * 5000}",
     "trailers without an end": f"{H}Transfer-Encoding: chunked\r\n\r\n0\r\n" + "X: y\r\n" * 3000,
     "bare LF in the head": "POST /v/a HTTP/1.1\nHost: x\nContent-Length: 0\n\n",

@@ -31,6 +31,30 @@ async def test_what_is_not_refused_passes_byte_for_byte(base: str) -> None:
     assert [message.target.decode() for message in seen] == [base + path for path in PASSED]
 
 
+@pytest.mark.parametrize(
+    ("base", "path", "target"),
+    [
+        ("", "/v", b"/"),
+        ("", "/v?q=1", b"/?q=1"),
+        ("", "/v/", b"/"),
+        ("/api/v1", "/v", b"/api/v1"),
+        ("/api/v1", "/v?q=1", b"/api/v1?q=1"),
+        ("/api/v1", "/v/", b"/api/v1/"),
+        ("/api/v1", "http://x/v", b"/api/v1"),
+    ],
+)
+async def test_exactly_the_prefix_gets_no_slash_that_nobody_asked_for(base: str, path: str, target: bytes) -> None:
+    """Only a target without any path needs one (RFC 9112 §3.2.1)."""
+    seen: list[Message] = []
+    async with vendor(answering(ok(), seen=seen)) as upstream:
+        config = one_route(upstream.port, upstream=f"http://127.0.0.1:{upstream.port}{base}", deny=["/x"])
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get(path))
+            assert (await app.message()).status == 200
+    assert seen[0].target == target
+
+
 async def test_no_path_of_the_corpus_reaches_a_vendor() -> None:
     """More than a hundred ways to leave a prefix, each answered 400 (or 404, or not a request at all)."""
     seen: list[Message] = []
