@@ -51,7 +51,7 @@ def clients_of(client: Client | None) -> Clients:
     """Return what the gateway builds for a configuration with this client; none: access is open."""
     access: Literal["clients", "open"] = "open" if client is None else "clients"
     config = Config(
-        Address("127.0.0.1", 0),
+        (Address("127.0.0.1", 0),),
         None,
         access,
         (client,) if client else (),

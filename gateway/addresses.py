@@ -91,6 +91,11 @@ def parse(text: str) -> IPAddress | None:
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
+def plain_address(text: str) -> str:
+    """Return an IPv4-mapped address, as dual-stack sockets show IPv4 peers, as IPv4 (RFC 4291 §2.5.5.2)."""
+    return text[7:] if text.startswith("::ffff:") and "." in text else text
+
+
 def forwarded_client(peer: str, forwarded_for: Sequence[str], trusted: Networks) -> str:
     """Return the client's address: the rightmost one in `X-Forwarded-For` that is not a trusted proxy's.
 

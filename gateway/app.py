@@ -15,14 +15,14 @@ from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, ListenError, Problem, os_reason
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes, room_for_apps
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts, certificate_expiry
 from gateway.tokens import TokenSet, endpoints
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.access import Clients
     from gateway.admin import AdminServer
@@ -40,8 +40,17 @@ AT_START = ("listen", "admin", "state_file")
 class Gateway:
     """A whole gateway: data port, tokens, admin port. `start()` it, `drain()` or `stop()` it."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        resolver: Resolver | None = None,
+        descriptors: int | None = None,
+    ) -> None:
+        """Build a gateway; `descriptors` is how many connections may be open in all, None for any number."""
         clock = clock or SystemClock()
+        self._descriptors = descriptors
         self._resolver = resolver or Resolver()
         self._resolver.report = _report_name
         self._resolver.stale = config.resolver_stale
@@ -90,7 +99,7 @@ class Gateway:
         """
         config = self.config
         if data:
-            _check_reach(data[0].getsockname()[0], config)
+            _check_reach(_hosts(data), config)
         register_all(config)
         await self.tokens.start()
         try:
@@ -129,10 +138,20 @@ class Gateway:
         self._handler = Handler(self._snapshot(config, pools, clients), self.metrics, self._journal)
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
-        self._data = DataServer(self._handler, config.limits)
-        sockets = list(sockets) or await _open("listen", config.listen)
+        self._data = DataServer(self._handler, config.limits, self._room(config))
+        sockets = list(sockets) or await _open("listen", *config.listen)
         await self._watch_certificate(config)
-        self.data_address = await self._data.start(config.listen, tls=config.tls, sockets=sockets)
+        self.data_address = self._data.start(sockets, tls=config.tls)
+
+    def _room(self, config: Config) -> int | None:
+        """Return how many connections of apps there are descriptors for; None for any number."""
+        if self._descriptors is None:
+            return None
+        pools = sum({Pool.key_of(route): route.pool.size for route in config.routes}.values())
+        room = room_for_apps(self._descriptors, pools)
+        if room < config.limits.connections:
+            _log.warning("few_descriptors", connections=config.limits.connections, fit=room, pools=pools)
+        return room
 
     async def _watch_certificate(self, config: Config) -> None:
         """Show when the data port's certificate expires."""
@@ -202,7 +221,7 @@ class Gateway:
         async with self._changing:
             if self._handler is None or self._data is None or self._going_down():
                 return
-            _check_reach(self.data_address[0] if self.data_address else "", config)
+            _check_reach(_hosts(self._data.sockets), config)
             register_all(config)
             pools = await asyncio.to_thread(self._prepare, config)
             if self._going_down():
@@ -210,7 +229,7 @@ class Gateway:
             try:
                 clients = self._access.clients(config)
                 if config.tls != self.config.tls:
-                    await self._data.use_tls(config.tls)
+                    self._data.use_tls(config.tls)
                     await self._watch_certificate(config)
             except BaseException:
                 self._access.keep(self.config)
@@ -218,7 +237,7 @@ class Gateway:
             await self.tokens.reload(config)
             retired = [pool for key, pool in self._pools.items() if key not in pools]
             self._handler.use(self._snapshot(config, pools, clients), retired)
-            self._data.limits = config.limits
+            self._data.use_limits(config.limits, self._room(config))
             self._pools = pools
             self._access.keep(config, clients)
             self._reloaded(config)
@@ -269,7 +288,7 @@ class Gateway:
         """Stop while a successor serves the same sockets; as `drain`, but the accept queue goes to the successor."""
         self._begin_drain()
         if self._data is not None:
-            await self._data.stop_listening()
+            self._data.stop_listening()
         if self._admin is not None:
             await self._admin.stop()  # the successor now serves `/readyz`
         if self._data is not None:
@@ -321,7 +340,7 @@ def _not_configured(config: Config) -> list[str]:
         key
         for key, missing in {
             "clients": config.access == "open",
-            "tls": config.tls is None and not _is_loopback(config.listen.host),
+            "tls": config.tls is None and not all(_is_loopback(address.host) for address in config.listen),
             "admin": config.admin is None,
             "admin_keys_sha256": config.admin is not None and not config.admin_keys_sha256,
             "state_file": config.state_file is None and any(client.budgets for client in config.clients),
@@ -330,19 +349,29 @@ def _not_configured(config: Config) -> list[str]:
     ]
 
 
-async def _open(key: str, address: Address) -> list[socket.socket]:
-    """Return listening sockets for the address of a configuration key. Raises ListenError."""
+async def _open(key: str, *addresses: Address) -> list[socket.socket]:
+    """Return listening sockets for the addresses of a configuration key. Raises ListenError."""
     try:
-        return await listen(address)
+        return await listen(*addresses)
     except OSError as error:
-        raise ListenError(key, str(address), os_reason(error)) from error
+        raise ListenError(key, _listed(addresses), os_reason(error)) from error
 
 
-def _check_reach(host: str, config: Config) -> None:
+def _check_reach(hosts: Iterable[str], config: Config) -> None:
     """Raise ConfigError if an open gateway for this machine only would be served on a port that others can reach."""
-    if config.access == "open" and not _is_loopback(host) and _is_loopback(config.listen.host):
-        message = f"says {config.listen}, but the port is open on {host}, where others could call without a key"
+    reachable = [host for host in hosts if not _is_loopback(host)]
+    if config.access == "open" and reachable and all(_is_loopback(address.host) for address in config.listen):
+        listed = _listed(config.listen)
+        message = f"says {listed}, but the port is open on {reachable[0]}, where others could call without a key"
         raise ConfigError([Problem("the running gateway", 0, "listen", message)])
+
+
+def _hosts(sockets: Iterable[socket.socket]) -> list[str]:
+    return [sock.getsockname()[0] for sock in sockets]
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(map(str, addresses))
 
 
 def _is_loopback(host: str) -> bool:

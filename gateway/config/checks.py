@@ -152,7 +152,8 @@ def clients_can_authenticate(root: Node, clients: Mapping[int, ClientSection], p
 def somebody_may_call(root: Node, keys: FileSection, problems: Problems) -> None:
     """A port that other machines can reach needs clients, or `access: open`."""
     written = root.at(("clients",))
-    if keys.access == "clients" and not (written and written.items) and not is_loopback(keys.listen.host):
+    local = all(is_loopback(address.host) for address in keys.listen)
+    if keys.access == "clients" and not (written and written.items) and not local:
         problems.add(
             root.mark_at(("listen",)),
             ("listen",),
@@ -163,7 +164,7 @@ def somebody_may_call(root: Node, keys: FileSection, problems: Problems) -> None
 
 def ports_differ(root: Node, keys: FileSection, problems: Problems) -> None:
     """The data port and the admin port must have different addresses."""
-    if keys.admin is not None and keys.admin.port and keys.admin == keys.listen:
+    if keys.admin is not None and keys.admin.port and keys.admin in keys.listen:
         problems.add(root.mark_at(("admin",)), ("admin",), "is the address of `listen`; give it a port of its own")
 
 

@@ -103,7 +103,8 @@ class Tracing:
 class Config:
     """An immutable snapshot of the whole configuration."""
 
-    listen: Address
+    listen: tuple[Address, ...]
+    """At least one."""
     admin: Address | None
     access: Literal["clients", "open"]
     clients: tuple[Client, ...]

@@ -4,9 +4,11 @@
 pure rules; `client.py` and `upstream.py` are the connections on either side. Sees tokens only through `model.Tokens`.
 """
 
+from gateway.proxy.accept import room_for_apps
 from gateway.proxy.handler import Handler
+from gateway.proxy.listening import listen
 from gateway.proxy.pool import Pool
-from gateway.proxy.port import DataServer, listen
+from gateway.proxy.port import DataServer
 from gateway.proxy.prepared import Snapshot, prepare_routes
 
-__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "listen", "prepare_routes"]
+__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "listen", "prepare_routes", "room_for_apps"]

@@ -50,11 +50,15 @@ class Server:
         """Whether every connection closes after its current exchange."""
 
     def opened(self, connection: ClientConnection) -> None:
-        """Count a new connection, or refuse it."""
+        """Take note of an open connection, or refuse it."""
         raise NotImplementedError
 
     def closed(self, connection: ClientConnection) -> None:
         """Forget a connection."""
+        raise NotImplementedError
+
+    def counted(self) -> None:
+        """Take note that the number of accepted connections has changed."""
         raise NotImplementedError
 
     def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
@@ -69,7 +73,7 @@ class Server:
 class ClientConnection(BodySource):
     """One connection of an app."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, remote: str) -> None:
         super().__init__(loop, server.outbox)
         self._server = server
         self.phase = IDLE
@@ -84,7 +88,10 @@ class ClientConnection(BodySource):
         """Removes the framing of the body that arrives."""
         self._body_timer = BodyTimer()
         self._tunnel: TunnelEnd | None = None
-        self.remote = ""
+        self.remote = remote
+        """The app's IP address."""
+        self.surplus = False
+        """Whether a bound was reached before it was accepted, so that it is refused."""
         self.certificate = NOBODY
         """Names in the app's certificate."""
         self.last_key = LastKey()
@@ -97,8 +104,6 @@ class ClientConnection(BodySource):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register with the server, which refuses the connection if there are too many."""
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self.remote = peer[0] if isinstance(peer, tuple) else "local"
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.certificate = certificate_names(tls.getpeercert(binary_form=True))

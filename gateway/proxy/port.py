@@ -1,170 +1,100 @@
-"""The data port: listens, accepts within bounds, applies time-outs, drains.
+"""The data port: accepts (`accept.py`), applies time-outs, drains.
 
-The listening sockets belong to this module; asyncio's servers use duplicates. So new TLS files get a new server on the
-same queue of connections, a successor process can get the sockets, and connections that the kernel has already
-accepted when the port closes are served instead of reset.
+The listening sockets stay open until the port closes, so that a successor process can get them; connections that the
+kernel has already accepted then are served instead of reset.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections import Counter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import TooManyConnections
-from gateway.proxy.client import ClientConnection, Server
+from gateway.proxy.accept import Acceptor
+from gateway.proxy.client import Server
 from gateway.proxy.wire import Outbox
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
-    import ssl
+    import socket
     from collections.abc import Awaitable, Sequence
 
     from gateway.errors import ExchangeError
-    from gateway.model import Address, Limits, ServerTLS
+    from gateway.model import Limits, ServerTLS
+    from gateway.proxy.client import ClientConnection
     from gateway.proxy.handler import Handler
     from gateway.proxy.request import RequestHead
 
-_BACKLOG: Final = 4096
-_REFUSING: Final = 256
-"""Connections above the limit that get a 503 at the same time; any more are reset."""
 _LAST_CALL: Final = 1.0
 """Seconds to wait for the first request of a connection that was accepted just before the port closed."""
 _SETTLE: Final = 0.02
 """Seconds for reading what apps had already sent when the port closed."""
 
 
-async def listen(address: Address) -> list[socket.socket]:
-    """Return a listening socket for every address of the host. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    flags = socket.AI_PASSIVE
-    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
-    sockets: list[socket.socket] = []
-    port = address.port
-    try:
-        for family, kind, protocol, _, where in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((where[0], port, *where[2:]))
-            sock.listen(_BACKLOG)
-            port = sock.getsockname()[1]
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
 class DataServer(Server):
     """The data port: accepts, counts, sweeps, drains."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, room: int | None = None) -> None:
+        """Build a port; `room` is the number of connections for which there are descriptors, None for any number."""
         super().__init__(limits, Outbox(asyncio.get_running_loop()))
         self.handler = handler
-        self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
-        self._tls: ssl.SSLContext | None = None
+        self._acceptor = Acceptor(self, room)
         self._connections: set[ClientConnection] = set()
-        self._by_address: Counter[str] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_closed: asyncio.Event = asyncio.Event()
 
     # ----------------------------------------------------------------------------------------------------- listening
 
-    async def start(
-        self, address: Address, *, tls: ServerTLS | None = None, sockets: Sequence[socket.socket] = ()
-    ) -> tuple[str, int]:
-        """Listen, on `sockets` if any are given; return the first address and port."""
-        self._tls = server_context(tls) if tls is not None else None
-        self._sockets = list(sockets) or await listen(address)
-        self._servers = await self._serve()
+    def start(self, sockets: Sequence[socket.socket], *, tls: ServerTLS | None = None) -> tuple[str, int]:
+        """Accept on these listening sockets; return the first one's address and port. Raises OSError for bad files."""
+        self.use_tls(tls)
+        self._acceptor.start(sockets)
         self._sweep()
-        host, port = self._sockets[0].getsockname()[:2]
+        host, port = sockets[0].getsockname()[:2]
         return host, port
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
         """The listening sockets, for a successor."""
-        return tuple(self._sockets)
+        return tuple(self._acceptor.sockets)
 
-    def _connection(self) -> asyncio.Protocol:
-        return cast("asyncio.Protocol", ClientConnection(asyncio.get_running_loop(), self))
-
-    async def _serve(self) -> list[asyncio.Server]:
-        loop = asyncio.get_running_loop()
-        timeout = self.limits.header_timeout if self._tls is not None else None
-        return [
-            await loop.create_server(
-                self._connection, sock=sock.dup(), ssl=self._tls, ssl_handshake_timeout=timeout, backlog=_BACKLOG
-            )
-            for sock in self._sockets
-        ]
-
-    async def use_tls(self, tls: ServerTLS | None) -> None:
+    def use_tls(self, tls: ServerTLS | None) -> None:
         """Use other certificates (or none) for new connections. Raises OSError for bad files."""
-        self._tls = server_context(tls) if tls is not None else None
-        if self._sockets:
-            old, self._servers = self._servers, await self._serve()
-            for server in old:
-                server.close()
+        self._acceptor.tls = server_context(tls) if tls is not None else None
 
-    async def _stop_listening(self, *, handed_over: bool) -> None:
-        """Close the port; serve what the kernel has already accepted, unless a successor does."""
-        for server in self._servers:
-            server.close()
-        self._servers = []
-        sockets, self._sockets = self._sockets, []
-        for sock in sockets:
-            if not handed_over:
-                await self._accept_queued(sock)
-            sock.close()
-
-    async def _accept_queued(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # the queue is empty, or the socket failed
-            while True:
-                accepted, _ = sock.accept()
-                accepted.setblocking(False)
-                with contextlib.suppress(OSError):  # the TLS handshake failed, or the app is gone
-                    await loop.connect_accepted_socket(self._connection, accepted, ssl=self._tls)
+    def use_limits(self, limits: Limits, room: int | None) -> None:
+        """Use other limits; `room` as in `__init__`."""
+        self.limits = limits
+        self._acceptor.room = room
 
     # --------------------------------------------------------------------------------------------------- connections
 
     @property
     def connections(self) -> int:
-        """Open connections, idle ones included."""
-        return len(self._connections)
+        """Accepted connections that are not closed, idle ones and TLS handshakes included."""
+        return self._acceptor.count
 
     def opened(self, connection: ClientConnection) -> None:
-        """Count a connection; refuse it if there are too many, in total or from its address."""
+        """Take note of an open connection; answer 503 and close it if there were too many."""
+        if not self._acceptor.opened(connection):
+            connection.abort()
+            return
         self._connections.add(connection)
-        self._by_address[connection.remote] += 1
-        self.handler.metrics.connections.set(len(self._connections))
-        over = max(
-            len(self._connections) - self.limits.connections,
-            self._by_address[connection.remote] - self.limits.connections_per_address,
-        )
-        if over > 0:
-            if over > _REFUSING:
-                connection.abort()
-            else:
-                connection.refuse(TooManyConnections(retry_after=1.0))
+        if connection.surplus:
+            connection.refuse(TooManyConnections(retry_after=1.0))
 
     def closed(self, connection: ClientConnection) -> None:
         """Forget a connection."""
         if connection in self._connections:
             self._connections.discard(connection)
-            self._by_address[connection.remote] -= 1
-            if not self._by_address[connection.remote]:
-                del self._by_address[connection.remote]
-        self.handler.metrics.connections.set(len(self._connections))
-        if not self._connections:
+            self._acceptor.closed(connection)
+
+    def counted(self) -> None:
+        """Take note that the number of accepted connections has changed."""
+        count = self._acceptor.count
+        self.handler.metrics.connections.set(count)
+        if not count:
             self._all_closed.set()
 
     def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
@@ -178,6 +108,7 @@ class DataServer(Server):
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self._acceptor.sweep(now)
         for connection in tuple(self._connections):
             connection.sweep(now)
         self.handler.sweep(now)
@@ -185,9 +116,9 @@ class DataServer(Server):
 
     # ------------------------------------------------------------------------------------------------------ going down
 
-    async def stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         """Stop accepting, because a successor has the same sockets; open connections stay open."""
-        await self._stop_listening(handed_over=True)
+        self._acceptor.stop(take_queued=False)
 
     async def drain(
         self,
@@ -201,15 +132,16 @@ class DataServer(Server):
         is sent while its connection closes gets no answer.
         """
         self.handler.draining = True
-        await self._stop_listening(handed_over=not timeout)
+        self._acceptor.stop(take_queued=timeout > 0)
         await self._wait_closed(min(last_call, timeout))
         end = asyncio.get_running_loop().time() + timeout
         self.leaving = True
-        if timeout and self._connections:
+        if timeout and self._acceptor.count:
             await asyncio.sleep(_SETTLE)
             await self._close_idle(min(_LAST_CALL, timeout), fresh_too=False)
         self.handler.closing = True
         await self._close_idle(end - asyncio.get_running_loop().time(), fresh_too=True)
+        self._acceptor.abort()
         for connection in tuple(self._connections):
             connection.abort()
         if self._sweeper is not None:
@@ -225,7 +157,7 @@ class DataServer(Server):
         await self._wait_closed(timeout)
 
     async def _wait_closed(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        if self._connections and timeout > 0:
+        if self._acceptor.count and timeout > 0:
             self._all_closed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     Piece = bytes | memoryview
 
-_RESET: Final = struct.pack("ii", 1, 0)
+RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close send a reset."""
 _BROKEN: Final = select.POLLHUP | select.POLLERR
 _HANGUP: Final = _BROKEN | getattr(select, "POLLRDHUP", 0)
 HIGH_WATER: Final = 256 * 1024
@@ -234,7 +235,7 @@ class Wire:
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
             if sock is not None and not self.transport.is_closing():
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
 
     def _waiting_to_leave(self) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gateway.app import Gateway
 from gateway.errors import GatepassError, ListenError, os_reason
 from gateway.observe import close_logging, configure_logging, get_logger
+from gateway.serving.descriptors import descriptors_for_connections
 from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
 from gateway.serving.sockets import inherited
@@ -66,7 +67,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        gateway = Gateway(config)
+        gateway = Gateway(config, descriptors=descriptors_for_connections())
         try:
             passed = inherited(os.environ)
             await gateway.start(data=passed.data, admin=passed.admin, warm_first=passed.successor)

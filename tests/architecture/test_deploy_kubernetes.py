@@ -196,7 +196,7 @@ def test_the_configuration_is_right_and_leaves_in_time(name: str, tmp_path: Path
     config = loaded(text, tmp_path)
     assert config.access == "clients"
     ports = {each["name"]: each["containerPort"] for each in shipped.container["ports"]}
-    assert (config.listen.port, config.admin.port) == (ports["http"], ports["admin"])
+    assert (config.listen[0].port, config.admin.port) == (ports["http"], ports["admin"])
     assert config.drain.grace >= 5
     assert config.drain.grace + config.drain.timeout < shipped.pod["spec"]["terminationGracePeriodSeconds"]
     assert "lifecycle" not in shipped.container, "preStop.sleep wants Kubernetes 1.30; drain.grace does the same"

@@ -155,7 +155,7 @@ async def test_a_port_that_died_keeps_nobody_from_going_down() -> None:
         assert data is not None
         dead = socket.socket()  # one that does not listen accepts nothing
         dead.setblocking(False)
-        data._sockets.append(dead)
+        data._acceptor.sockets.append(dead)
         await it.gateway.drain()
         assert it.gateway.state == "draining"
 

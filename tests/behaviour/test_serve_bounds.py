@@ -63,7 +63,7 @@ async def test_one_address_cannot_take_every_connection() -> None:
         assert code(await third.message()) == (503, "too_many_connections")
         data = it.gateway._data
         assert data is not None
-        await until(lambda: data._by_address["127.0.0.1"] <= 2)
+        await until(lambda: data._acceptor.by_address["127.0.0.1"] <= 2)
         transport, _ = await asyncio.get_running_loop().create_connection(
             asyncio.Protocol, *it.address, local_addr=("127.0.0.2", 0)
         )
@@ -82,7 +82,7 @@ async def test_a_flood_of_connections_over_the_bound_leaves_nothing_behind() -> 
         await until(lambda: it.metric("gatepass_client_connections") <= 1)
         data = it.gateway._data
         assert data is not None
-        assert dict(data._by_address) == {"127.0.0.1": 1}
+        assert dict(data._acceptor.by_address) == {"127.0.0.1": 1}
         await kept.send(get("/v/x"))
         assert (await kept.message()).status == 200
 

@@ -18,7 +18,7 @@ ORDERS, LEDGER, PASSING = a_route("orders"), a_route("ledger"), a_route("orders"
 
 
 def config_of(*clients: Client, access: Literal["clients", "open"] = "clients", **more: Any) -> Config:
-    return Config(Address("127.0.0.1", 0), None, access, clients, {}, (ORDERS, LEDGER), **more)
+    return Config((Address("127.0.0.1", 0),), None, access, clients, {}, (ORDERS, LEDGER), **more)
 
 
 def clients_of(

@@ -42,7 +42,7 @@ def credential(url: str, name: str = "acme", *, next_secret: str | None = None, 
 
 def config(*credentials: Credential, token_timeout: float = 5.0) -> Config:
     return Config(
-        listen=Address("127.0.0.1", 0),
+        listen=(Address("127.0.0.1", 0),),
         admin=None,
         access="open",
         clients=(),

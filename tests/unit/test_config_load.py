@@ -35,7 +35,7 @@ routes: {a: {credential: a, upstream: 'https://api.example.com'}}
 def test_what_is_left_out_has_its_documented_default(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE)
     (route,) = config.routes
-    assert (config.listen, config.admin) == (Address("127.0.0.1", 8080), Address("127.0.0.1", 9090))
+    assert (config.listen, config.admin) == ((Address("127.0.0.1", 8080),), Address("127.0.0.1", 9090))
     assert (route.prefix, route.max_body, route.timeouts.first_byte) == ("/a", 32 * MIB, 60.0)
     assert (route.upstream.authority, route.upstream.base_path) == ("api.example.com", "/v1")
     assert route.injections == (Injection("Authorization", "a", "Bearer {token}"),)
@@ -133,7 +133,7 @@ def test_a_variable_may_stand_inside_other_text(tmp_path: Path) -> None:
 
 def test_an_empty_variable_gives_way_to_its_default(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE + "listen: ${L:-127.0.0.1:1}\nadmin: ${A:-127.0.0.1:2}", L="", A="[::1]:3")
-    assert (config.listen, config.admin) == (Address("127.0.0.1", 1), Address("::1", 3))
+    assert (config.listen, config.admin) == ((Address("127.0.0.1", 1),), Address("::1", 3))
 
 
 def test_two_dollars_write_one_brace_literally(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gateway.config.keys.grant import ClientCertificateSection
 from gateway.config.keys.http import Url
 from gateway.config.keys.identity import Sha256s
 from gateway.config.keys.issuer import IssuerSection
-from gateway.config.keys.network import HostNames, ListenAddress, Networks
+from gateway.config.keys.network import HostNames, ListenAddress, ListenAddresses, Networks
 from gateway.config.keys.numbers import Count, Duration, Flag, PositiveDuration, Share, Size
 from gateway.config.keys.route import RouteSection
 from gateway.config.keys.section import Section, refuse
@@ -119,9 +119,10 @@ class FileSection(Section):
 
     nullable: ClassVar[frozenset[str]] = frozenset({"admin"})
 
-    listen: ListenAddress = Field(
-        default_factory=lambda: Address("127.0.0.1", 8080),
-        description="Address of the data port, for apps. Not on loopback, it needs `clients`.",
+    listen: ListenAddresses = Field(
+        default_factory=lambda: (Address("127.0.0.1", 8080),),
+        description="Address of the data port, for apps, or a list of them; `[::]:8080` serves IPv4, too. "
+        "Not on loopback, it needs `clients`.",
     )
     admin: ListenAddress | None = Field(
         default_factory=lambda: Address("127.0.0.1", 9090),

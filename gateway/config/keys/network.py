@@ -81,6 +81,18 @@ def listen_address(value: object) -> Address:
     return address or refuse("must be host:port, as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
 
 
+def listen_addresses(value: object) -> tuple[Address, ...]:
+    """Return the addresses of one text, or of a list of texts."""
+    if not isinstance(value, list):
+        return (listen_address(value),)
+    addresses = tuple(listen_address(each) for each in value)
+    if not addresses:
+        refuse("must hold at least one address")
+    if len(set(addresses)) < len(addresses):
+        refuse("holds an address twice")
+    return addresses
+
+
 def network(value: object) -> str:
     """Return a network in CIDR notation; a single address is a network of one."""
     try:
@@ -92,5 +104,14 @@ def network(value: object) -> str:
 host_name = text_like(HOST_NAME, "must be a host name without scheme and port")
 
 HostNames = Annotated[tuple[str, ...], *kind("list of host names", list_of(host_name), **STRINGS)]
-ListenAddress = Annotated[Address, *kind("address", listen_address, type="string", pattern=r":[0-9]{1,5}$")]
+_ADDRESS: dict[str, object] = {"type": "string", "pattern": r":[0-9]{1,5}$"}
+ListenAddress = Annotated[Address, *kind("address", listen_address, **_ADDRESS)]
+ListenAddresses = Annotated[
+    tuple[Address, ...],
+    *kind(
+        "address or list of addresses",
+        listen_addresses,
+        anyOf=[_ADDRESS, {"type": "array", "items": _ADDRESS, "minItems": 1, "uniqueItems": True}],
+    ),
+]
 Networks = Annotated[tuple[str, ...], *kind("list of networks", list_of(network), **STRINGS)]

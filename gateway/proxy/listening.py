@@ -1,0 +1,62 @@
+"""Listening sockets for the addresses in the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model import Address
+
+_BACKLOG: Final = 4096
+_ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with what the user has configured
+_ANY_IPV6: Final = "::"
+
+
+async def listen(*addresses: Address) -> list[socket.socket]:
+    """Return a listening socket for every address of every host. Raises OSError.
+
+    `[::]` serves IPv4, too, unless `0.0.0.0` with the same port is among the addresses. If the first of several
+    addresses of one host has port 0, the others get the port that it was given.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            both = address.host == _ANY_IPV6 and not _has_any_ipv4(addresses, address.port)
+            sockets += await _listen(address, both_families=both)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _has_any_ipv4(addresses: Sequence[Address], port: int) -> bool:
+    return any(each.host == _ANY_IPV4 and each.port == port for each in addresses)
+
+
+async def _listen(address: Address, *, both_families: bool) -> list[socket.socket]:
+    loop = asyncio.get_running_loop()
+    flags = socket.AI_PASSIVE
+    infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, kind, protocol, _, where in dict.fromkeys(infos):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both_families))
+            sock.bind((where[0], port, *where[2:]))
+            sock.listen(_BACKLOG)
+            port = sock.getsockname()[1]
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
