@@ -15,7 +15,8 @@ import contextlib
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -39,6 +40,8 @@ a look-up is quick again.
 """
 _HANGS: Final = 1.0
 """Seconds after which a look-up that is still under way is reported."""
+_IDLE: Final = 10.0
+"""Seconds after which an idle thread ends."""
 _NAMES: Final = 4096
 """Names that are remembered at most."""
 
@@ -65,6 +68,39 @@ class _Name:
         self.reported = False
 
 
+class _Threads:
+    """Runs blocking calls, each on a thread that runs nothing else: an idle one, or a new one if there is none.
+
+    The threads are daemons: a call that hangs must not delay the end of the process.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[SimpleQueue[Callable[[], None]]] = deque()
+        """The inboxes of idle threads."""
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Run `call`. Raises RuntimeError if the system allows no more threads."""
+        try:
+            self._idle.pop().put(call)
+        except IndexError:
+            threading.Thread(target=self._work, args=(call,), name="gatepass-resolver", daemon=True).start()
+
+    def _work(self, call: Callable[[], None]) -> None:
+        inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        while True:
+            call()
+            self._idle.append(inbox)
+            try:
+                call = inbox.get(timeout=_IDLE)
+            except Empty:
+                try:
+                    self._idle.remove(inbox)
+                except ValueError:
+                    call = inbox.get()  # `run` has taken the inbox in this very moment
+                else:
+                    return
+
+
 class Resolver:
     """Resolves the names of one gateway. Not thread-safe: use it from one event loop.
 
@@ -89,6 +125,7 @@ class Resolver:
         self._getaddrinfo = getaddrinfo
         self._now = now
         self._names: OrderedDict[str, _Name] = OrderedDict()
+        self._threads = _Threads()
 
     def current(self, host: str) -> frozenset[str] | None:
         """Return the addresses of the last successful look-up; None if there was none."""
@@ -148,8 +185,7 @@ class Resolver:
                 loop.call_soon_threadsafe(deliver, outcome)
 
         try:
-            # A daemon: a look-up that hangs must not delay the end of the process.
-            threading.Thread(target=run, name="gatepass-resolver", daemon=True).start()
+            self._threads.run(run)
         except RuntimeError:  # the system allows no more threads
             deliver(socket.gaierror(socket.EAI_AGAIN, "no thread can be started"))
         return question
@@ -160,7 +196,7 @@ class Resolver:
             return cast("Sequence[AddrInfo]", infos)
         except OSError as error:
             return error
-        except UnicodeError:  # a label that IDNA cannot encode
+        except ValueError:  # a label that IDNA cannot encode (UnicodeError)
             return socket.gaierror(socket.EAI_NONAME, "not a host name")
 
     def _answered(self, host: str, name: _Name, outcome: Sequence[AddrInfo] | OSError) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import gateway.resolver as resolver_module
 from gateway.addresses import AddressRefused, Networks
 from gateway.resolver import GRACE, GuardedResolver, Resolver
 from tests.kit.names import System
@@ -170,6 +171,20 @@ async def test_a_name_that_no_thread_can_be_started_for_is_an_error(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(socket.gaierror):
         await resolver.look_up("vendor.example", 443)
+
+
+async def test_threads_are_used_again_and_end_when_nothing_is_looked_up(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "_IDLE", 0.05)
+    resolver = Resolver(getaddrinfo=system)
+    before = threading.active_count()
+    for number in range(50):
+        await addresses(resolver, f"{number}.example")
+    assert threading.active_count() <= before + 3
+    await asyncio.gather(*(addresses(resolver, f"{number}.example") for number in range(50)))
+    await until(lambda: threading.active_count() == before)
+    assert await addresses(resolver) == [FIRST]
 
 
 async def test_a_name_that_cannot_be_encoded_is_an_error() -> None:
