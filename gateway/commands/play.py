@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from gateway.commands.options import console, example
@@ -24,20 +26,43 @@ def demo(ctx: click.Context, keep: bool) -> None:
     ctx.exit(asyncio.run(run_demo(keep=keep, console=console())))
 
 
-@click.command(epilog=example("gatepass sandbox", "gatepass sandbox --port 7000"))
+@click.command(epilog=example("gatepass sandbox -c config.yaml -o sandbox.yaml", "gatepass sandbox --port 7000"))
+@click.option(
+    "-c",
+    "--config",
+    "paths",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Write an overlay for exactly the vendors of this configuration; may be repeated.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the overlay of --config."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", default=0, show_default=True, help="The first of ten ports in a row; 0 takes free ones.")
 @click.pass_context
-def sandbox(ctx: click.Context, host: str, port: int) -> None:
+def sandbox(ctx: click.Context, paths: tuple[Path, ...], output: Path | None, host: str, port: int) -> None:
     """Run the emulated vendors alone.
 
-    Prints their addresses and how to start a gateway for them, and runs until SIGTERM or SIGINT.
+    Prints their addresses and how to start a gateway for them, and runs until SIGTERM or SIGINT. With --config no
+    secret of yours is needed: the overlay replaces addresses and secrets by those of the emulated vendors.
     """
     import asyncio
 
-    from gateway.sandbox import run_sandbox
+    from gateway.config import outline
+    from gateway.sandbox import For, run_sandbox
 
+    if output is not None and not paths:
+        raise click.UsageError("--output needs --config")
+    behind = None
+    if paths:
+        sketch = outline(paths)
+        behind = For(paths, sketch.profiles, sketch.routes)
     try:
-        ctx.exit(asyncio.run(run_sandbox(host=host, ports=port, console=console())))
+        ctx.exit(asyncio.run(run_sandbox(host=host, ports=port, console=console(), behind=behind, output=output)))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}: {error.strerror}") from error
+        what = f"cannot write {error.filename}" if error.filename else f"cannot listen on {host}"
+        raise click.ClickException(f"{what}: {error.strerror}") from error
+    except OverflowError as error:
+        raise click.ClickException("the ports of the sandbox end above 65535; choose a lower --port") from error

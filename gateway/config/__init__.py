@@ -6,8 +6,9 @@ Other packages use only the names below.
 """
 
 from gateway.config.load import load, merged
+from gateway.config.outline import Outline, outline
 from gateway.config.read.command import Commands
 from gateway.config.reference import json_schema
 from gateway.config.starter import profiles, starter
 
-__all__ = ["Commands", "json_schema", "load", "merged", "profiles", "starter"]
+__all__ = ["Commands", "Outline", "json_schema", "load", "merged", "outline", "profiles", "starter"]

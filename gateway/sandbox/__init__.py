@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from gateway.sandbox.demo import run_demo
-from gateway.sandbox.run import run_sandbox
+from gateway.sandbox.run import For, run_sandbox
 from gateway.sandbox.vendors import Sandbox
 
-__all__ = ["Sandbox", "run_demo", "run_sandbox"]
+__all__ = ["For", "Sandbox", "run_demo", "run_sandbox"]

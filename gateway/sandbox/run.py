@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,41 +21,81 @@ from rich.table import Table
 from gateway.sandbox.vendors import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
 
-async def run_sandbox(*, host: str = "127.0.0.1", ports: int = 0, console: Console) -> int:
+@dataclass(frozen=True, slots=True)
+class For:
+    """The configuration that the sandbox stands behind."""
+
+    paths: tuple[Path, ...]
+    profiles: Mapping[str, str | None]
+    """Credential → its profile."""
+    routes: Mapping[str, tuple[tuple[str, ...], str | None]]
+    """Route → its credentials, and the upstream that the configuration names."""
+
+
+async def run_sandbox(
+    *, host: str = "127.0.0.1", ports: int = 0, console: Console, behind: For | None = None, output: Path | None = None
+) -> int:
     """Run until SIGINT or SIGTERM; return the exit status.
 
     Args:
         host: where to listen.
         ports: the first of ten ports in a row; 0 takes free ones.
         console: where to print.
+        behind: write an overlay for this configuration; None for the shipped one, whose secrets are variables.
+        output: where to write the overlay; a temporary folder unless given.
 
     Raises:
-        OSError: a port is taken.
+        OSError: a port is taken, or the overlay cannot be written.
     """
     with until_signal() as stop, tempfile.TemporaryDirectory(prefix="gatepass-sandbox-") as folder:
         async with Sandbox(host, ports) as sandbox:
-            environ, overlay = write_files(sandbox, Path(folder))
             console.print(addresses(sandbox))
             console.print(f"control       {sandbox.control_url}", highlight=False)
-            console.print(f"credentials   {environ} (made up, mode 0600, gone when this ends)", highlight=False)
-            console.print("\nA gateway for it, in another terminal:", highlight=False)
-            serve = f"gatepass serve -c config.yaml -c {shlex.quote(str(overlay))}"
-            console.print(f"( set -a; . {shlex.quote(str(environ))}; {serve} )", highlight=False, soft_wrap=True)
+            if behind is None:
+                _explain_shipped(sandbox, Path(folder), console)
+            else:
+                _explain(sandbox, behind, output or Path(folder, "sandbox.yaml"), console)
             await stop.wait()
     return 0
+
+
+def _explain_shipped(sandbox: Sandbox, folder: Path, console: Console) -> None:
+    environ, overlay = write_files(sandbox, folder)
+    console.print(f"credentials   {environ} (made up, mode 0600, gone when this ends)", highlight=False)
+    console.print("\nA gateway for it, in another terminal:", highlight=False)
+    serve = f"gatepass serve -c config.yaml -c {shlex.quote(str(overlay))}"
+    console.print(f"( set -a; . {shlex.quote(str(environ))}; {serve} )", highlight=False, soft_wrap=True)
+
+
+def _explain(sandbox: Sandbox, behind: For, overlay: Path, console: Console) -> None:
+    overlay.unlink(missing_ok=True)
+    _write_private(overlay, sandbox.overlay_for(behind.profiles, behind.routes))
+    for name, profile in behind.profiles.items():
+        if sandbox.of_profile(profile) is None:
+            what = f"the profile {profile}" if profile else "a credential without a profile"
+            console.print(f"not emulated  {name}: {what}", highlight=False)
+    files = " ".join(f"-c {shlex.quote(str(path))}" for path in (*behind.paths, overlay))
+    console.print(f"overlay       {overlay} (addresses and made-up secrets, mode 0600)", highlight=False)
+    console.print(f"\nA gateway for it, in another terminal:\ngatepass serve {files}", highlight=False, soft_wrap=True)
+    for name, (names, _) in behind.routes.items():
+        if names and sandbox.of_profile(behind.profiles.get(names[0])):
+            console.print(f"curl http://127.0.0.1:8080/{name}/sandbox/echo", highlight=False, soft_wrap=True)
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_files(sandbox: Sandbox, folder: Path) -> tuple[Path, Path]:
     """Write the variables (mode 0600, shell syntax) and the overlay; return their paths."""
     environ, overlay = folder / "sandbox.env", folder / "sandbox.yaml"
-    lines = [f"{name}={shlex.quote(value)}\n" for name, value in sandbox.environ().items()]
-    with os.fdopen(os.open(environ, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(lines)
+    _write_private(environ, "".join(f"{name}={shlex.quote(value)}\n" for name, value in sandbox.environ().items()))
     overlay.write_text(sandbox.overlay(), encoding="utf-8")
     return environ, overlay
 

@@ -19,10 +19,16 @@ from gateway.sandbox.listener import Listener
 from gateway.sandbox.uqudo import Uqudo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from gateway.model import Clock
     from gateway.sandbox.vendor import Vendor
+
+
+SUCCESSOR_HOST = "-signicat"
+"""Ending of the profile for a vendor's new host, which works as the old one does."""
+KYC_HOST = "api.cavach."
 
 
 class Sandbox:
@@ -89,6 +95,36 @@ class Sandbox:
             **more,
         }
         return yaml.safe_dump(overlay, sort_keys=False)
+
+    def overlay_for(
+        self, profiles: Mapping[str, str | None], routes: Mapping[str, tuple[tuple[str, ...], str | None]]
+    ) -> str:
+        """Return YAML that points a configuration at the sandbox, with made-up secrets: a file for its owner alone.
+
+        Args:
+            profiles: credential → its profile.
+            routes: route → its credentials, and the upstream that the configuration names.
+
+        A credential whose profile has no emulated vendor is left as it is, and so are its routes.
+        """
+        emulated = {name: vendor for name, profile in profiles.items() if (vendor := self.of_profile(profile))}
+        credentials = {
+            name: vendor.overlay() | {param: secret.reveal() for param, secret in vendor.credentials.items()}
+            for name, vendor in emulated.items()
+        }
+        upstreams = {
+            name: {"upstream": self._upstream(emulated[names[0]], upstream)}
+            for name, (names, upstream) in routes.items()
+            if names and names[0] in emulated
+        }
+        return yaml.safe_dump({"credentials": credentials, "routes": upstreams}, sort_keys=False)
+
+    def of_profile(self, profile: str | None) -> Vendor | None:
+        """Return the vendor that a profile is emulated by; None if there is none."""
+        return self.vendors.get((profile or "").removesuffix(SUCCESSOR_HOST))
+
+    def _upstream(self, vendor: Vendor, upstream: str | None) -> str:
+        return self.hypersign.kyc_url if vendor is self.hypersign and KYC_HOST in (upstream or "") else vendor.base_url
 
     def environ(self) -> dict[str, str]:
         """Return the variables that config.yaml reads, `UQUDO_CLIENT_ID` and so on: secrets, in the clear."""

@@ -40,18 +40,11 @@ class Draft:
 def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) -> Draft:
     """Read, merge, resolve and expand the files. Raises ConfigError when a file is not readable as YAML."""
     problems = Problems()
-    trees = [read_file(Path(path), problems) for path in paths]
-    root = Node({}, Mark(str(paths[0]) if paths else "config", 0))
-    for tree in trees:
-        if tree is not None and not isinstance(tree.value, dict):
-            problems.add(tree.mark, (), "must be a mapping: key: value")
-        elif tree is not None:
-            root = merge(root, tree)
-    if any(tree is None for tree in trees):
-        raise ConfigError(problems.sorted())
+    trees = read_files(paths, problems)
+    root = merge_all(trees, paths, problems)
     unresolved = Problems()
     interpolation = Interpolation(environ, unresolved, commands=commands)
-    commands.begin(frozenset().union(*(variables(tree) for tree in trees if tree is not None)))
+    commands.begin(frozenset().union(*(variables(tree) for tree in trees)))
     root = hide_proxy_passwords(interpolation.resolve(root))
     draft = Draft(root, problems, tuple(interpolation.files))
     _add_with_routes(unresolved, root, problems)
@@ -60,6 +53,26 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) 
     for name, node in _section(root, "routes", problems):
         draft.routes[name] = expand_route(node, draft.credentials)
     return draft
+
+
+def read_files(paths: Sequence[Path], problems: Problems) -> list[Node]:
+    """Return the trees of the files. Raises ConfigError when one is not readable as YAML."""
+    trees = [read_file(Path(path), problems) for path in paths]
+    readable = [tree for tree in trees if tree is not None]
+    if len(readable) < len(trees):
+        raise ConfigError(problems.sorted())
+    return readable
+
+
+def merge_all(trees: Sequence[Node], paths: Sequence[Path], problems: Problems) -> Node:
+    """Return one tree: later files are merged over earlier ones, and nothing is resolved."""
+    root = Node({}, Mark(str(paths[0]) if paths else "config", 0))
+    for tree in trees:
+        if not isinstance(tree.value, dict):
+            problems.add(tree.mark, (), "must be a mapping: key: value")
+        else:
+            root = merge(root, tree)
+    return root
 
 
 def _add_with_routes(unresolved: Problems, root: Node, problems: Problems) -> None:
