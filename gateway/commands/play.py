@@ -9,6 +9,10 @@ import click
 from gateway.commands.options import console, example
 
 
+PORTS = 10
+"""Ports of the sandbox, in a row."""
+
+
 @click.command(epilog=example("gatepass demo", "gatepass demo --keep"))
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, and print the URLs to try with curl.")
 @click.pass_context
@@ -40,7 +44,13 @@ def demo(ctx: click.Context, keep: bool) -> None:
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the overlay of --config."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=0, show_default=True, help="The first of ten ports in a row; 0 takes free ones.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535 - PORTS + 1),
+    default=0,
+    show_default=True,
+    help="The first of ten ports in a row; 0 takes free ones.",
+)
 @click.pass_context
 def sandbox(ctx: click.Context, paths: tuple[Path, ...], output: Path | None, host: str, port: int) -> None:
     """Run the emulated vendors alone.
@@ -64,5 +74,3 @@ def sandbox(ctx: click.Context, paths: tuple[Path, ...], output: Path | None, ho
     except OSError as error:
         what = f"cannot write {error.filename}" if error.filename else f"cannot listen on {host}"
         raise click.ClickException(f"{what}: {error.strerror}") from error
-    except OverflowError as error:
-        raise click.ClickException("the ports of the sandbox end above 65535; choose a lower --port") from error

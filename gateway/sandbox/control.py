@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from aiohttp import web
 from pydantic import ValidationError
 
+from gateway.model import Secret
 from gateway.sandbox.switches import API_FAULTS, TOKEN_FAULTS, Switches
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Control:
                 web.get("/vendors/{name}", self.show),
                 web.patch("/vendors/{name}", self.change),
                 web.post("/vendors/{name}/revoke", self.revoke),
+                web.post("/vendors/{name}/rotate", self.rotate),
                 web.delete("/vendors/{name}/switches", self.restore),
                 web.delete("/vendors/{name}/counters", self.reset),
             ]
@@ -89,6 +91,17 @@ class Control:
         if which not in {"all", "newest"}:
             raise _error(400, ["which: must be all or newest"])
         return web.json_response({"revoked": self._vendor(request).revoke(cast('Literal["all", "newest"]', which))})
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """Replace secrets, as {"client_secret": "the new one"}: from now on the old ones are refused."""
+        vendor = self._vendor(request)
+        new, there_are = await _object(request), ", ".join(vendor.credentials)
+        problems = [f"{name}: is no secret; there are {there_are}" for name in new if name not in vendor.credentials]
+        problems += [f"{name}: must be a text" for name, value in new.items() if not (isinstance(value, str) and value)]
+        if problems or not new:
+            raise _error(400, problems or [f"name at least one of {there_are}"])
+        vendor.credentials.update({name: Secret(value) for name, value in new.items()})
+        return web.json_response({"rotated": {name: Secret(value).fingerprint for name, value in new.items()}})
 
     async def restore(self, request: web.Request) -> web.Response:
         """All switches as they were at the start."""

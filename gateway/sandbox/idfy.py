@@ -37,6 +37,23 @@ FORMATS = frozenset({"pades", "native", "standard_packaging", "xades", "unsigned
 EVENTS_LOCK = 600.0
 """Seconds for which read events are hidden from the next reader."""
 DOCUMENTS = 7
+LISTED = {
+    "/signature/documents": "document_read",
+    "/signature/documents/{id}": "document_write",
+    "/signature/documents/{id}/{part}": "document_read",
+    "/signature/documents/{id}/{part}/{partId}": "document_read",
+    "/identification/session": "identify",
+    "/identification/session/invalidate": "identify",
+    "/identification/v2/sessions": "identify",
+    "/identification/v2/sessions/{id}": "identify",
+    "/notification/events/clear": "event",
+    "/notification/events/handle": "event",
+    "/notification/events/{id}/handle": "event",
+    "/notification/webhooks": "event",
+    "/notification/webhooks/{id}": "event",
+    "/notification/webhooks/{id}/ping": "event",
+}
+"""Paths of the vendor's SDKs that have no rules of their own here, and the scope that each needs."""
 
 
 class Idfy(Vendor):
@@ -125,7 +142,14 @@ class Idfy(Vendor):
             web.get("/notification/events/peek", self.peek),
             web.get("/notification/events", self.events),
             web.post("/share/buckets/{id}/upload/{file}", self.share),
+            *(web.route("*", path, self.listed) for path in LISTED),
         ]
+
+    async def listed(self, request: web.Request) -> web.Response:
+        """Answer a path of the vendor's SDKs that has no rules of its own here: what was asked, and for which id."""
+        resource = request.match_info.route.resource
+        self._need(request, LISTED[resource.canonical if resource is not None else ""])
+        return web.json_response({"path": request.path, "method": request.method, **request.match_info})
 
     async def summary(self, request: web.Request) -> web.Response:
         """A page of documents; `links.next` is an absolute address of the vendor, as the real one's."""

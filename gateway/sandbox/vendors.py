@@ -6,6 +6,7 @@ reads. Credentials are random for every sandbox and are never printed here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
@@ -19,7 +20,6 @@ from gateway.sandbox.listener import Listener
 from gateway.sandbox.uqudo import Uqudo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
     from gateway.model import Clock
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SUCCESSOR_HOST = "-signicat"
 """Ending of the profile for a vendor's new host, which works as the old one does."""
 KYC_HOST = "api.cavach."
+"""Beginning of the host of a vendor's second API."""
+Routes = Mapping[str, tuple[tuple[str, ...], str | None]]
+"""Route → its credentials, and the upstream that the configuration names."""
 
 
 class Sandbox:
@@ -96,28 +99,31 @@ class Sandbox:
         }
         return yaml.safe_dump(overlay, sort_keys=False)
 
-    def overlay_for(
-        self, profiles: Mapping[str, str | None], routes: Mapping[str, tuple[tuple[str, ...], str | None]]
-    ) -> str:
+    def overlay_for(self, profiles: Mapping[str, str | None], routes: Routes) -> str:
         """Return YAML that points a configuration at the sandbox, with made-up secrets: a file for its owner alone.
 
-        Args:
-            profiles: credential → its profile.
-            routes: route → its credentials, and the upstream that the configuration names.
-
-        A credential whose profile has no emulated vendor is left as it is, and so are its routes.
+        `profiles`: credential → its profile. A credential whose profile has no emulated vendor is left as it is, and so
+        are its routes.
         """
         emulated = {name: vendor for name, profile in profiles.items() if (vendor := self.of_profile(profile))}
-        credentials = {
-            name: vendor.overlay() | {param: secret.reveal() for param, secret in vendor.credentials.items()}
-            for name, vendor in emulated.items()
+        kyc = {name for names, upstream in routes.values() if KYC_HOST in (upstream or "") for name in names[:1]}
+        overlay: dict[str, Any] = {
+            "credentials": {
+                name: vendor.overlay() | self._secrets(vendor, kyc=name in kyc) for name, vendor in emulated.items()
+            },
+            "routes": {
+                name: {"upstream": self._upstream(emulated[names[0]], upstream)}
+                for name, (names, upstream) in routes.items()
+                if names and names[0] in emulated
+            },
         }
-        upstreams = {
-            name: {"upstream": self._upstream(emulated[names[0]], upstream)}
-            for name, (names, upstream) in routes.items()
-            if names and names[0] in emulated
-        }
-        return yaml.safe_dump({"credentials": credentials, "routes": upstreams}, sort_keys=False)
+        return yaml.safe_dump(overlay, sort_keys=False)
+
+    def _secrets(self, vendor: Vendor, *, kyc: bool) -> dict[str, str]:
+        """Return the parameters of the vendor's profile; a secret of Hypersign is for one of its services."""
+        if vendor is self.hypersign:
+            return {"api_secret_key": vendor.credentials["kyc_api_secret_key" if kyc else "api_secret_key"].reveal()}
+        return {name: secret.reveal() for name, secret in vendor.credentials.items()}
 
     def of_profile(self, profile: str | None) -> Vendor | None:
         """Return the vendor that a profile is emulated by; None if there is none."""
