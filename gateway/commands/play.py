@@ -8,7 +8,6 @@ import click
 
 from gateway.commands.options import console, example
 
-
 PORTS = 10
 """Ports of the sandbox, in a row."""
 
