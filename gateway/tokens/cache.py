@@ -269,8 +269,6 @@ class TokenCache:
         return self._schedule.earliest(failing=self._outage.failure is not None)
 
     def _run_planned(self, cause: Cause) -> None:
-        if self._fetch is not None or self._closed:
-            return
         if self._is_needed():
             self._start(cause)
         else:

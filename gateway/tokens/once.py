@@ -29,7 +29,7 @@ async def fetch_once(
         TokenMalformed: its answer was unusable.
     """
     if credential.static is not None:
-        tokens = StaticTokens(credential)
+        tokens = StaticTokens(credential.name, credential.static)
         return tokens.current(), tokens.status()
     sender = Sender(clock, Networks(allow_addresses))
     try:

@@ -158,8 +158,10 @@ class TokenSet:
                 cache.update_settings(credential, config.token_timeout)
             self._caches[keys] = cache
         for name, credential in config.credentials.items():
-            keys = _recipe_key(credential)
-            self._tokens[name] = self._caches[keys] if keys else StaticTokens(credential)
+            if credential.static is not None:
+                self._tokens[name] = StaticTokens(name, credential.static)
+            else:
+                self._tokens[name] = self._caches[_recipe_key(credential)]
         self._close_unused(old.values(), before)
         if self._started:
             for cache, cause in fresh:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.model import CredentialStatus, Token
 
 if TYPE_CHECKING:
-    from gateway.model import Credential
+    from gateway.model import Secret
 
 
 class StaticTokens:
@@ -19,18 +19,15 @@ class StaticTokens:
 
     __slots__ = ("_token", "name")
 
-    def __init__(self, credential: Credential) -> None:
-        if credential.static is None:
-            msg = f"credential {credential.name} has no static key"
-            raise ValueError(msg)
-        self.name = credential.name
+    def __init__(self, name: str, key: Secret) -> None:
+        self.name = name
         self._token = Token(
-            value=credential.static,
-            credential=credential.name,
+            value=key,
+            credential=name,
             fetched_at=0.0,
             expires_at=math.inf,
             expiry_source="static",
-            fingerprint=credential.static.fingerprint,
+            fingerprint=key.fingerprint,
             generation=1,
         )
 

@@ -364,6 +364,21 @@ async def test_a_missing_certificate_file_is_named(endpoint: TokenEndpoint, tmp_
 # ---------------------------------------------------------------------------------------------- probe, revoke, secrets
 
 
+async def test_a_token_that_is_expired_when_it_arrives_is_no_token(endpoint: TokenEndpoint) -> None:
+    endpoint.always = Answer(200, b'{"access_token": "CANARY-short", "expires_in": 0.000001}')
+    with pytest.raises(TokenUnavailable) as refusal:
+        await once(credential(endpoint.url))
+    assert refusal.value.reason == "the token expired before it arrived"
+
+
+async def test_a_credential_without_an_identity_endpoint_is_not_probed(endpoint: TokenEndpoint) -> None:
+    one = credential(endpoint.url)
+    token, _ = await once(one)
+    with pytest.raises(TokenUnavailable) as refusal:
+        await probe_once(one, token)
+    assert refusal.value.reason == "the credential has no identity endpoint"
+
+
 async def test_a_probe_shows_the_token_and_returns_only_the_status(endpoint: TokenEndpoint) -> None:
     async with TokenEndpoint() as whoami:
         whoami.always = Answer(200, b'{"appSecret": "CANARY"}')

@@ -71,6 +71,7 @@ def test_no_rules_are_no_rules() -> None:
 def test_people_are_told_which_rule_lets_a_call_pass() -> None:
     assert MIXED.allowing("GET", "/ledger/a") == "allow[0] (GET,HEAD /ledger/**)"
     assert MIXED.allowing("POST", "/free/a") == "allow[2] (/free/**)"
+    assert Rules("web", [], []).allowing("GET", "/a") == "no `allow`: everything on its routes"
 
 
 def test_a_client_from_another_network_is_forbidden_whatever_its_rules() -> None:

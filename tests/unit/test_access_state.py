@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.access import statefile
 from gateway.access.budgets import Budget
+from gateway.access.counters import MemoryCounters
 from gateway.access.statefile import INTERVAL, FileCounters
 from gateway.errors import StateError
 from gateway.model import ClientBudget
@@ -162,6 +165,14 @@ def test_a_file_that_cannot_be_read_stops_the_start_and_is_named_and_left_alone(
     assert path.read_text() == content
 
 
+def test_a_file_that_is_too_large_for_counts_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.json"
+    counters(path)
+    monkeypatch.setattr(statefile, "MOST_BYTES", path.stat().st_size - 1)
+    with pytest.raises(StateError, match="is too large to be one"):
+        counters(path)
+
+
 def test_a_folder_that_is_not_there_is_a_mistake_at_once(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"cannot be used: no such file or directory"):
         counters(tmp_path / "nowhere" / "state.json")
@@ -178,6 +189,71 @@ async def test_a_start_that_failed_is_followed_by_no_writing(tmp_path: Path) -> 
     assert path.read_text() == "{"
 
 
+async def test_a_period_that_left_the_file_does_not_come_back(tmp_path: Path) -> None:
+    """Another process dropped it, because two later periods have begun."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    it.counter(("web", "orders", "2026-11-20")).used = 3
+    await it._write()
+    other = counters(path, clock)
+    for period in ("2026-11-21", "2026-11-22"):
+        other.counter(("web", "orders", period)).used = 1
+    await other.stop()
+    await it._write()
+    it.counter(KEY).used += 1
+    await it.stop()
+    assert in_file(path) == {("web", "orders", "2026-11-21"): 1, KEY: 2}
+
+
+def test_a_counter_of_an_old_period_is_kept_while_a_call_is_reserved_in_it() -> None:
+    memory = MemoryCounters()
+    running = memory.counter(("web", "orders", "2026-11-20"))
+    running.reserved = 1
+    for period in ("2026-11-21", "2026-11-22", "2026-11-23"):
+        memory.counter(("web", "orders", period))
+    assert {period for _, _, period in memory.counters} == {"2026-11-20", "2026-11-22", "2026-11-23"}
+    assert memory.counter(("web", "orders", "2026-11-20")) is running
+
+
+async def test_a_write_that_was_planned_before_the_stop_does_not_happen_after_it(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock()
+    it = counters(path, clock)
+    it.counter(KEY).used = 1
+    it.changed()
+    await it.stop()
+    path.unlink()
+    await clock.advance(2 * INTERVAL)
+    assert it._writing is None
+    assert not path.exists()
+
+
+async def test_a_slow_disk_gets_one_write_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock = tmp_path / "state.json", FakeClock()
+    it = counters(path, clock)
+    whole, go_on, began = statefile._add, threading.Event(), list[int]()
+
+    def slow(*args: Any) -> Any:
+        began.append(1)
+        go_on.wait(60)
+        return whole(*args)
+
+    monkeypatch.setattr(statefile, "_add", slow)
+    it.counter(KEY).used = 1
+    it.changed()
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: began)
+    it.counter(KEY).used = 2
+    it.changed()
+    await clock.advance(3 * INTERVAL)
+    assert len(began) == 1
+    go_on.set()
+    assert it._writing is not None
+    await clock.until(it._writing.done)
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: in_file(path) == {KEY: 2})
+    await it.stop()
+
+
 async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> None:
     folder, clock, metrics = tmp_path / "state", FakeClock(), Metrics()
     folder.mkdir()
@@ -187,8 +263,11 @@ async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> N
     folder.rename(tmp_path / "away")
     it.counter(KEY).used = 4
     it.changed()
-    await clock.advance(INTERVAL)
-    await clock.until(lambda: value("gatepass_state_writes_total", {"outcome": "failed"}))
+    with capture_logs() as logs:
+        for failures in (1, 2):
+            await clock.advance(INTERVAL)
+            await clock.until(lambda: value("gatepass_state_writes_total", {"outcome": "failed"}) == failures)  # noqa: B023 - it ends before the next turn
+    assert [event["event"] for event in logs] == ["state_not_written"], "an outage is one event"
     (tmp_path / "away").rename(folder)
     await clock.advance(2 * INTERVAL)
     await clock.until(lambda: in_file(path) == {KEY: 4})

@@ -725,6 +725,24 @@ async def test_a_fetch_for_a_person_that_a_reload_cuts_off_is_not_told_as_good()
         await task
 
 
+async def test_a_fetch_for_a_person_is_refused_where_none_can_start_and_fails_as_the_fetch_does() -> None:
+    bench = Bench(min_interval=300.0)
+    await bench.warm()
+    with pytest.raises(TokenUnavailable) as early:
+        await bench.cache.fetch_now()
+    assert early.value.reason == "the vendor allows the next token request in 300 s"
+    await bench.clock.advance(300)
+    task = await background(bench.cache.fetch_now(), bench.clock)
+    await bench.fail(CredentialRefused(reason="HTTP 401"))
+    with pytest.raises(CredentialRefused) as failed:
+        await task
+    assert failed.value.reason == "HTTP 401"
+    bench.cache.close()
+    with pytest.raises(TokenUnavailable) as closed:
+        await bench.cache.fetch_now()
+    assert closed.value.reason == "the credential is no longer in use"
+
+
 async def test_a_closed_cache_without_a_successor_answers_at_once() -> None:
     bench = Bench()
     task = await background(bench.cache.get(), bench.clock)
@@ -732,6 +750,8 @@ async def test_a_closed_cache_without_a_successor_answers_at_once() -> None:
     with pytest.raises(TokenUnavailable):
         await task
     assert await bench.cache.refused(bench.source.token()) is None
+    bench.cache.discard(bench.source.token())
+    assert bench.source.count == 1
 
 
 # -------------------------------------------------------------------------------------------------------- what is seen

@@ -110,3 +110,8 @@ def test_another_way_to_the_endpoint_is_another_key_and_the_same_identity() -> N
     proxied = with_request(egress=Egress("http", "proxy.internal", 3128, "user", Secret("CANARY-proxy")))
     assert cache_key(proxied) != cache_key(BASE)
     assert identity(only(proxied)) == identity(only(BASE))
+
+
+def test_a_value_that_no_grant_can_hold_is_a_defect_and_never_part_of_a_key() -> None:
+    with pytest.raises(TypeError, match="a grant cannot hold a object"):
+        cache_key(with_request(json={"a": object()}))

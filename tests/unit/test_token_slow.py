@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.errors import CredentialRefused, TokenMalformed, TokenUnavailable
 from gateway.observe import Metrics
@@ -151,6 +152,30 @@ async def test_a_definite_failure_that_comes_late_is_believed(error: type[TokenE
     assert bench.cache.status("acme").state == state
     assert bench.source.running == 0
     assert bench.cache.status("acme").next_attempt_in is not None
+
+
+async def test_what_comes_late_is_used_when_the_next_attempt_has_failed() -> None:
+    bench = Bench()
+    await bench.revoked()
+    await bench.clock.advance(2.5)
+    assert bench.source.running == 2
+    await bench.source.settle(TokenUnavailable(reason="HTTP 503"))
+    assert bench.source.running == 1
+    await bench.source.settle(bench.source.token(), oldest=True)
+    assert bench.cache.current() is not None
+    assert bench.cache.status("acme").reason is None
+
+
+async def test_a_defect_in_a_fetch_that_ends_late_is_logged_and_the_next_attempt_goes_on() -> None:
+    bench = Bench()
+    await bench.revoked()
+    await bench.clock.advance(2.5)
+    with capture_logs() as logs:
+        await bench.source.settle(ZeroDivisionError("CANARY"), oldest=True)  # type: ignore[arg-type]
+    assert [event["event"] for event in logs] == ["token_fetch_crashed"]
+    assert bench.source.running == 1
+    await bench.source.settle(bench.source.token())
+    assert bench.cache.current() is not None
 
 
 async def test_a_time_out_that_comes_late_is_told_once() -> None:
