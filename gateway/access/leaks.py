@@ -25,17 +25,17 @@ def candidates(value: bytes) -> set[bytes] | None:
     texts = {value, unquote_to_bytes(value)}
     texts |= {plain for text in tuple(texts) for plain in _in_base64(text)}
     texts |= {unquote_to_bytes(text) for text in tuple(texts)}
-    found: set[bytes] = set()
+    possible: set[bytes] = set()
     for text in texts:
         parts = _SEPARATORS.split(text)
         if len(parts) > MOST_PARTS:
             return None
-        found.update(parts, _KEY.findall(text), _JWT.findall(text))
+        possible.update(parts, _KEY.findall(text), _JWT.findall(text))
         # Keys may hold any character, so also what stands behind a scheme, a user's name, and between quotes.
         _, _, behind = text.strip().partition(b" ")
         user, _, password = text.partition(b":")
-        found |= {text.strip(), behind.strip(), user.strip(), password.strip(), *re.findall(rb'"([^"]*)"', text)}
-    return found - {b""}
+        possible |= {text.strip(), behind.strip(), user.strip(), password.strip(), *re.findall(rb'"([^"]*)"', text)}
+    return possible - {b""}
 
 
 def _in_base64(text: bytes) -> set[bytes]:

@@ -53,7 +53,7 @@ _NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 def is_plain(path: str) -> bool:
     """Whether a path of visible ASCII has one reading only: itself. Cheap, and may say no too often."""
-    return "%" not in path and ";" not in path and "./" not in path and path[-1:] != "."
+    return "%" not in path and ";" not in path and "./" not in path and path[-1:] != "." and "::$" not in path
 
 
 def readings(path: str) -> tuple[str, ...]:
@@ -75,10 +75,10 @@ def refusal(path: str) -> str | None:
     if _OVERLONG.search(path) is not None:
         return "an overlong UTF-8 sequence"
     try:
-        found = dict.fromkeys(_variants(_decoded(_also([path], _without_parameters))))
+        decoded = dict.fromkeys(_variants(_decoded(_also([path], _without_parameters))))
     except PathRefused as error:
         return error.reason
-    return next((fault for fault in map(_fault, found) if fault), None)
+    return next((fault for fault in map(_fault, decoded) if fault), None)
 
 
 def _fault(reading: str) -> str:
@@ -181,8 +181,8 @@ def _without_ends(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """Return what all texts have in common that a lenient server takes for the same: no case, and blanks for `+`."""
+    """Return the text without case, as servers compare it that convert to upper or lower case; `+` is a blank."""
     if text.isascii():
         return text.lower().replace("+", " ")
-    rare = _NON_ASCII.sub(lambda part: part[0].casefold(), text)
+    rare = _NON_ASCII.sub(lambda part: part[0].upper().casefold(), text)
     return rare.encode("utf-8").lower().replace(b"+", b" ").decode("utf-8")  # bytes.lower knows ASCII, and is quick

@@ -11,13 +11,15 @@ from gateway.patterns.readings import GLOBSTAR, STAR, folded, is_plain, readings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CUT: Final = re.compile(r"[?#].*", re.DOTALL)
+_CUT: Final = re.compile(r"[?#].*|::\$.*", re.DOTALL)
+"""Where some servers end a decoded path: at a query or fragment, or at the name of an NTFS stream."""
 
 
 class DenyPatterns:
     """Names a path if any of its readings matches any reading of a pattern, in any case.
 
-    A reading also ends at an encoded `?` or `#`, because some servers decode before they look for the query.
+    A reading also ends at an encoded `?` or `#`, because some servers decode before they look for the query, and at
+    `::$`, because Windows opens the same file.
     """
 
     __slots__ = ("_matcher",)
@@ -34,7 +36,7 @@ class DenyPatterns:
         if is_plain(path):
             return matcher.matches(folded(path))
         texts = dict.fromkeys(readings(path))
-        texts |= dict.fromkeys([_CUT.sub("", text) for text in texts])
+        texts |= dict.fromkeys([_CUT.sub("", text) for text in texts if "?" in text or "#" in text or "::$" in text])
         return any(matcher.matches(text) for text in dict.fromkeys([folded(text) for text in texts]))
 
 
