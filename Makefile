@@ -16,7 +16,7 @@ LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help venv demo test test-long coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures soak \
-        compiled test-compiled lock tools wheel image release clean
+        compiled test-compiled lock tools wheel wheels image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,25 +131,50 @@ lock:  ## Renew requirements/*.txt with the oldest supported Python
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 
-wheel: $(VENV)/dev.stamp  ## Build dist/gatepass-*.whl and the source archive
+wheel: $(VENV)/dev.stamp  ## Build dist/gatepass-*.whl (plain Python) and the source archive
 	@$(BIN)/python -m build --no-isolation
 
-# The release tools have their own venv, because running and testing the gateway does not need them.
-release: wheel  ## Build the wheel, a CycloneDX bill of materials and a report of known vulnerabilities; AUDIT=pypi, osv or skip
-	@$(PYTHON) -m venv requirements/.release
-	@requirements/.release/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
-	@requirements/.release/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml \
-	    --output-reproducible --output-format JSON --output-file dist/gatepass.cdx.json
-	@ls -l dist
-	@$(BIN)/python deploy/release/audit.py $(AUDIT) dist/audit.txt requirements/.release/bin/pip-audit requirements/run.txt
+# The tools of a release get a folder of their own, because nothing that runs or tests the gateway needs them.
+RELEASE := requirements/.release
+$(RELEASE)/stamp: requirements/release.txt
+	@$(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
+	@touch $@
 
-# The labels of the image say what it was built from.
+CHECKSUMS = cd dist && rm -f SHA256SUMS && sha256sum * > ../build/SHA256SUMS && mv ../build/SHA256SUMS .
+wheels: $(RELEASE)/stamp  ## Build, tag and try a compiled wheel for each supported Python here; PYTHONS=… names them
+	@$(RELEASE)/bin/python deploy/release/wheels.py dist $(PYTHONS)
+	@$(CHECKSUMS)
+
+# Labels of the image: what it was built from, and where that is published.
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev
-	$(DOCKER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+CREATED = $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
+EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+SOURCE ?= $(shell git remote get-url origin 2>/dev/null | grep '^https://')
+PYTHON_IMAGE ?= python:3.13-slim-bookworm
+image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev; PYTHON_IMAGE=…@sha256:… pins the base
+	$(DOCKER) build --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) \
+	    --build-arg CREATED=$(CREATED) \
 	    --tag $(IMAGE):$(VERSION) --tag $(IMAGE):dev .
 
+release: $(RELEASE)/stamp  ## Wheels, bills of materials, checksums, and a look-up of known weaknesses; AUDIT=pypi, osv or skip
+	@rm -rf dist
+	@$(MAKE) --no-print-directory wheel wheels
+	@rm -rf build/release && $(PYTHON) -m venv --without-pip build/release/installed
+	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -qq --python build/release/installed/bin/python \
+	    install --require-hashes -r requirements/run.txt
+	@$(RELEASE)/bin/python deploy/release/bill.py dist/gatepass.cdx.json --python build/release/installed/bin/python
+	@if $(DOCKER) image inspect $(IMAGE):$(VERSION) >/dev/null 2>&1; then \
+	    mkdir -p build/release/root && id=$$($(DOCKER) create $(IMAGE):$(VERSION)) && \
+	    $(DOCKER) export $$id | tar -C build/release/root --exclude=dev -xf - && $(DOCKER) rm $$id >/dev/null && \
+	    $(RELEASE)/bin/python deploy/release/bill.py dist/gatepass-image.cdx.json --root build/release/root; \
+	else echo "no bill of materials of the image: there is no image $(IMAGE):$(VERSION) (make image)"; fi
+	@$(CHECKSUMS)
+	@ls -l dist
+	@$(BIN)/python deploy/release/audit.py $(AUDIT) dist/audit.txt $(RELEASE)/bin/pip-audit requirements/run.txt
+
 clean:  ## Remove .venv and all build results
-	rm -rf .venv* requirements/.venv requirements/.release build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv* requirements/.venv $(RELEASE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -82,6 +82,16 @@ class Networks:
         return answer
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a listener on `host`."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def parse(text: str) -> IPAddress | None:
     """Return the address that `text` is, an IPv4-mapped one as IPv4; None if it is not an address."""
     try:

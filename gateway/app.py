@@ -6,12 +6,11 @@ The only module that imports all parts below it. Signals, file watching and othe
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateway.access import Access
-from gateway.addresses import Networks
+from gateway.addresses import Networks, is_loopback
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError, GatepassError, ListenError, Problem, os_reason
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
@@ -340,7 +339,7 @@ def _not_configured(config: Config) -> list[str]:
         key
         for key, missing in {
             "clients": config.access == "open",
-            "tls": config.tls is None and not all(_is_loopback(address.host) for address in config.listen),
+            "tls": config.tls is None and not all(is_loopback(address.host) for address in config.listen),
             "admin": config.admin is None,
             "admin_keys_sha256": config.admin is not None and not config.admin_keys_sha256,
             "state_file": config.state_file is None and any(client.budgets for client in config.clients),
@@ -359,8 +358,8 @@ async def _open(key: str, *addresses: Address) -> list[socket.socket]:
 
 def _check_reach(hosts: Iterable[str], config: Config) -> None:
     """Raise ConfigError if an open gateway for this machine only would be served on a port that others can reach."""
-    reachable = [host for host in hosts if not _is_loopback(host)]
-    if config.access == "open" and reachable and all(_is_loopback(address.host) for address in config.listen):
+    reachable = [host for host in hosts if not is_loopback(host)]
+    if config.access == "open" and reachable and all(is_loopback(address.host) for address in config.listen):
         listed = _listed(config.listen)
         message = f"says {listed}, but the port is open on {reachable[0]}, where others could call without a key"
         raise ConfigError([Problem("the running gateway", 0, "listen", message)])
@@ -372,13 +371,6 @@ def _hosts(sockets: Iterable[socket.socket]) -> list[str]:
 
 def _listed(addresses: Iterable[Address]) -> str:
     return ", ".join(map(str, addresses))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

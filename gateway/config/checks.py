@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gateway.addresses import is_loopback
 from gateway.config.keys.guessable import is_guessable
 from gateway.config.keys.identity import GUESSABLE
-from gateway.config.keys.network import is_loopback
 from gateway.config.names import nearest_or_all
 
 if TYPE_CHECKING:

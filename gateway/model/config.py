@@ -66,7 +66,7 @@ class ServerTLS:
 class Drain:
     """How the gateway stops: `grace` seconds with `/readyz` failing, then `timeout` seconds for running requests."""
 
-    grace: float = 0.0
+    grace: float = 2.0
     timeout: float = 30.0
 
 

@@ -19,6 +19,7 @@ from gateway.serving.descriptors import descriptors_for_connections
 from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
 from gateway.serving.sockets import inherited
+from gateway.serving.surroundings import warn_of_loopback
 from gateway.serving.upgrade import upgrade
 from gateway.serving.watch import Watch
 
@@ -74,6 +75,8 @@ class Process:
         except (OSError, GatepassError) as error:
             _tell_failed_start(error)
             return 1
+        if not passed.data:
+            warn_of_loopback(config)
         watch = Watch(gateway, self._load, self._notifier, self._since)
         gateway.read_again = watch.reload
         loop.add_signal_handler(signal.SIGHUP, watch.ask)

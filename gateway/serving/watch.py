@@ -15,6 +15,7 @@ from gateway.errors import ConfigError, GatepassError
 from gateway.observe import OwnWords, get_logger
 from gateway.protection import too_open
 from gateway.serving.stamps import PATIENCE, Stamps, changed_at
+from gateway.serving.surroundings import mounted_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,7 @@ class Watch:
         self._refused_files: tuple[Path, ...] = ()
         """Files that a refused configuration names: when one changes, it is read again."""
         self._warned: set[tuple[str, str]] = set()
+        self._alone: set[str] = set()
         self._look_ahead(gateway.config)
 
     def ask(self) -> None:
@@ -61,7 +63,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         # A file that has changed since the start began may have been read before or after: it is read once more.
         seen = {path: mark if changed_at(mark) < self._since else () for path, mark in (await self._look()).items()}
-        await self._warn_of_open_files(self._gateway.config)
+        await self._warn_of_files(self._gateway.config)
         moving: dict[Path, Stamp] | None = None
         while True:
             asked = await self._pause()
@@ -130,15 +132,19 @@ class Watch:
                 _log.error("reload_refused", problems=list(problems))
         else:
             self._look_ahead(config)
-            await self._warn_of_open_files(config)
+            await self._warn_of_files(config)
         gateway.problems = problems
 
     def _look_ahead(self, config: Config) -> None:
         after = config.read_again_after
         self._again_at = math.inf if after is None else asyncio.get_running_loop().time() + after
 
-    async def _warn_of_open_files(self, config: Config) -> None:
-        """Warn once of each secret file that others may read or change."""
+    async def _warn_of_files(self, config: Config) -> None:
+        """Warn once of each secret file that others may read or change, and of each file that is a mount of its own."""
+        alone = set(mounted_alone(config.watched_files))
+        for name in sorted(alone - self._alone):
+            _log.warning("file_mounted_alone", path=name, hint="mount its folder: a file put in its place is not seen")
+        self._alone = alone
         try:
             async with asyncio.timeout(PATIENCE):
                 is_open = set(await asyncio.to_thread(too_open, config.secret_files))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import configparser
-import importlib
 import itertools
 import re
 import shlex
-import shutil
 import sys
 import textwrap
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -20,6 +18,9 @@ from gateway.config import load
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import one_route
 from tests.kit.tools import SBIN, documents, run, tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEPLOY = ROOT / "deploy"
 EVERY_YAML = sorted(path for path in DEPLOY.rglob("*.yaml") if path.parent.name != "templates")
@@ -106,26 +107,6 @@ def test_caddy_takes_the_snippet() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- image
-
-
-def test_a_stripped_library_still_loads(tmp_path: Path) -> None:
-    library = importlib.import_module("multidict._multidict")  # an extension, which has no types
-    assert library.__file__ is not None
-    folder = tmp_path / "lib"
-    folder.mkdir()
-    path = folder / Path(library.__file__).name
-    shutil.copyfile(library.__file__, path)
-    before = path.stat().st_size
-    run(sys.executable, str(DEPLOY / "image" / "strip.py"), str(folder))
-    assert path.stat().st_size < before
-    code = f"""
-from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location("multidict._multidict", {str(path)!r})
-module = module_from_spec(spec)
-spec.loader.exec_module(module)
-assert module.MultiDict(a=1)["a"] == 1
-"""
-    run(sys.executable, "-c", code)
 
 
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.md")]

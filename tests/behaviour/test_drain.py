@@ -96,7 +96,7 @@ async def test_what_runs_too_long_is_cut_at_the_drain_time_out_a_websocket_too()
             await peer.send(data)
 
     async with vendor(websocket) as it_vendor:
-        config = {**one_route(it_vendor.port), "drain": {"timeout": "600ms"}}
+        config = {**one_route(it_vendor.port), "drain": {"grace": "0s", "timeout": "600ms"}}
         async with running(config) as it:
             app = await connect(it.address)
             fields = (
@@ -199,6 +199,19 @@ async def test_sigterm_gives_the_token_back_where_that_is_configured(tmp_path: P
         "token_type_hint": "access_token",
         "client_secret": CANARY,
     }
+
+
+async def test_a_gateway_in_a_container_that_only_the_container_reaches_says_so(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as it_vendor:
+        environ = ENVIRON | {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+        async with Served(tmp_path, one_route(it_vendor.port), environ=environ) as gateway:
+            await until(lambda: len(gateway.events("loopback_in_container")) > 1)
+            told = gateway.events("loopback_in_container")
+            assert [(each["key"], each["address"]) for each in told] == [
+                ("listen", f"127.0.0.1:{gateway.port}"),
+                ("admin", f"127.0.0.1:{gateway.admin_port}"),
+            ]
+            assert f"set listen to 0.0.0.0:{gateway.port}" in told[0]["hint"]
 
 
 # ----------------------------------------------------------------------------------------------------- several in turn

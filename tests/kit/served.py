@@ -51,6 +51,11 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     return time.monotonic() - began
 
 
+def _quick(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration without the default grace, which is for balancers: tests stop many gateways."""
+    return {**config, "drain": {"grace": "0s", **config.get("drain", {})}}
+
+
 class Served:
     """A gateway process on ports of its own; `config` is what it serves, without `listen` and `admin`."""
 
@@ -69,7 +74,7 @@ class Served:
 
     def write(self, config: Mapping[str, Any] | str, **top: Any) -> None:
         """Put another configuration in the file's place, as a careful editor does."""
-        text = config if isinstance(config, str) else yaml.safe_dump({**self._top, **top, **config})
+        text = config if isinstance(config, str) else yaml.safe_dump(_quick({**self._top, **top, **config}))
         fresh = self.path.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(self.path)

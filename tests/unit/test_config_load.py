@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.config import load, merged
+from gateway.config.read.files import why
 from gateway.errors import ConfigError
-from gateway.model import MIB, Address, Expires, Injection, RefusalSign, Secret
+from gateway.model import MIB, Address, Config, Expires, Injection, RefusalSign, Secret
 from tests.kit.configuration import loaded, problems, written
 
 NOBODY = 65534
@@ -304,3 +305,36 @@ def test_literal_secrets_of_a_spelt_out_grant_are_secrets_too(tmp_path: Path) ->
     routes: {a: {credential: a, upstream: 'https://h.example'}}
     """
     assert "CANARY" not in merged([written(tmp_path, text)], environ={}) + repr(loaded(tmp_path, text))
+
+
+ROUTE = (
+    "credentials: {key: {static: {token: CANARY}}}\nroutes: {v: {credential: key, upstream: 'http://127.0.0.1:1'}}\n"
+)
+
+
+def addressed(tmp_path: Path, text: str, **environ: str) -> Config:
+    path = tmp_path / "addresses.yaml"
+    path.write_text(text + ROUTE)
+    return load([path], environ=environ)
+
+
+def test_the_environment_names_the_addresses_that_no_file_names(tmp_path: Path) -> None:
+    both = {"GATEPASS_LISTEN": "0.0.0.0:18080", "GATEPASS_ADMIN": "0.0.0.0:19090"}
+    config = addressed(tmp_path, "access: open\n", **both)
+    assert (str(config.listen[0]), str(config.admin)) == ("0.0.0.0:18080", "0.0.0.0:19090")
+    config = addressed(tmp_path, "access: open\nlisten: 127.0.0.1:1\nadmin: null\n", **both)
+    assert (str(config.listen[0]), config.admin) == ("127.0.0.1:1", None)
+    config = addressed(tmp_path, "", GATEPASS_LISTEN="", GATEPASS_ADMIN="")
+    assert (str(config.listen[0]), str(config.admin)) == ("127.0.0.1:8080", "127.0.0.1:9090")
+
+
+@pytest.mark.parametrize("value", ["nonsense", "0.0.0.0:18080"], ids=["no address", "nobody may call"])
+def test_a_mistake_in_an_address_of_the_environment_names_the_variable(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        addressed(tmp_path, "", GATEPASS_LISTEN=value)
+    assert "GATEPASS_LISTEN" in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read_names_the_user_who_may_not() -> None:
+    assert why(PermissionError(13, "Permission denied")) == f"permission denied for user {os.geteuid()}"
+    assert why(FileNotFoundError(2, "No such file or directory")) == "no such file or directory"

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
+from gateway.addresses import is_loopback
 from gateway.config.keys import http, network, numbers
 from gateway.model import Address
 
@@ -184,4 +185,4 @@ def test_anything_else_is_no_prefix(prefix: str) -> None:
     ],
 )
 def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
-    assert network.is_loopback(host) is expected
+    assert is_loopback(host) is expected

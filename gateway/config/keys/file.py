@@ -66,7 +66,7 @@ class DrainSection(Section):
     """How the gateway stops."""
 
     grace: Duration = Field(
-        0.0, description="Time during which `/readyz` fails but requests are served, so that load balancers move on."
+        2.0, description="Time during which `/readyz` fails but requests are served, so that load balancers move on."
     )
     timeout: Duration = Field(30.0, description="After `grace`: time for requests that are still running.")
 

@@ -26,16 +26,6 @@ MAX_PORT = 65535
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".test")
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a listener on `host`."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def may_be_plain(host: str) -> bool:
     """Return whether `http://` is allowed, because `host` cannot be on the public Internet.
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from gateway.config.read.command import Commands
 
 
+ADDRESSES = {"listen": "GATEPASS_LISTEN", "admin": "GATEPASS_ADMIN"}
+"""Keys whose default is in the environment; the container image sets both variables."""
+
+
 @dataclass(slots=True)
 class Draft:
     """The merged tree of all files, with profiles applied, and the mistakes so far."""
@@ -41,7 +45,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) 
     """Read, merge, resolve and expand the files. Raises ConfigError when a file is not readable as YAML."""
     problems = Problems()
     trees = read_files(paths, problems)
-    root = merge_all(trees, paths, problems)
+    root = _with_addresses(merge_all(trees, paths, problems), environ)
     unresolved = Problems()
     interpolation = Interpolation(environ, unresolved, commands=commands)
     commands.begin(frozenset().union(*(variables(tree) for tree in trees)))
@@ -73,6 +77,16 @@ def merge_all(trees: Sequence[Node], paths: Sequence[Path], problems: Problems) 
         else:
             root = merge(root, tree)
     return root
+
+
+def _with_addresses(root: Node, environ: Mapping[str, str]) -> Node:
+    """Return the tree with the addresses that the environment names, where no file names one."""
+    named = {
+        key: Node(environ[variable], Mark(variable, 0))
+        for key, variable in ADDRESSES.items()
+        if environ.get(variable) and key not in root.entries
+    }
+    return Node({**root.entries, **named}, root.mark)
 
 
 def _add_with_routes(unresolved: Problems, root: Node, problems: Problems) -> None:

@@ -50,9 +50,10 @@ def read_bytes(path: Path, limit: int, *, regular: bool = False, timeout: float 
 
 
 def why(error: OSError) -> str:
-    """Return the reason of a failed read as a clause."""
+    """Return the reason of a failed read as a clause; for a missing permission, with the user that lacks it."""
     text = error.strerror or "unknown error"
-    return text[:1].lower() + text[1:]
+    text = text[:1].lower() + text[1:]
+    return f"{text} for user {os.geteuid()}" if isinstance(error, PermissionError) else text
 
 
 def _read(path: Path, limit: int, *, regular: bool, deadline: float) -> bytes:

@@ -1,0 +1,65 @@
+"""Warnings about where the gateway runs: files that are mounted alone, and loopback addresses in a container.
+
+Both are mistakes that nothing else shows: the gateway starts, says that it is well, and ignores a new configuration, or
+no app reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.addresses import is_loopback
+from gateway.observe import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gateway.model import Config
+
+_log = get_logger("gatepass")
+MOUNTS = Path("/proc/self/mountinfo")
+POINT = 4
+"""The field of a line of mountinfo that names the mount point, from 0."""
+MARKERS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+"""Files that Docker and Podman put into each container."""
+
+
+def mounted_alone(paths: Iterable[Path], mounts: Path = MOUNTS) -> list[str]:
+    """Return the files that are mounts of their own (proc_pid_mountinfo(5)); none where that cannot be told.
+
+    Such a mount keeps the file that it was made with: a file that is renamed into its place outside stays unseen.
+    """
+    try:
+        text = mounts.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return []
+    points = {_unescaped(line.split(" ")[POINT]) for line in text.splitlines() if line.count(" ") > POINT}
+    return [str(path) for path in paths if str(path) in points]
+
+
+def _unescaped(field: str) -> str:
+    """Return a field of mountinfo with its octal escapes (space, tab, newline, backslash) resolved."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
+def in_container(environ: Mapping[str, str] = os.environ, markers: Iterable[Path] = MARKERS) -> bool:
+    """Return whether this process runs in a container of Docker, Podman or Kubernetes."""
+    return "KUBERNETES_SERVICE_HOST" in environ or any(path.exists() for path in markers)
+
+
+def warn_of_loopback(config: Config) -> None:
+    """Warn of ports of a container that only the container itself reaches."""
+    if not in_container():
+        return
+    for key, addresses in (("listen", config.listen), ("admin", [config.admin] if config.admin else [])):
+        if addresses and all(is_loopback(address.host) for address in addresses):
+            _log.warning(
+                "loopback_in_container",
+                key=key,
+                address=", ".join(map(str, addresses)),
+                hint=f"nothing outside this container reaches it; set {key} to 0.0.0.0:{addresses[0].port}"
+                " unless the container shares a network with its callers",
+            )
