@@ -64,7 +64,7 @@ class _Name:
         self.question: asyncio.Future[None] | None = None
         """The look-up that is under way."""
         self.slow = False
-        """The last look-up failed or took longer than `GRACE`."""
+        """The last look-up failed or took longer than the grace."""
         self.reported = False
 
 
@@ -108,6 +108,7 @@ class Resolver:
         stale: seconds for which known addresses stay usable after the last successful look-up; 0: not at all.
         report: called with a name and True when its known addresses are used because look-ups fail or hang, and with
             False when a look-up has succeeded again.
+        grace: seconds that a connection waits for a look-up although addresses are known.
         getaddrinfo: the blocking look-up, called on a thread.
         now: the clock, seconds.
     """
@@ -116,12 +117,14 @@ class Resolver:
         self,
         stale: float = STALE,
         *,
+        grace: float = GRACE,
         report: Callable[[str, bool], None] | None = None,
         getaddrinfo: GetAddrInfo | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stale = stale
         self.report = report
+        self._grace = grace
         self._getaddrinfo = getaddrinfo
         self._now = now
         self._names: OrderedDict[str, _Name] = OrderedDict()
@@ -145,7 +148,7 @@ class Resolver:
         if not known:
             await asyncio.shield(question)
         elif not name.slow:
-            done, _ = await asyncio.wait((question,), timeout=GRACE)
+            done, _ = await asyncio.wait((question,), timeout=self._grace)
             name.slow = name.slow or not done
         if name.error is not None and not known:
             raise socket.gaierror(*name.error.args)
@@ -207,7 +210,7 @@ class Resolver:
             name.slow = True
             return
         name.error = None
-        name.slow = now - name.asked_at > GRACE
+        name.slow = now - name.asked_at > self._grace
         name.infos, name.answered_at = outcome, now
         name.addresses = frozenset(str(info[4][0]) for info in outcome)
         if name.reported:

@@ -12,11 +12,11 @@ from gateway.addresses import AddressRefused, Networks
 from gateway.clock import SystemClock
 from gateway.errors import TokenUnavailable
 from gateway.model import Issuer
-from gateway.resolver import Resolver
 from gateway.tokens.grant import TokenRequest
 from gateway.tokens.sender import Sender
 from tests.kit.gateway import Running, one_route, running
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.rest import until
 from tests.kit.wire import Message, answering, connect, get, ok, vendor
 
@@ -44,7 +44,7 @@ def named(port: int, **more: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("address", [LOOPBACK, METADATA, "0.0.0.0"])
 async def test_an_upstream_that_resolves_to_an_address_nobody_named_is_not_connected_to(address: str) -> None:
-    resolver = Resolver(getaddrinfo=names(address))
+    resolver = resolver_of(names(address))
     async with vendor(answering(ok())) as upstream, running(named(upstream.port), resolver=resolver) as it:
         answer = await ask(it)
         assert json.loads(answer.body)["code"] == "upstream_unreachable"
@@ -56,7 +56,7 @@ async def test_an_upstream_that_resolves_to_an_address_nobody_named_is_not_conne
 
 
 async def test_a_name_that_the_configuration_allows_is_served() -> None:
-    resolver = Resolver(getaddrinfo=names(METADATA, LOOPBACK))
+    resolver = resolver_of(names(METADATA, LOOPBACK))
     async with (
         vendor(answering(ok())) as upstream,
         running(named(upstream.port, allow_addresses=["127.0.0.0/8"]), resolver=resolver) as it,
@@ -70,7 +70,7 @@ async def test_dns_rebinding_does_not_help() -> None:
     close = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     async with (
         vendor(answering(close)) as upstream,
-        running(named(upstream.port, allow_addresses=[f"{LOOPBACK}/32"]), resolver=Resolver(getaddrinfo=system)) as it,
+        running(named(upstream.port, allow_addresses=[f"{LOOPBACK}/32"]), resolver=resolver_of(system)) as it,
     ):
         assert (await ask(it)).status == 200
         system.addresses["vendor.test"] = ["127.0.0.2"]
@@ -91,7 +91,7 @@ async def test_a_literal_address_and_localhost_are_named_by_being_written() -> N
 async def test_a_token_endpoint_that_resolves_there_gets_no_secret() -> None:
     async with vendor(answering(ok())) as endpoint:
         request = TokenRequest("POST", f"http://auth.test:{endpoint.port}/token", (), b"secret=CANARY")
-        sender = Sender(SystemClock(), Networks(), Resolver(getaddrinfo=names(LOOPBACK, host="auth.test")))
+        sender = Sender(SystemClock(), Networks(), resolver_of(names(LOOPBACK, host="auth.test")))
         with pytest.raises(TokenUnavailable) as refusal:
             await sender.send(request, tls=None, within=60)
         assert "a loopback address" in refusal.value.reason
@@ -104,7 +104,7 @@ async def test_a_token_endpoint_that_resolves_there_gets_no_secret() -> None:
 async def test_an_issuer_s_keys_are_not_fetched_from_there() -> None:
     async with vendor(answering(ok())) as endpoint:
         issuer = Issuer("corp", "x", ("gatepass",), jwks_url=f"http://login.test:{endpoint.port}/keys")
-        resolver = Resolver(getaddrinfo=names(LOOPBACK, host="login.test"))
+        resolver = resolver_of(names(LOOPBACK, host="login.test"))
         with pytest.raises(aiohttp.ClientConnectorDNSError) as refusal:
             await JwksFetcher(Networks(), resolver)(issuer)
         assert isinstance(refusal.value.os_error, AddressRefused)
@@ -132,7 +132,7 @@ async def test_vendors_whose_names_hang_delay_neither_another_vendor_nor_a_token
             "routes": routes,
             "allow_addresses": ["127.0.0.0/8"],
         }
-        async with running(config, resolver=Resolver(getaddrinfo=system)) as it:
+        async with running(config, resolver=resolver_of(system)) as it:
             stuck = [await connect(it.address) for _ in hanging]
             for app, name in zip(stuck, hanging, strict=True):
                 await app.send(get(f"/{name.split('.')[0]}/a"))

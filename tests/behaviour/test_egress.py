@@ -20,19 +20,20 @@ from gateway.clock import SystemClock
 from gateway.egress import EgressError
 from gateway.errors import TokenUnavailable
 from gateway.model import Egress, Issuer, Secret
-from gateway.resolver import Resolver
 from gateway.tls import client_context
 from gateway.tokens.grant import TokenRequest
 from gateway.tokens.sender import Sender
 from tests.kit.configuration import loaded
 from tests.kit.gateway import CANARY, Running, one_route, running
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.proxy import PASSWORD, USER, tinyproxy, tls_in_front
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 from tests.wire.test_upstream_tls import context_for, tls_vendor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -172,7 +173,7 @@ async def test_a_reload_changes_the_way_without_a_gap(tmp_path: Path) -> None:
         direct["allow_addresses"] = ["127.0.0.0/8"]
         proxied = {**direct, "egress": {"proxy": f"http://127.0.0.1:{proxy.port}", **LOGIN}}
         wrong = {**direct, "egress": {**proxied["egress"], "password": "CANARY-wrong"}}
-        async with running(direct, resolver=Resolver(getaddrinfo=system)) as it:
+        async with running(direct, resolver=resolver_of(system)) as it:
             assert (await ask(it)).status == 200
             for turn, (config, status, tunnels) in enumerate(
                 [(proxied, 200, 1), (wrong, 502, 2), (proxied, 200, 3), (direct, 200, 3)]
@@ -229,6 +230,11 @@ def saying(answer: bytes) -> Any:
     return script
 
 
+async def no_tls(peer: Peer) -> None:
+    await peer.reader.read(100)
+    await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 async def silent(peer: Peer) -> None:
     await peer.reader.read(-1)
 
@@ -259,7 +265,17 @@ async def test_what_a_proxy_does_instead_of_a_tunnel_is_named_and_leaves_nothing
 
 
 async def test_a_proxy_that_is_not_there_is_named() -> None:
-    for proxy, reason in (("http://127.0.0.1:1", "connection refused"), ("http://no.such.invalid:1", "the name does")):
+    async with vendor(no_tls) as plain:
+        ways = (
+            ("http://127.0.0.1:1", "connection refused"),
+            ("http://no.such.invalid:1", "the name does not resolve"),
+            (f"https://127.0.0.1:{plain.port}", "its TLS failed"),
+        )
+        await _named(ways)
+
+
+async def _named(ways: Iterable[tuple[str, str]]) -> None:
+    for proxy, reason in ways:
         async with running(through(0, 443) | {"egress": {"proxy": proxy}}) as it:
             assert (await ask(it)).status == 502
             assert reasons(it)[0][1].startswith(f"egress proxy: {reason}")
@@ -329,13 +345,19 @@ async def test_a_token_endpoint_and_an_issuer_are_reached_through_the_proxy(
 
 
 async def test_a_proxy_s_refusal_of_a_token_request_or_of_an_issuer_is_named() -> None:
-    async with tinyproxy(login=True) as proxy, vendor(answering(ok())) as endpoint:
+    async with tinyproxy(login=True) as proxy, vendor(answering(ok())) as endpoint, vendor(no_tls) as plain:
         sender = Sender(SystemClock())
         refusing = Egress("http", "127.0.0.1", proxy.port)
         for scheme in ("https", "http"):
             url = f"{scheme}://auth.test:{endpoint.port}/token"
             request = TokenRequest("POST", url, (), b"secret=CANARY")
-            for way, reason in ((refusing, "407"), (egress(1), "connection refused")):
+            ways = (
+                (refusing, "407"),
+                (egress(1), "connection refused"),
+                (Egress("http", "no.such.invalid", 3128), "the name does not resolve"),
+                (Egress("https", "127.0.0.1", plain.port), "its TLS failed"),
+            )
+            for way, reason in ways:
                 with pytest.raises(TokenUnavailable) as refusal:
                     await sender.send(request, tls=None, within=60, egress=way)
                 assert refusal.value.reason == f"egress proxy: {reason}"
@@ -352,6 +374,19 @@ async def test_a_proxy_s_refusal_of_a_token_request_or_of_an_issuer_is_named() -
             )
         await sender.close()
     assert endpoint.connections == 0
+
+
+async def test_a_failure_of_an_endpoint_that_is_reached_directly_is_not_blamed_on_the_proxy() -> None:
+    sender = Sender(SystemClock())
+    way = Egress("http", "127.0.0.1", 3128, no_proxy=("near.invalid", "10.0.0.0/8"))
+    for url, reason in (
+        ("https://near.invalid/token", "the token endpoint's name cannot be resolved"),
+        ("http://127.0.0.1:1/token", "the token endpoint cannot be reached (connection refused)"),
+    ):
+        with pytest.raises(TokenUnavailable) as failure:
+            await sender.send(TokenRequest("POST", url, (), b""), tls=None, within=60, egress=way)
+        assert failure.value.reason == reason
+    await sender.close()
 
 
 async def test_a_gateway_fetches_its_tokens_through_the_proxy_and_a_credential_may_go_directly() -> None:

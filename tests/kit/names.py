@@ -7,6 +7,9 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from gateway.resolver import Resolver
+from tests.kit.wire import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,3 +39,8 @@ class System:
             else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
             for each in found
         ]
+
+
+def resolver(system: System) -> Resolver:
+    """Return a resolver that waits for each look-up, however slow the machine is, and takes what it brings."""
+    return Resolver(getaddrinfo=system, grace=PATIENCE)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from typing import Any
 
 import pytest
 
 import gateway.resolver as resolver_module
 from gateway.addresses import AddressRefused, Networks
-from gateway.resolver import GRACE, GuardedResolver, Resolver
+from gateway.resolver import GuardedResolver, Resolver
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.rest import until
 
 FIRST, SECOND, LOOPBACK = "93.184.216.34", "93.184.216.35", "127.0.0.1"
@@ -75,7 +75,7 @@ async def test_a_name_is_looked_up_once_at_a_time_however_many_ask_and_give_up(s
 
 
 async def test_each_connection_has_its_name_looked_up_anew(system: System) -> None:
-    resolver = Resolver(getaddrinfo=system)
+    resolver = resolver_of(system)
     assert await addresses(resolver) == [FIRST]
     system.addresses["vendor.example"] = [SECOND, "2001:db8::1"]
     assert await addresses(resolver) == [SECOND, "2001:db8::1"]
@@ -101,11 +101,11 @@ async def test_known_addresses_are_used_at_once_while_look_ups_fail_or_hang(how:
     resolver = Resolver(getaddrinfo=system)
     assert await addresses(resolver) == [FIRST]
     (system.failing if how == "fails" else system.hanging).add("vendor.example")
-    started = time.monotonic()
     assert await addresses(resolver) == [FIRST], "only this one may wait, for the grace"
-    assert time.monotonic() - started < GRACE + 5
     for _ in range(100):
-        assert await asyncio.wait_for(resolver.look_up("vendor.example", 443), GRACE / 2)
+        asking = asyncio.ensure_future(resolver.look_up("vendor.example", 443))
+        await asyncio.sleep(0)
+        assert asking.done(), "nothing is waited for"
     assert system.asked["vendor.example"] <= 102
     system.addresses["vendor.example"] = [SECOND]
     system.failing.clear()
@@ -200,7 +200,7 @@ async def test_a_literal_address_is_not_looked_up(host: str, system: System) -> 
 
 
 async def test_a_session_s_resolver_returns_only_permitted_addresses(system: System) -> None:
-    resolver = GuardedResolver(Networks(), Resolver(getaddrinfo=system))
+    resolver = GuardedResolver(Networks(), resolver_of(system))
     system.addresses["vendor.example"] = [FIRST, LOOPBACK]
     assert [found["host"] for found in await resolver.resolve("vendor.example", 443)] == [FIRST]
     system.addresses["vendor.example"] = [LOOPBACK]

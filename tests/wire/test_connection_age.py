@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.proxy.response import read_response
-from gateway.resolver import Resolver
 from tests.kit.gateway import Running, one_route, running
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.rest import until
 from tests.kit.wire import Peer, connect, get, ok, post, vendor
 
@@ -177,9 +177,7 @@ async def moving(**route: object) -> AsyncIterator[tuple[Moving, Running]]:
     second = await asyncio.start_server(it.serve, NEW, it.port)
     config = one_route(it.port, upstream=f"http://vendor.test:{it.port}", **route)
     try:
-        async with running(
-            {**config, "allow_addresses": ["127.0.0.0/8"]}, resolver=Resolver(getaddrinfo=it.system)
-        ) as gateway:
+        async with running({**config, "allow_addresses": ["127.0.0.0/8"]}, resolver=resolver_of(it.system)) as gateway:
             yield it, gateway
     finally:
         server.close()

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from gateway.resolver import Resolver
 from tests.kit.configuration import loaded
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.wire import Message, Peer, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.app import Gateway
+    from gateway.resolver import Resolver
 
 LOGIN = "Authorization: {}"
 
@@ -219,7 +220,7 @@ async def test_a_reload_that_forbids_an_address_holds_for_open_connections_too(t
 def _loopback() -> Resolver:
     system = System()
     system.addresses["vendor.test"] = ["127.0.0.1"]
-    return Resolver(getaddrinfo=system)
+    return resolver_of(system)
 
 
 async def _ask(address: tuple[str, int], path: str) -> int:

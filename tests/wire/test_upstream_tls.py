@@ -33,6 +33,7 @@ from gateway.tokens.grant import TokenRequest
 from gateway.tokens.sender import Sender
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
@@ -401,7 +402,7 @@ async def test_a_dot_at_the_end_of_a_vendor_s_name_is_not_in_sni_nor_looked_for_
     context.sni_callback = lambda _, name, __: names.append(name)
     async with tls_vendor(answering(ok(), seen=seen), context) as port:
         config = {**to(port, ca_file, "vendor.test."), "allow_addresses": ["127.0.0.0/8"]}
-        async with running(config, resolver=Resolver(getaddrinfo=system)) as it:
+        async with running(config, resolver=resolver_of(system)) as it:
             app = await connect(it.address)
             await app.send(get("/v/a"))
             assert (await app.message()).status == 200
@@ -418,7 +419,7 @@ async def test_a_certificate_for_another_name_does_not_become_right_by_a_dot(
     context = context_for(authority.issue_cert("other.test"))
     async with tls_vendor(answering(ok()), context) as port:
         config = {**to(port, ca_file, "vendor.test."), "allow_addresses": ["127.0.0.0/8"]}
-        async with running(config, resolver=Resolver(getaddrinfo=system)) as it:
+        async with running(config, resolver=resolver_of(system)) as it:
             app = await connect(it.address)
             await app.send(get("/v/a"))
             assert (await app.message()).status == 502
@@ -432,7 +433,7 @@ async def test_a_dot_at_the_end_of_a_token_endpoint_s_or_an_issuer_s_name_does_n
 ) -> None:
     system = System()
     system.addresses = {"vendor.test.": ["127.0.0.1"]}
-    resolver = Resolver(getaddrinfo=system)
+    resolver = resolver_of(system)
     names: list[str | None] = []
     context = context_for(authority.issue_cert("vendor.test"))
     context.sni_callback = lambda _, name, __: names.append(name)
