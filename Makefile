@@ -131,8 +131,19 @@ lock:  ## Renew requirements/*.txt with the oldest supported Python
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 
-wheel: $(VENV)/dev.stamp  ## Build dist/gatepass-*.whl (plain Python) and the source archive
-	@$(BIN)/python -m build --no-isolation
+COMPILE ?= $(if $(CC_HERE),yes,no)
+COMPILING := $(filter yes,$(COMPILE))
+wheel: $(VENV)/run.stamp  ## Build dist/gatepass-*.whl, compiled if there is a C compiler; COMPILE=no: plain Python
+	@echo "building a wheel $(if $(COMPILING),with the hot path compiled: about two minutes,of plain Python: no C compiler, or COMPILE=no)"
+	@rm -f dist/gatepass-*.whl && mkdir -p build dist
+	@$(if $(COMPILING),$(PIP) install --require-hashes -r requirements/compile.txt)
+	@GATEPASS_COMPILE=$(if $(COMPILING),1) $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
+	    --no-build-isolation --no-index --wheel-dir dist . >build/wheel.log 2>&1 || (tail -n 20 build/wheel.log; exit 1)
+	@echo "built $$(echo dist/gatepass-*.whl)"
+	@echo "install it: pip install $$(echo dist/gatepass-*.whl)"
+
+sdist: $(VENV)/dev.stamp  ## Build the source archive
+	@$(BIN)/python -m build --no-isolation --sdist
 
 # The tools of a release get a folder of their own, because nothing that runs or tests the gateway needs them.
 RELEASE := requirements/.release
@@ -161,7 +172,8 @@ image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev; PYTHON
 
 release: $(RELEASE)/stamp  ## Wheels, bills of materials, checksums, and a look-up of known weaknesses; AUDIT=pypi, osv or skip
 	@rm -rf dist
-	@$(MAKE) --no-print-directory wheel wheels
+	@$(MAKE) --no-print-directory wheel COMPILE=no
+	@$(MAKE) --no-print-directory sdist wheels
 	@rm -rf build/release && $(PYTHON) -m venv --without-pip build/release/installed
 	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -qq --python build/release/installed/bin/python \
 	    install --require-hashes -r requirements/run.txt
