@@ -115,6 +115,8 @@ _TRICKS = (
     lambda text, random: _at(text, random, "%3Ba"),
     lambda text, random: _at(text, random, "%20"),
     lambda text, random: _at(text, random, "."),
+    lambda text, random: _at(text, random, "%2Fb"),
+    lambda text, random: _at(text, random, "%2fa%2Fb"),
 )
 """What an attacker does to a path; several of them, one after the other, make a spelling."""
 
