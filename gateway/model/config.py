@@ -37,6 +37,8 @@ class Limits:
     connections_per_address: int = 5_000
     exchanges: int = 10_000
     """Requests in flight."""
+    unparsed_bytes: int = 32 * MIB
+    """Bytes of all connections together that cannot be parsed yet: incomplete heads and pipelined requests."""
     head_bytes: int = 64 * KIB
     """All header fields together, request line included."""
     field_bytes: int = 8 * KIB

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.addresses import plain_address
 from gateway.observe import get_logger
-from gateway.proxy.client import ClientConnection, Server
+from gateway.proxy.client import ClientConnection
 from gateway.proxy.wire import RESET
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
+
+    from gateway.proxy.server import Server
 
 _log = get_logger("gatepass.proxy")
 _AT_A_TIME: Final = 64
@@ -68,7 +70,7 @@ class Opening:
 class Acceptor:
     """Accepts on all listening sockets of the data port, and counts."""
 
-    def __init__(self, server: Server, room: int | None) -> None:
+    def __init__(self, server: Server[ClientConnection], room: int | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self.tls: ssl.SSLContext | None = None

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.access import NOBODY, LastKey, certificate_names
-from gateway.errors import BadRequest, ExchangeError, RequestTimeout
+from gateway.errors import BadRequest, ExchangeError, Overloaded, RequestTimeout
 from gateway.proxy.body import NO_BODY, Body, BodyTimer
 from gateway.proxy.framing import Chunked, FramingError, Sized
 from gateway.proxy.intake import LARGE, Intake
@@ -23,13 +23,11 @@ from gateway.proxy.upload import BodySource
 from gateway.proxy.wire import BACKLOG, BODY_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from gateway.model import Limits
     from gateway.proxy.framing import Decoder
     from gateway.proxy.request import Inbound
+    from gateway.proxy.server import Server
     from gateway.proxy.upload import Upload
-    from gateway.proxy.wire import Outbox, TunnelEnd
+    from gateway.proxy.wire import TunnelEnd
 
 _PENDING_LIMIT: Final = 64 * 1024
 """Unparsed bytes at which the connection stops reading."""
@@ -39,41 +37,10 @@ _LINGER: Final = 2.0
 """Seconds to read and discard after the last answer, because a reset could destroy it (RFC 9112 §9.6)."""
 
 
-class Server:
-    """What a connection needs of the server that accepted it."""
-
-    def __init__(self, limits: Limits, outbox: Outbox) -> None:
-        self.limits = limits
-        """May be replaced while connections are open; the head size limit applies from the next connection."""
-        self.outbox = outbox
-        self.leaving = False
-        """Whether every connection closes after its current exchange."""
-
-    def opened(self, connection: ClientConnection) -> None:
-        """Take note of an open connection, or refuse it."""
-        raise NotImplementedError
-
-    def closed(self, connection: ClientConnection) -> None:
-        """Forget a connection."""
-        raise NotImplementedError
-
-    def counted(self) -> None:
-        """Take note that the number of accepted connections has changed."""
-        raise NotImplementedError
-
-    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
-        """Serve one request; the result says whether the connection may serve another."""
-        raise NotImplementedError
-
-    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
-        """Write the answer to bytes that are not a request."""
-        raise NotImplementedError
-
-
 class ClientConnection(BodySource):
     """One connection of an app."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, remote: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server[ClientConnection], remote: str) -> None:
         super().__init__(loop, server.outbox)
         self._server = server
         self.phase = IDLE
@@ -82,7 +49,7 @@ class ClientConnection(BodySource):
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         """What the task waits for between exchanges."""
-        self._unparsed = Unparsed()
+        self.unparsed = Unparsed(server.unparsed)
         self._body = NO_BODY
         self._decoder: Decoder | None = None
         """Removes the framing of the body that arrives."""
@@ -90,6 +57,8 @@ class ClientConnection(BodySource):
         self._tunnel: TunnelEnd | None = None
         self.remote = remote
         """The app's IP address."""
+        self._is_last = False
+        """The connection closes after the running exchange."""
         self.surplus = False
         """Whether a bound was reached before it was accepted, so that it is refused."""
         self.certificate = NOBODY
@@ -125,13 +94,14 @@ class ClientConnection(BodySource):
         elif phase == ANSWERING:
             self.active = True
             self._keep(data)
+            self._settle()
         elif phase == TUNNEL and self._tunnel is not None:
             self.active = True
             self._tunnel.receive(data)
 
     def _keep(self, data: bytes) -> None:
-        self._unparsed.add(data)
-        if self._unparsed.pending > _PENDING_LIMIT:
+        self.unparsed.add(data)
+        if self.unparsed.pending > _PENDING_LIMIT:
             self.pause_reading(BACKLOG)
 
     def eof_received(self) -> bool:
@@ -153,7 +123,7 @@ class ClientConnection(BodySource):
         self.phase = after(self.phase, Event.LOST)
         if self._tunnel is not None:
             self._tunnel.receive(b"")
-        self._unparsed.clear()  # requests that have not begun are dropped
+        self.unparsed.clear()  # requests that have not begun are dropped
         self._stop_task()
         self._task = None  # breaks the reference cycle, so that no garbage collection is needed
         self._server.closed(self)
@@ -173,7 +143,7 @@ class ClientConnection(BodySource):
     async def _serve(self) -> None:
         served = 0
         while True:
-            if not self._unparsed.pending:
+            if not self.unparsed.pending:
                 served = 0
                 self._waiter = self.loop.create_future()
                 await self._waiter
@@ -183,7 +153,7 @@ class ClientConnection(BodySource):
             head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
-                if not keep_alive or self.phase != ANSWERING or self._server.leaving:
+                if not keep_alive or self.phase != ANSWERING or self._is_last or self._server.leaving:
                     self.finish()
                     return
                 if self.writing_paused:  # answers to pipelined requests must not pile up
@@ -195,7 +165,7 @@ class ClientConnection(BodySource):
 
     def _next_head(self) -> RequestHead | None:
         """Return the next request if its head is complete; what follows it stays unparsed."""
-        limits, unparsed, head = self._server.limits, self._unparsed, None
+        limits, unparsed, head = self._server.limits, self.unparsed, None
         began = unparsed.partial > 0
         try:
             raw = unparsed.next_head(limits.head_bytes)
@@ -210,7 +180,24 @@ class ClientConnection(BodySource):
             self.refuse(error)
         if unparsed.pending <= _PENDING_LIMIT:
             self.resume_reading(BACKLOG)
+        if head is None or unparsed.counted:
+            self._settle()
         return head
+
+    def _settle(self) -> None:
+        """Count the bytes that stay unparsed."""
+        self.unparsed.settle()
+        if self._server.unparsed.held > self._server.limits.unparsed_bytes:
+            self._server.relieve()
+
+    def shed(self) -> None:
+        """Give up unparsed bytes: refuse an incomplete request, and drop pipelined ones, which the app may repeat."""
+        if self.phase == HEAD:
+            self.refuse(Overloaded(retry_after=1.0))
+        elif self.phase == ANSWERING:
+            self._is_last = True
+            self.unparsed.clear()
+            self.resume_reading(BACKLOG)
 
     def open_body(self, head: Inbound) -> Body:
         """Return the body of the request whose head was parsed. Raises BadRequest if it is malformed already."""
@@ -221,10 +208,12 @@ class ClientConnection(BodySource):
             self._body = body = Body(self)
             self._decoder = Sized(body, head.length)
         else:
+            if self.unparsed.pending:
+                self._settle()
             return NO_BODY
         self.phase = after(self.phase, Event.BODY_BEGINS)
-        if self._unparsed.pending:
-            rest = self._unparsed.take()
+        if self.unparsed.pending:
+            rest = self.unparsed.take()
             self.resume_reading(BACKLOG)
             self._feed_body(rest)
             if body.error is not None:
@@ -243,6 +232,7 @@ class ClientConnection(BodySource):
             self._end_body()
         if rest:
             self._keep(rest)
+            self._settle()
 
     def _end_body(self) -> None:
         self._decoder = None
@@ -265,7 +255,7 @@ class ClientConnection(BodySource):
         self._body_timer.clear()
         self._deadline = self.loop.time() + self._server.limits.keepalive_timeout
         self.phase = after(ANSWERING, Event.ANSWERED)
-        if self._unparsed.pending:
+        if self.unparsed.pending:
             self.phase = after(IDLE, Event.BYTES)
 
     # ------------------------------------------------------------------------------------------------- for an exchange
@@ -305,8 +295,8 @@ class ClientConnection(BodySource):
         """Pass every segment to `tunnel` from now on, first those that followed the upgrade request."""
         self._tunnel = tunnel
         self.phase = after(self.phase, Event.SWITCHED)
-        if self._unparsed.pending:
-            tunnel.receive(self._unparsed.take())
+        if self.unparsed.pending:
+            tunnel.receive(self.unparsed.take())
         self.resume_reading(BACKLOG)
 
     # --------------------------------------------------------------------------------------------------------- closing
@@ -327,7 +317,7 @@ class ClientConnection(BodySource):
             return
         self.phase = after(self.phase, Event.FINISHED)
         self._deadline = self.loop.time() + _LINGER
-        self._unparsed.clear()
+        self.unparsed.clear()
         self.write_eof()
         self._body.fail(BadRequest())
         self.resume_reading(BODY_FULL)
@@ -368,7 +358,7 @@ class ClientConnection(BodySource):
             if now >= self._deadline:
                 self.close()
         elif phase == HEAD:
-            if self._unparsed.partial and now >= self._deadline:
+            if self.unparsed.partial and now >= self._deadline:
                 self.refuse(RequestTimeout("The request head did not arrive in time"))
         elif phase == TUNNEL:
             if self._tunnel is not None:

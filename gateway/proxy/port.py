@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import TooManyConnections
 from gateway.proxy.accept import Acceptor
-from gateway.proxy.client import Server
+from gateway.proxy.client import ClientConnection
+from gateway.proxy.server import Server
 from gateway.proxy.wire import Outbox
 from gateway.tls import server_context
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from gateway.errors import ExchangeError
     from gateway.model import Limits, ServerTLS
-    from gateway.proxy.client import ClientConnection
     from gateway.proxy.handler import Handler
     from gateway.proxy.request import RequestHead
 
@@ -32,7 +32,7 @@ _SETTLE: Final = 0.02
 """Seconds for reading what apps had already sent when the port closed."""
 
 
-class DataServer(Server):
+class DataServer(Server[ClientConnection]):
     """The data port: accepts, counts, sweeps, drains."""
 
     def __init__(self, handler: Handler, limits: Limits, room: int | None = None) -> None:
@@ -96,6 +96,14 @@ class DataServer(Server):
         self.handler.metrics.connections.set(count)
         if not count:
             self._all_closed.set()
+
+    def relieve(self) -> None:
+        """Make the connections that hold most unparsed bytes give them up, until an eighth of the budget is free."""
+        enough = self.limits.unparsed_bytes * 7 // 8
+        for connection in sorted(self._connections, key=lambda each: each.unparsed.counted, reverse=True):
+            if self.unparsed.held <= enough or not connection.unparsed.counted:
+                return
+            connection.shed()
 
     def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
         """Serve one request; the result says whether the connection may serve another."""

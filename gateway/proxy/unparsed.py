@@ -7,12 +7,24 @@ from gateway.proxy.fields import find_end
 from gateway.proxy.request import check_beginning
 
 
+class UnparsedBudget:
+    """Counts the unparsed bytes of all connections together."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
 class Unparsed:
     """The unparsed bytes of one connection."""
 
-    __slots__ = ("_at", "_part", "_pieces", "pending")
+    __slots__ = ("_at", "_budget", "_part", "_pieces", "counted", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: UnparsedBudget) -> None:
+        self._budget = budget
+        self.counted = 0
+        """Bytes that the budget counts: those that were there at the last `settle`."""
         self._pieces: list[bytes] = []
         self._at = 0
         """Bytes of the first piece that were parsed, so that pipelined requests are not copied for each of them."""
@@ -25,6 +37,16 @@ class Unparsed:
     def partial(self) -> int:
         """Bytes of a head whose end has not arrived."""
         return len(self._part)
+
+    def settle(self) -> None:
+        """Have the budget count what is there now.
+
+        Called when bytes have to stay; bytes that are parsed in the round in which they arrived are never counted.
+        """
+        size = len(self._part) + self.pending
+        if size != self.counted:
+            self._budget.held += size - self.counted
+            self.counted = size
 
     def add(self, data: bytes) -> None:
         """Add a segment."""
@@ -43,6 +65,7 @@ class Unparsed:
         """Forget all bytes."""
         self._pieces, self._at, self.pending = [], 0, 0
         self._part.clear()
+        self.settle()
 
     def next_head(self, limit: int) -> bytes | None:
         """Remove and return the next head without its empty line; None if its end has not arrived.

@@ -37,7 +37,7 @@ async def test_others_get_their_turn_after_a_few_answers(case: str) -> None:
         longest, answered, before = 0, 0, 0
         while answered < COUNT // 2:
             await asyncio.sleep(0)  # the loop runs everything that is ready once
-            now = connection._unparsed.pending
+            now = connection.unparsed.pending
             took = max(0, before - now) // len(request)
             longest, answered, before = max(longest, took), answered + took, now
         for task in (sending, reading):

@@ -49,6 +49,11 @@ class LimitSection(Section):
         5_000, description="Largest number from one address; a proxy in front of the gateway is one address."
     )
     exchanges: Count = Field(10_000, description="Largest number of requests in flight; then 503 `overloaded`.")
+    unparsed_bytes: Size = Field(
+        32 * MIB,
+        description="Size of all incomplete heads and waiting pipelined requests together; beyond it, the connections "
+        "that hold most get 503 `overloaded`.",
+    )
     head_bytes: Size = Field(64 * KIB, description="Request line and all header fields together.")
     field_bytes: Size = Field(8 * KIB, description="One header field.")
     fields: Count = Field(100, description="Number of header fields.")
