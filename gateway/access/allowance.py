@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BUSY_RETRY: Final = 1.0
 """`Retry-After` in seconds when too many requests are in flight; when one ends is not known."""
-_OK, _BAD = 200, 400
+_SWITCHING, _OK, _BAD = 101, 200, 400
 _ROUNDING: Final = 0.01
 """Share of an interval by which a call may be early, so that rounding never rejects a call that is due."""
 
@@ -39,14 +39,15 @@ class Admission:
         self.reserved = reserved
 
     def release(self, vendor_status: int, *, left: bool = False) -> None:
-        """Release what the call has reserved. It counts against the budgets if the vendor answered 2xx or 3xx.
+        """Release what the call has reserved. It counts if the vendor answered 101, 2xx or 3xx.
 
         `vendor_status` is 0 if the vendor did not answer. `left`: the app disconnected after its request had been
         sent; that counts, too, because the vendor may charge for it.
         """
         self._in_flight.value -= 1
         if self.reserved:
-            made = _OK <= vendor_status < _BAD if vendor_status else left
+            answered = vendor_status == _SWITCHING or _OK <= vendor_status < _BAD
+            made = answered if vendor_status else left
             for budget, counter in self.reserved:
                 budget.settle(counter, made)
 

@@ -1,6 +1,6 @@
 """Budgets: how many calls that cost money a client may make in a day or a month (UTC).
 
-A call is reserved when it starts. It counts if the vendor answers 2xx or 3xx, as vendors bill; otherwise the
+A call is reserved when it starts. It counts if the vendor answers 101, 2xx or 3xx, as vendors bill; otherwise the
 reservation is released. So concurrent calls never exceed the limit together.
 """
 

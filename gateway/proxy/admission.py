@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from gateway.access import SigningKeysNeeded
 from gateway.addresses import forwarded_client
-from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, RouteNotFound
+from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, ExchangeError, RouteNotFound
 from gateway.proxy import app_tokens
 from gateway.proxy.permission import check_permission
 from gateway.proxy.routing import split_target
 
 if TYPE_CHECKING:
+    from gateway.access import Allowance, Clients
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.prepared import PreparedRoute
+    from gateway.proxy.prepared import PreparedRoute, Snapshot
 
 
 def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
@@ -31,10 +32,7 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         given = x.request.values(b"x-forwarded-for")
         x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
     clients = snapshot.clients
-    token = inbound.bearer
-    if token is None and inbound.injected and not x.client.certificate:
-        token = prepared.app_token(inbound.injected)
-    x.allowance = allowance = clients.identify(inbound.key, token, route, x.client.certificate, x.client.last_key)
+    x.allowance = allowance = _identify(x, clients, prepared)
     x.client_name = allowance.name
     if route.authorization == "pass":
         clients.reject_our_keys(x.request.values(b"authorization"))
@@ -44,6 +42,39 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
     if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
         raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
     x.admission = allowance.admit(x.started)
+
+
+def _identify(x: Exchange, clients: Clients, prepared: PreparedRoute) -> Allowance:
+    """Return what the client may do on the route. Raises as `Clients.identify`."""
+    inbound, client = x.inbound, x.client
+    assert inbound is not None  # noqa: S101 - set by _match
+    token = inbound.bearer
+    if token is None and inbound.injected and not client.certificate:
+        token = prepared.app_token(inbound.injected)
+    return clients.identify(inbound.key, token, prepared.route, client.certificate, client.last_key)
+
+
+def reason_to_end(x: Exchange, snapshot: Snapshot) -> str:
+    """Return why a tunnel must end: its request would be refused now, or sent elsewhere. Empty if it may go on.
+
+    Counts nothing.
+    """
+    assert x.prepared is not None  # noqa: S101 - a tunnel has a route
+    before, method = x.prepared.route, x.request.method
+    try:
+        prepared, path, rest = snapshot.match(split_target(x.request.target)[0], x.request)
+        route = prepared.route
+        if route.name != before.name or route.upstream != before.upstream or not route.websocket:
+            return f"the route {before.name} was changed"
+        allowance = _identify(x, snapshot.clients, prepared)
+        if allowance.name != x.client_name:
+            return "its key belongs to another client now"
+        check_permission(allowance, route, prepared.rules, method=method, path=path, rest=rest, remote=x.remote)
+    except SigningKeysNeeded:
+        return ""
+    except ExchangeError as error:
+        return error.reason or error.code
+    return ""
 
 
 async def admit_later(x: Exchange, error: ClientUnknown | RouteNotFound | SigningKeysNeeded) -> None:

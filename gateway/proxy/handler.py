@@ -242,11 +242,17 @@ class Handler:
             raise UpstreamMalformed(reason="101 to a request that asked for no upgrade")
         relay.switching(x, prepared, head)
         x.keep_alive = False
-        tunnel = Tunnel(x.client, upstream, prepared.route.timeouts.idle)
+        tunnel = Tunnel(
+            x.client,
+            upstream,
+            prepared.route.timeouts,
+            spent=monotonic() - x.started,
+            must_end=lambda: admission.reason_to_end(x, self.snapshot),
+        )
         try:
             await tunnel.run()
         finally:
-            x.bytes_out = tunnel.down.size
+            x.bytes_out, x.reason = tunnel.down.size, tunnel.reason
         x.client.close()
 
     # -------------------------------------------------------------------------------------------------- when it fails

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.wire import BACKLOG, TunnelEnd
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
+    from gateway.model import Timeouts
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.upstream import UpstreamConnection
     from gateway.proxy.wire import Wire
+
+
+_CHECK_EVERY: Final = 0.5
+"""Seconds between two checks whether the tunnel is still allowed."""
 
 
 class Direction:
@@ -50,12 +57,35 @@ class Direction:
 
 
 class Tunnel(TunnelEnd):
-    """Both directions, until both have ended, one side is closed, or no byte moved for `idle` seconds."""
+    """Both directions, until both have ended, one side is closed, or a time-out or `must_end` ends them."""
 
-    def __init__(self, client: ClientConnection, upstream: UpstreamConnection, idle: float) -> None:
+    def __init__(
+        self,
+        client: ClientConnection,
+        upstream: UpstreamConnection,
+        timeouts: Timeouts,
+        *,
+        spent: float,
+        must_end: Callable[[], str],
+    ) -> None:
+        """Build a tunnel.
+
+        Args:
+            client: the app's connection.
+            upstream: the vendor's.
+            timeouts: the route's; `idle` bounds the time in which no byte moves, `total` the tunnel's life.
+            spent: seconds of `timeouts.total` that have passed already.
+            must_end: returns why the tunnel must end, or nothing; called every `_CHECK_EVERY` seconds.
+        """
         self._client = client
         self._upstream = upstream
-        self._idle = idle
+        self._idle = timeouts.idle
+        now = client.loop.time()
+        self._ends = math.inf if timeouts.total is None else now + timeouts.total - spent
+        self._must_end = must_end
+        self._checked = now
+        self.reason = ""
+        """Why the gateway ended the tunnel; empty if one side did."""
         self._done: asyncio.Future[None] = client.loop.create_future()
         self.up = Direction(client, upstream)
         self.down = Direction(upstream, client)
@@ -75,11 +105,18 @@ class Tunnel(TunnelEnd):
             self._finish()
 
     def sweep(self, now: float) -> None:
-        """End the tunnel if it is idle or one side has reset."""
+        """End the tunnel if it is idle, too old or no longer allowed, or if one side has reset."""
         client, upstream = self._client, self._upstream
         # Ask both: each call also records the bytes that moved on its side.
         silent = (client.silent_for(now), upstream.silent_for(now))
-        if min(silent) >= self._idle or client.peer_reset or upstream.peer_reset:
+        if now - self._checked >= _CHECK_EVERY:
+            self._checked = now
+            self.reason = self._must_end()
+        if min(silent) >= self._idle:
+            self.reason = "idle time-out"
+        elif now >= self._ends:
+            self.reason = "total time-out"
+        if self.reason or client.peer_reset or upstream.peer_reset:
             self._finish()
 
     def _finish(self) -> None:
