@@ -101,7 +101,9 @@ async def test_a_tunnel_ends_when_a_reload_removes_what_allowed_it(what: str, tm
 KEPT: dict[str, dict[str, Any]] = {
     "nothing": {},
     "another client": {"clients": [client(), client("batch", BATCH)]},
-    "another key beside it": {"clients": [client(keys_sha256=[client(key=BATCH)["key_sha256"]])]},
+    "another key beside it": {
+        "clients": [{"name": "web", "keys_sha256": [client(key=BATCH)["key_sha256"], client()["key_sha256"]]}]
+    },
     "a limit": {"clients": [client(budgets=BUDGETS)]},
     "the route's time-outs": {"route": {"timeouts": {"idle": "50s"}}},
 }
