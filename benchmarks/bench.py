@@ -3,7 +3,8 @@
     python -m benchmarks.bench [--scenarios small,post] [--peers envoy,lua] [--rounds 5] [--seconds 3] [--quick]
 
 All peers of a scenario run at once, and take turns under load, so that a neighbour on the machine hurts them alike. A
-run of everything writes `results/latest.*`; one of a part writes `results/part.*`, which is not kept.
+run of everything writes `results/latest.*`, unless its rounds differ so much that ratios mean nothing; one of a part
+writes `results/part.*`, which is not kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from benchmarks import idle, load, page, peers, scenarios
 from benchmarks.processes import c_compiler, cores, is_compiled, wait_for
-from benchmarks.report import DIRECT, MINE, Report, Result, Results, Round
+from benchmarks.report import DIRECT, MINE, Report, Result, Results, Round, unsteady
 from benchmarks.witness import Witness, demand
 
 if TYPE_CHECKING:
@@ -213,6 +214,15 @@ def main() -> None:
         found[name] = run(scenario, takes_part, options)
         Console(width=130).print(page.on_terminal(scenario, found[name]))
     whole = set(names) == set(scenarios.BY_NAME) and set(options.peers) == set(peers.BY_NAME)
+    shaky = unsteady(found)
+    for scenario_name, peer, figure, spread in shaky:
+        said = f"{scenario_name}: {figure} ÷ {peer} differs by {spread:.0%} between rounds"
+        console.print(said, style="yellow")
+    if whole and shaky:
+        page.write(Report(about(options, chosen), found), "part")
+        sys.exit(
+            "not recorded: ratios with such a spread mean nothing; run again on a quiet machine (see results/part.md)"
+        )
     page.write(Report(about(options, chosen), found), "latest" if whole else "part")
 
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 
 from benchmarks import peers, scenarios
-from benchmarks.report import DIRECT, GOALS, MINE, Report, Result, added, named, ratio
+from benchmarks.report import DIRECT, GOALS, MINE, Report, Result, added, named, ratio, ratio_spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,9 +73,14 @@ def cells(scenario: Scenario, one: Result, results: list[Result]) -> Cells:
         shown(one.median("p99_ms"), ".2f"),
         shown(one.rss_mib if proxy else None, ".0f"),
         shown(one.ready_s, ".2f"),
-        shown(ratio(mine, one, "cpu_us"), ".2f"),
-        shown(last, ".2f"),
+        spread_shown(ratio(mine, one, "cpu_us"), ratio_spread(mine, one, "cpu_us")),
+        shown(last, ".2f") if scenario.per_second else spread_shown(last, ratio_spread(mine, one, "per_second")),
     )
+
+
+def spread_shown(value: float | None, spread: float | None) -> str:
+    """Return a ratio with the spread of its rounds, as `0.70 ± 4 %` (half of their range)."""
+    return shown(value, ".2f") + (f" ± {spread / 2:.0%}" if value is not None and spread is not None else "")
 
 
 def table(scenario: Scenario, results: list[Result]) -> tuple[Cells, list[Cells]]:
@@ -139,7 +144,8 @@ def markdown(report: Report, picture: str, level: str = "##") -> str:
     left_out = f" Left out, because not installed: {', '.join(about['left_out'])}." if about["left_out"] else ""
     parts.append(
         f"Medians of {about['rounds']} interleaved rounds of {about['seconds']} s, each proxy on one core, load and"
-        f" vendor on another; {about['date']}. {about['machine']}, load at the end {about['load']};"
+        f" vendor on another; ratios are medians over the rounds, ± half of their range; {about['date']}."
+        f" {about['machine']}, load at the end {about['load']};"
         f" {', '.join(about['versions'])}.{left_out}"
     )
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 MINE = "gatepass"
 DIRECT = "direct"
@@ -86,12 +86,46 @@ def named(results: list[Result], name: str) -> Result | None:
     return next((one for one in results if one.name == name), None)
 
 
-def ratio(mine: Result | None, its: Result | None, figure: str) -> float | None:
-    """Return the gateway's figure in relation to a peer's."""
+STEADY: Final = 0.5
+"""A ratio whose rounds differ by more than this share of their median says nothing, and is not recorded."""
+
+
+def ratios(mine: Result | None, its: Result | None, figure: str) -> list[float]:
+    """Return the gateway's figure divided by a peer's, for each round: the two ran one after the other.
+
+    One ratio for a figure that is measured once; empty where one of the two is missing.
+    """
     if mine is None or its is None:
-        return None
-    above, below = mine.median(figure), its.median(figure)
-    return above / below if above and below else None
+        return []
+    if figure in Round.__slots__:
+        pairs = [(getattr(a, figure), getattr(b, figure)) for a, b in zip(mine.rounds, its.rounds, strict=False)]
+    else:
+        pairs = [(mine.median(figure), its.median(figure))]
+    return [above / below for above, below in pairs if above and below]
+
+
+def ratio(mine: Result | None, its: Result | None, figure: str) -> float | None:
+    """Return the median of the paired ratios."""
+    seen = ratios(mine, its, figure)
+    return statistics.median(seen) if seen else None
+
+
+def ratio_spread(mine: Result | None, its: Result | None, figure: str) -> float | None:
+    """Return how far the paired ratios are apart, as a share of their median."""
+    seen = ratios(mine, its, figure)
+    return (max(seen) - min(seen)) / statistics.median(seen) if len(seen) > 1 else None
+
+
+def unsteady(results: Results) -> list[tuple[str, str, str, float]]:
+    """Return scenario, peer, figure and spread of each goal's ratio that is not steady enough to be recorded."""
+    found = []
+    for scenario, peer, _, _ in RATIOS:
+        seen = results.get(scenario, [])
+        for figure in ("cpu_us", "per_second"):
+            spread = ratio_spread(named(seen, MINE), named(seen, peer), figure)
+            if spread is not None and spread > STEADY:
+                found.append((scenario, peer, figure, spread))
+    return found
 
 
 def added(one: Result, results: list[Result]) -> float | None:

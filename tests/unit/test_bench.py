@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import guard, load, page, peers, scenarios, witness
 from benchmarks.processes import render
-from benchmarks.report import DIRECT, Goal, Report, Result, Round, added, ratio
+from benchmarks.report import DIRECT, Goal, Report, Result, Round, added, ratio, ratio_spread, unsteady
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +68,22 @@ def test_h2load_s_log_gives_each_latency() -> None:
     assert (seen.requests, seen.wrong, seen.seconds, seen.p50) == (3, 1, 1.0, 0.001)
 
 
-def test_a_ratio_is_one_of_medians() -> None:
-    assert ratio(result("gatepass", 10, 20, 90), result("envoy", 40), "cpu_us") == 0.5
+def test_a_ratio_is_the_median_of_paired_rounds() -> None:
+    """A neighbour that slows one round down slows both of its proxies down."""
+    mine, its = result("gatepass", 10, 200, 12), result("envoy", 20, 400, 20)
+    assert ratio(mine, its, "cpu_us") == 0.5
+    assert ratio_spread(mine, its, "cpu_us") == pytest.approx(0.2)
+    assert ratio_spread(result("gatepass", 10), its, "cpu_us") is None
+
+
+def test_a_ratio_that_differs_by_more_than_half_is_not_steady() -> None:
+    steady = [result("gatepass", 10, 11, 10), result("envoy", 20, 20, 20), result("caddy", 40, 40, 40)]
+    assert unsteady({"small": steady}) == []
+    jumpy = [result("gatepass", 10, 30, 10), result("envoy", 20, 20, 20)]
+    assert {(peer, figure) for _, peer, figure, _ in unsteady({"small": jumpy})} == {
+        ("envoy", "cpu_us"),
+        ("envoy", "per_second"),
+    }
 
 
 def test_a_ratio_to_nothing_is_none() -> None:
