@@ -76,7 +76,7 @@ async def test_endpoints_for_tokens_on_the_host_of_the_api_are_denied_by_themsel
     seen: list[Message] = []
     async with vendor(answering(ok(b'{"access_token": "CANARY", "expires_in": 3600}'), seen=seen)) as upstream:
         base = f"http://127.0.0.1:{upstream.port}"
-        config = one_route(upstream.port, upstream=f"{base}/api")
+        config = one_route(upstream.port, upstream=f"{base}/api", app_tokens=False)
         config["credentials"]["key"] = {
             "grant": {
                 "request": {"url": f"{base}/api/oauth/token", "form": {"grant_type": "client_credentials"}},
