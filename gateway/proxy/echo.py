@@ -148,7 +148,7 @@ def _places(data: bytes, views: list[Callable[[bytes], View]]) -> list[int]:
 
 
 def _without_nuls(data: bytes) -> View:
-    return _NULS.sub(b"", data), [*(index for index, byte in enumerate(data) if byte), len(data)]
+    return _NULS.sub(b"", data), [index for index, byte in enumerate(data) if byte] + [len(data)]
 
 
 def _unescaped(data: bytes) -> View:
