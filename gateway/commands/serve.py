@@ -40,7 +40,7 @@ def serve(paths: tuple[Path, ...]) -> None:
         def read() -> Config:
             return load(paths, commands=commands)
 
-        run(read)
+        run(read, before_exit=commands.stop)
     finally:
         gc.enable()
 

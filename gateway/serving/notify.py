@@ -1,11 +1,13 @@
-"""Telling a service manager how it goes (sd_notify(3)): a datagram to the socket that `NOTIFY_SOCKET` names.
+"""Notifies a service manager (sd_notify(3)): datagrams to the socket that `NOTIFY_SOCKET` names.
 
-Knows nothing but words. Without the variable nothing is sent; a manager that does not listen is no reason to fail.
+Without the variable nothing is sent. A manager that does not listen is not an error.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 
 
 class Notifier:
-    """The line to the service manager, if there is one."""
+    """The connection to the service manager, if there is one."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._path = environ.get("NOTIFY_SOCKET", "")
+        self.watchdog = _watchdog(environ)
+        """Seconds after which the manager restarts a silent service (`WatchdogSec`); None: never."""
 
     def _send(self, *lines: str) -> None:
         if not self._path.startswith(("/", "@")):
@@ -28,17 +32,31 @@ class Notifier:
             line.sendto("\n".join(lines).encode(), name)
 
     def ready(self) -> None:
-        """The ports are open; after `reloading`: the configuration has been read."""
+        """Notify that the ports are open, or after `reloading`, that the reload has ended."""
         self._send("READY=1", "STATUS=serving")
 
     def reloading(self) -> None:
-        """The configuration is being read again."""
+        """Notify that the configuration is being reloaded."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """Going down."""
+        """Notify that the gateway is draining."""
         self._send("STOPPING=1", "STATUS=draining")
 
     def succeeded_by(self, pid: int) -> None:
-        """Another process is the service from now on."""
+        """Notify that another process is the service from now on."""
         self._send(f"MAINPID={pid}", "READY=1", "STATUS=serving, after an upgrade in place")
+
+    async def keep_watchdog(self) -> None:
+        """Answer the watchdog from the event loop, so that a loop that hangs is restarted. Runs until cancelled."""
+        while self.watchdog is not None:
+            self._send("WATCHDOG=1")
+            await asyncio.sleep(self.watchdog / 2)
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """Return the watchdog's time-out in seconds, if it is meant for this process (sd_watchdog_enabled(3))."""
+    text, process = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if not text.isdecimal() or not int(text) or process not in {"", str(os.getpid())}:
+        return None
+    return int(text) / 1e6

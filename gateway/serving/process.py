@@ -1,6 +1,7 @@
 """`serve`: one gateway in one process, from its first reading of the configuration to its exit status.
 
 SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the configuration again; SIGUSR2 upgrades in place.
+SIGHUP and SIGUSR2 that arrive before the gateway serves take effect when it does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.app import Gateway
+from gateway.early import IGNORED, LATER, STOPPING, remembered
 from gateway.errors import GatepassError, ListenError, os_reason
 from gateway.observe import close_logging, configure_logging, get_logger
 from gateway.serving.descriptors import descriptors_for_connections
+from gateway.serving.files import watch_files
 from gateway.serving.memory import tidy, tune_allocator, tune_collector
 from gateway.serving.notify import Notifier
 from gateway.serving.sockets import inherited
@@ -27,25 +30,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.model import Config
+    from gateway.serving.sockets import Inherited
 
 _log = get_logger("gatepass")
 
 
-def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
+def serve(load: Callable[[], Config], *, before_exit: Callable[[], object] = bool, stream: Any = None) -> NoReturn:
     """Run a gateway until SIGTERM or SIGINT, and end the process.
 
     `load` reads the configuration, at the start and again whenever it may have changed. Raises ConfigError for the
-    first reading; a later one that fails is logged, and the old configuration goes on.
+    first reading; a later one that fails is logged, and the old configuration stays active. `before_exit` ends programs
+    that `load` may be running on a thread.
     """
     since = time.time_ns()
-    config = load()
+    try:
+        config = load()
+    except SystemExit:  # a signal during the start
+        before_exit()
+        raise
     configure_logging(config.logs, stream if stream is not None else sys.stdout)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            status = runner.run(Process(load, since).run(config))
-            # All is closed and told. A thread that looks up a name, or waits for a command, may hang for a minute, and
+            status = runner.run(Process(load, since, before_exit).run(config))
+            # Everything is closed. A thread that resolves a name, or waits for a program, may hang for a minute, and
             # both the loop and the interpreter would wait for it.
             close_logging()
+            before_exit()
             os._exit(status)
     finally:
         close_logging()
@@ -54,9 +64,14 @@ def serve(load: Callable[[], Config], *, stream: Any = None) -> NoReturn:
 class Process:
     """A gateway and the signals that it obeys."""
 
-    def __init__(self, load: Callable[[], Config], since: int) -> None:
+    def __init__(self, load: Callable[[], Config], since: int, before_exit: Callable[[], object] = bool) -> None:
         self._load = load
         self._since = since
+        self._before_exit = before_exit
+        self._asked: set[int] = set()
+        """Signals that wait until the gateway serves."""
+        self._watch: Watch | None = None
+        self._gateway: Gateway | None = None
         self._notifier = Notifier(os.environ)
         self._over = asyncio.Event()
         self._stopping = False
@@ -66,31 +81,54 @@ class Process:
     async def run(self, config: Config) -> int:
         """Run until a signal; return the exit status: 1 if the start failed."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             loop.add_signal_handler(number, self._stop, number)
+        for number in LATER:
+            loop.add_signal_handler(number, self._ask, number)
+        for number in IGNORED:
+            loop.add_signal_handler(number, bool)
         gateway = Gateway(config, descriptors=descriptors_for_connections())
         try:
             passed = inherited(os.environ)
-            await gateway.start(data=passed.data, admin=passed.admin, warm_first=passed.successor)
+            if not await self._start(gateway, passed):
+                return 0
         except (OSError, GatepassError) as error:
             _tell_failed_start(error)
             return 1
         if not passed.data:
             warn_of_loopback(config)
-        watch = Watch(gateway, self._load, self._notifier, self._since)
+        self._watch = watch = Watch(gateway, self._load, self._notifier, self._since)
+        self._gateway = gateway
         gateway.read_again = watch.reload
-        loop.add_signal_handler(signal.SIGHUP, watch.ask)
-        loop.add_signal_handler(signal.SIGUSR2, self._begin_upgrade, gateway)
         passed.tell_ready()
         self._notifier.ready()
         tune_collector()
         tune_allocator()
-        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(tidy())]
+        for asked in {*self._asked, *remembered()}:
+            (self._stop if asked in STOPPING else self._ask)(asked)
+        work = (watch.run(), tidy(), watch_files(), self._notifier.keep_watchdog())
+        tasks = [asyncio.create_task(each) for each in work]
         await self._over.wait()
         for task in tasks:
             task.cancel()
         await self._end(gateway)
         return 0
+
+    async def _start(self, gateway: Gateway, passed: Inherited) -> bool:
+        """Start the gateway; return False if a signal has ended the start."""
+        loop = asyncio.get_running_loop()
+        starting = loop.create_task(gateway.start(data=passed.data, admin=passed.admin, warm_first=passed.successor))
+        over = loop.create_task(self._over.wait())
+        await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait({starting})
+        await gateway.stop()
+        _log.info("stopped", successor=None)
+        return False
 
     async def _end(self, gateway: Gateway) -> None:
         if self._successor is None:
@@ -101,10 +139,20 @@ class Process:
             await gateway.hand_over()
         _log.info("stopped", successor=self._successor)
 
+    def _ask(self, number: int) -> None:
+        """Reload or upgrade, now or as soon as the gateway serves."""
+        if self._watch is None or self._gateway is None:
+            self._asked.add(number)
+        elif number == signal.SIGHUP:
+            self._watch.ask()
+        else:
+            self._begin_upgrade(self._gateway)
+
     def _stop(self, number: int) -> None:
-        if self._stopping:  # asked twice: at once
+        if self._stopping:  # a second signal ends the process at once
             _log.warning("stopped_at_once")
             close_logging()
+            self._before_exit()
             os._exit(128 + number)
         self._stopping = True
         self._over.set()

@@ -48,8 +48,10 @@ async def upgrade(listening: Mapping[str, Sequence[socket.socket]]) -> int | Non
 
 def _start(value: str, numbers: Sequence[int]) -> subprocess.Popen[bytes]:
     command = [sys.executable, *sys.orig_argv[1:]]
+    # The watchdog was for this process; the successor answers it when it is the service.
+    environ = {name: text for name, text in os.environ.items() if name != "WATCHDOG_PID"}
     return subprocess.Popen(  # noqa: S603 - our own command line
-        command, env={**os.environ, INHERIT: value}, pass_fds=numbers, stdin=subprocess.DEVNULL
+        command, env={**environ, INHERIT: value}, pass_fds=numbers, stdin=subprocess.DEVNULL
     )
 
 

@@ -11,7 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
-NOUNS = {"model", "errors", "clock", "tls", "patterns", "addresses", "resolver", "egress", "protection", "payload"}
+NOUNS = {
+    "model",
+    "errors",
+    "clock",
+    "tls",
+    "patterns",
+    "addresses",
+    "resolver",
+    "egress",
+    "protection",
+    "payload",
+    "early",
+}
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
@@ -23,6 +35,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "payload": set(),
         "resolver": {"addresses"},
         "protection": set(),
+        "early": set(),
         "egress": {"model", "errors", "addresses", "tls"},
     },
     2: {"observe": NOUNS},
@@ -34,7 +47,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "serving"},
         "serving": NOUNS | {"observe", "app"},
         "cli": {"commands", "errors"},
-        "__main__": {"cli", "protection"},
+        "__main__": {"cli", "early", "protection"},
     },
 }
 """Floor → part of the house → the other parts that it may import. The package's own `__version__` is free to all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -37,6 +38,7 @@ from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 CANARY = "CANARY/live token+71d0"
 register(Secret(CANARY))
@@ -526,6 +528,41 @@ def test_a_stream_that_does_not_block_is_waited_for() -> None:
             writer.write(b"%0100d\n" % number)
         assert [int(reader.readline()) for _ in range(3000)] == list(range(3000))
         writer.close()
+
+
+@pytest.mark.parametrize("room", [0, 5, 30, 31, 32, 95, 700, 5000])
+def test_a_disk_that_is_full_for_a_while_leaves_only_whole_lines(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that was cut is completed when there is room again; lines that did not fit are lost and counted."""
+    path, real = tmp_path / "log", os.write
+    left = [room]
+
+    def write(number: int, data: Any) -> int:
+        if left[0] < len(data):
+            if not left[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            data, left[0] = data[: left[0]], 0
+            return real(number, data)
+        left[0] -= len(data)
+        return real(number, data)
+
+    monkeypatch.setattr("gateway.observe.log.writer.os.write", write)
+    lost = dropped_events()
+    with path.open("w") as stream:
+        writer = Writer(stream, interval=0.001)
+        for number in range(60):
+            writer.write(b'{"number": %20d}\n' % number)
+            if number % 7 == 0:
+                writer.flush()
+        writer.flush()
+        left[0] = 10**6
+        writer.write(b'{"number": 1000}\n')
+        writer.close()
+    numbers = [json.loads(line)["number"] for line in path.read_text().splitlines()]
+    assert numbers[-1] == 1000
+    assert numbers[:-1] == list(range(len(numbers) - 1))
+    assert len(numbers) - 1 + dropped_events() - lost == 60
 
 
 def test_drops_are_in_the_metrics() -> None:

@@ -7,6 +7,7 @@ the configuration reads. The output is text, or a JSON object of which `#member`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.config.read.clean import without_line_ends
+from gateway.early import deferred_stop
 from gateway.model import KIB
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Commands:
         self._outputs: dict[str, Output] = {}
         self._used: set[str] = set()
         self._hidden: frozenset[str] = frozenset()
+        self._running: set[int] = set()
+        """Process groups of the programs that run now."""
 
     def begin(self, variables: frozenset[str]) -> None:
         """Begin a reading; only programs that run in it count in `again_after`.
@@ -86,6 +90,11 @@ class Commands:
             kept = self._outputs[line] = self._run(line, environ)
         return _member(kept.text, member["path"]) if member else without_line_ends(kept.text)
 
+    def stop(self) -> None:
+        """Kill every program that runs, because the gateway ends. May be called from any thread."""
+        for group in tuple(self._running):
+            _kill(group)
+
     def _run(self, line: str, environ: Mapping[str, str]) -> Output:
         try:
             arguments = shlex.split(line)
@@ -94,33 +103,40 @@ class Commands:
         if not arguments or not arguments[0].startswith("/"):
             raise CommandError("a command must begin with the absolute path of its program: ${command:/path arguments}")
         clean = {k: v for k, v in environ.items() if k not in self._hidden and not k.startswith(OURS)}
-        text = _output(arguments, clean, self._timeout)
+        text = _output(arguments, clean, self._timeout, self._running)
         now = self._now()
         return Output(text, now, now + _good_for(text))
 
 
-def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) -> str:
-    """Run the program and return what it printed."""
+def _output(arguments: list[str], environ: Mapping[str, str], timeout: float, running: set[int]) -> str:
+    """Run the program and return what it printed; `running` holds its process group meanwhile."""
     program = arguments[0]
     try:
-        process = subprocess.Popen(  # noqa: S603 - the operator's own configuration names it
-            arguments,
-            env=dict(environ),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # may contain secrets
-            start_new_session=True,
-        )
+        with deferred_stop():
+            process = subprocess.Popen(  # noqa: S603 - the operator's own configuration names it
+                arguments,
+                env=dict(environ),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # may contain secrets
+                start_new_session=True,
+            )
+            running.add(process.pid)
     except OSError as error:
         raise CommandError(f"{program} cannot be run: {(error.strerror or 'unknown error').lower()}") from None
     with process:
         try:
             raw, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the whole group, else a child keeps the pipe open
+            _kill(process.pid)
             process.communicate()
             raise CommandError(f"{program} did not finish within {timeout:g} s") from None
+        except BaseException:  # a signal ends the gateway while it starts
+            _kill(process.pid)
+            raise
+        finally:
+            running.discard(process.pid)
     if process.returncode:
         raise CommandError(f"{program} exited with status {process.returncode}; run it by hand to see why")
     if not raw.strip() or len(raw) > MAX_OUTPUT:
@@ -129,6 +145,12 @@ def _output(arguments: list[str], environ: Mapping[str, str], timeout: float) ->
         return raw.decode("utf-8")
     except ValueError:
         raise CommandError(f"{program} printed something that is not UTF-8") from None
+
+
+def _kill(group: int) -> None:
+    """Kill a whole process group, because a child would keep the pipe open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _object(text: str) -> dict[str, Any] | None:

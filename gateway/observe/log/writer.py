@@ -25,6 +25,7 @@ SPARE = 16
 CLOSE_TIMEOUT = 1.0
 """Seconds that `close` waits for a stream that blocks."""
 
+_NEWLINE = ord("\n")
 _dropped = 0  # of the process, not of a writer: a counter must not go back when logging is reconfigured
 _dropped_lock = threading.Lock()
 
@@ -65,6 +66,8 @@ class Writer:
         self._spare: list[_Page] = []
         self._size = 0
         self._writing = 0
+        self._unfinished = memoryview(b"")
+        """The rest of a line whose beginning was written before the disk was full."""
         self._closed = False
         self._has_lines = threading.Event()
         self._flush_now = threading.Event()
@@ -134,15 +137,28 @@ class Writer:
             pages, self._pages = self._pages, []
             self._writing = sum(page.lines for page in pages)
         for page in pages:
-            try:
-                self._put(page.view[: page.used])
-                lost = 0
-            except (OSError, ValueError):  # closed by either end: only the counter can tell
-                lost = page.lines
-            self._done_with(page, lost)
+            self._done_with(page, self._write_page(page))
         with self._lock:
             if not self._pages:
                 self._empty.set()
+
+    def _write_page(self, page: _Page) -> int:
+        """Write a page; return how many of its lines were lost, because the stream is closed or its disk is full."""
+        left = page.view[: page.used]
+        try:
+            self._unfinished = self._put(self._unfinished)
+            left = self._put(left) if not self._unfinished else left
+        except ValueError:
+            return page.lines
+        written = page.used - len(left)
+        if not left or not written:
+            return page.lines if left else 0
+        if page.view[written - 1] == _NEWLINE:
+            return bytes(left).count(b"\n")
+        # Half a line is in the file: keep the rest, so that the next write completes the line.
+        line, _, rest = bytes(left).partition(b"\n")
+        self._unfinished = memoryview(line + b"\n")
+        return rest.count(b"\n")
 
     def _done_with(self, page: _Page, lost: int) -> None:
         with self._lock:
@@ -155,16 +171,21 @@ class Writer:
         if lost:
             _drop(lost)
 
-    def _put(self, view: memoryview) -> None:
+    def _put(self, view: memoryview) -> memoryview:
+        """Write bytes; return those that could not be written. Raises ValueError for a closed stream of text."""
         if self._fd is None:
-            self._stream.write(bytes(view).decode("utf-8", "replace"))
-            self._stream.flush()
-            return
+            if view:
+                self._stream.write(bytes(view).decode("utf-8", "replace"))
+                self._stream.flush()
+            return view[:0]
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
                 select.select([], [self._fd], [])
+            except OSError:
+                break
+        return view
 
 
 def _descriptor(stream: IO[Any]) -> int | None:
