@@ -219,8 +219,9 @@ def test_a_certificate_does_not_mend_what_else_is_wrong(
 
 
 def test_a_certificate_opens_only_its_client_s_routes() -> None:
-    with pytest.raises(ClientForbidden):
+    with pytest.raises(ClientForbidden) as refusal:
         who(KNOWN, None, None, LEDGER, WEB_CERTIFICATE)
+    assert refusal.value.client == "web", "so that the log and the counts name it"
 
 
 # ------------------------------------------------------------------------------------- what never travels to a vendor

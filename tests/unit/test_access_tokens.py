@@ -161,8 +161,12 @@ async def test_a_token_opens_only_its_client_s_routes_and_where_a_claim_narrows_
         for routes in ("ledger", ["ledger"], "", [], None, 7, {"orders": 1}):
             with pytest.raises(ClientForbidden):
                 stage.who(token(**batch, routes=routes), ORDERS)
-        with pytest.raises(ClientForbidden):
+        with pytest.raises(ClientForbidden) as refusal:
             stage.who(token(routes="orders ledger"), LEDGER)
+        assert refusal.value.client == "web"
+        with pytest.raises(ClientForbidden) as refusal:
+            stage.who(token(**batch, routes=["ledger"]), ORDERS)
+        assert refusal.value.client == "batch"
 
 
 async def test_on_a_route_that_passes_authorization_a_token_for_us_is_stopped_and_an_end_user_s_goes_on() -> None:
