@@ -84,10 +84,8 @@ class UpstreamConnection(Wire):
         self.dirty = False
         """No further exchange may use it: it is too old or refused now, or bytes may come that no request asked for."""
         self.exchanges = 0
-        self.owner = ""
-        """The client whose exchange it serves."""
-        self.address = ""
-        """The vendor's IP address."""
+        self.owner = ""  # the client whose exchange it serves
+        self.address = ""  # the vendor's IP address
         self.retire_at = 0.0
         """Loop time from which the connection is too old for another exchange."""
         self.idle_from = 0.0
@@ -97,10 +95,11 @@ class UpstreamConnection(Wire):
         self._first_byte = self._idle = 0.0
         """The exchange's time-outs, seconds."""
         self._deadline: float | None = None
-        """Loop time at which the exchange fails unless the head comes, or the vendor reads on, before then."""
+        """Loop time at which the exchange fails unless the head has come or bytes of the request still leave."""
+        self._left = 0  # bytes of the request that were not acknowledged when that time came
+        self._reading_awaited = False  # the vendor does not read the request body, so silence is a failure
         self._total_deadline: float | None = None
-        self._watched = False
-        """The response body is being read, so silence is a failure."""
+        self._watched = False  # the response body is read, so silence is a failure
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "in use" if self.in_use else "idle"
@@ -132,11 +131,12 @@ class UpstreamConnection(Wire):
 
     def await_reading(self) -> None:
         """Start the idle time-out: the vendor has stopped reading the request body."""
-        self._deadline = self.loop.time() + self._idle
+        self.active = self.active or not self._reading_awaited
+        self._reading_awaited = True
 
     def reads_again(self) -> None:
         """Stop the time-out of `await_reading`."""
-        self._deadline = None
+        self._reading_awaited = False
 
     async def response(self) -> Answer:
         """Return the next response head, interim ones included, and its body's stream.
@@ -204,7 +204,7 @@ class UpstreamConnection(Wire):
 
     def end(self) -> None:
         """Forget the exchange before the connection returns to its pool."""
-        self.in_use = self._watched = False
+        self.in_use = self._watched = self._reading_awaited = False
         self._body = self._decoder = self._waiter = None
         self._deadline = self._total_deadline = None
 
@@ -383,9 +383,18 @@ class UpstreamConnection(Wire):
         """Fail the exchange if one of its time-outs has passed."""
         if self._unparsed:
             return  # an answer has arrived and is parsed in this turn of the event loop
-        if self._deadline is not None and now >= self._deadline:
+        if self._deadline is not None and now >= self._deadline and not self._still_sending(now):
             self.fail(UpstreamTimeout(reason="no response head in time"))
+        elif self._reading_awaited and self.silent_for(now) >= self._idle:
+            self.fail(UpstreamTimeout(reason="the vendor stopped reading the request body"))
         elif self._total_deadline is not None and now >= self._total_deadline:
             self.fail(UpstreamTimeout(reason="the exchange took too long"))
         elif self._watched and self.silent_for(now) >= self._idle and not self._paused_for & BODY_FULL:
             self.fail(UpstreamTimeout(reason="silence inside the response body"))
+
+    def _still_sending(self, now: float) -> bool:
+        """Restart the first-byte time-out if bytes of the request have left since it was last due."""
+        before, self._left = self._left, self.unacknowledged()
+        if self._left not in {0, before}:
+            self._deadline = now + self._first_byte
+        return self._deadline is not None and now < self._deadline

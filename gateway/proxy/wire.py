@@ -244,10 +244,14 @@ class Wire:
         The kernel accepts more only in large steps, so a slow reader is visible in the kernel's queue first.
         """
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
-        if unsent and self.transport is not None:
+        return unsent + self.unacknowledged() if unsent else 0
+
+    def unacknowledged(self) -> int:
+        """Return the bytes in the kernel that the peer has not acknowledged."""
+        if self.transport is not None:
             with contextlib.suppress(OSError):
-                unsent += queued(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ)
-        return unsent
+                return queued(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ)
+        return 0
 
     def silent_for(self, now: float) -> float:
         """Return the seconds since the sweep last saw a byte arrive or leave."""

@@ -7,13 +7,15 @@ came with a stall of the machine.
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 
 import pytest
 
 from tests.kit.gateway import one_route, running
 from tests.kit.rest import until
 from tests.kit.stall import unless_stalled
-from tests.kit.wire import PATIENCE, Peer, answering, connect, get, ok, vendor
+from tests.kit.wire import PATIENCE, Peer, answering, connect, get, ok, post, vendor
 
 
 async def nothing(peer: Peer) -> None:
@@ -295,3 +297,45 @@ async def test_a_vendor_that_does_not_complete_a_handshake_is_504() -> None:
             assert (got.status, b'"upstream_timeout"' in got.body) == (504, True)
             assert b"connection_timeout" in got.one("Proxy-Status")
             assert it.at_rest()
+
+
+def read_slowly(listening: socket.socket, step: int, every: float) -> None:
+    """A vendor that reads `step` bytes of a request every so many seconds, and answers when all have come."""
+    peer, _ = listening.accept()
+    with peer:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += peer.recv(step)
+        head, _, body = data.partition(b"\r\n\r\n")
+        left = int(head.lower().partition(b"content-length: ")[2].split()[0]) - len(body)
+        while left and (data := peer.recv(step)):
+            left -= len(data)
+            time.sleep(every)
+        if not left:
+            peer.sendall(ok())
+            peer.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "size", "step"),
+    [({"idle": "150ms"}, 6 * 2**20, 2**15), ({"first_byte": "200ms"}, 2**20, 2**13)],
+    ids=["idle", "first byte"],
+)
+@unless_stalled
+async def test_an_upload_that_moves_slowly_all_the_time_is_not_a_time_out(
+    timeouts: dict[str, str], size: int, step: int
+) -> None:
+    """Neither while the app still sends, nor while its last bytes wait in the kernel for the vendor."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+        reading = asyncio.create_task(asyncio.to_thread(read_slowly, listening, step, 0.015))
+        port = listening.getsockname()[1]
+        async with running(one_route(port, timeouts=timeouts)) as it:
+            app = await connect(it.address)
+            app.writer.write(post("/v/a", b"x" * size))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert (await app.message()).status == 200
+            assert loop.time() - began > 1, "it was not slow"
+            app.close()
+        await reading
