@@ -6,6 +6,7 @@ The only module that imports all parts below it. Signals, file watching and othe
 from __future__ import annotations
 
 import asyncio
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,7 @@ class Gateway:
         try:
             self._access.start(config)
             if warm_first:
+                await self._access.share(True, predecessor=os.getppid())
                 await self._warmed()
             await self._open_data(config, data)
             await self._open_admin(config, admin)
@@ -282,6 +284,10 @@ class Gateway:
         if self._data is not None:
             await self._data.drain(self.config.drain.timeout)
         await self.stop()
+
+    async def share_counts(self, on: bool) -> None:
+        """Count calls together with a successor that starts, or stop that, so that no budget is granted twice."""
+        await self._access.share(on)
 
     async def hand_over(self) -> None:
         """Stop while a successor serves the same sockets; as `drain`, but the accept queue goes to the successor."""

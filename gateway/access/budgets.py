@@ -7,6 +7,7 @@ reservation is released. So concurrent calls never exceed the limit together.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import RateLimited
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from gateway.observe import ClientMetrics
 
 _log = get_logger("gatepass.access")
+_ROUNDING: Final = 1e-6
+"""Seconds by which sums of intervals are wrong."""
 UNLIMITED: Final = 2**62
 """The limit of a budget without one."""
 
@@ -47,6 +50,7 @@ class Budget:
         "_hard",
         "_per",
         "_route",
+        "_sharing",
         "_soft",
         "_starts",
         "_store",
@@ -70,6 +74,7 @@ class Budget:
         self._gauge = metrics.budget(budget.per, budget.soft, budget.hard)
         self._starts = self._ends = 0.0
         self._changed = store.changed
+        self._sharing = store.sharing
         self._counter = self._roll_over(wall())
 
     def __repr__(self) -> str:
@@ -81,9 +86,12 @@ class Budget:
         counter = self._counter
         if not self._starts <= wall < self._ends:
             counter = self._roll_over(wall)
+        if self._sharing.on and self._hard != UNLIMITED:
+            return counter if self._store.reserve(counter, self._hard) else None
         if counter.used + counter.reserved >= self._hard:
             return None
         counter.reserved += 1
+        self._changed()  # a call counts in the store from its beginning: this process may be killed
         return counter
 
     def roll_over(self) -> None:
@@ -91,6 +99,10 @@ class Budget:
         wall = self._wall()
         if not self._starts <= wall < self._ends:
             self._roll_over(wall)
+
+    def show(self) -> None:
+        """Show the count, which another process may have changed."""
+        self._gauge.set(self._counter.used)
 
     def current(self) -> Counter:
         """Return the counter of the current period, as of the last call."""
@@ -128,7 +140,7 @@ class Budget:
     def refusal(self) -> RateLimited:
         """Return the error for a call beyond the hard limit, which lasts until the period ends."""
         left = max(1.0, self._ends - self._wall())
-        window = int(self._ends - self._starts)
+        window = self._ends - self._starts
         return RateLimited(
             f"The client {self._client} has used up its calls of this {self._per} on the route {self._route}",
             reason=f"budget of clients.{self._client} on {self._route}: {self._hard} a {self._per}",
@@ -139,8 +151,12 @@ class Budget:
 
 def rate_limit_fields(name: str, quota: int, window: float, reset: float) -> tuple[tuple[str, str], ...]:
     """Return the fields of draft-ietf-httpapi-ratelimit-headers-10 for a limit that is used up."""
-    seconds = max(1, int(-(-reset // 1)))
     return (
-        ("RateLimit-Policy", f'"{name}";q={quota};w={max(1, int(window))}'),
-        ("RateLimit", f'"{name}";r=0;t={seconds}'),
+        ("RateLimit-Policy", f'"{name}";q={quota};w={_whole(window)}'),
+        ("RateLimit", f'"{name}";r=0;t={_whole(reset)}'),
     )
+
+
+def _whole(seconds: float) -> int:
+    """Return seconds rounded up, at least 1: a client that waits as long is never too early."""
+    return max(1, ceil(seconds - _ROUNDING))

@@ -109,7 +109,7 @@ class Clients:
     Raises ValueError if two clients share a key, because a caller with that key could be either.
     """
 
-    __slots__ = ("_by_digest", "_by_name", "_by_names", "_loader", "_open", "_verifier", "_wall")
+    __slots__ = ("_by_digest", "_by_name", "_by_names", "_loader", "_open", "_verifier", "_wall", "local_only")
 
     def __init__(
         self,
@@ -125,6 +125,8 @@ class Clients:
         self._loader = loader
         self._verifier = verifier
         self._open: dict[str, Allowance] | None = None
+        self.local_only = config.local_only
+        """Access is open only because no client is configured: only for programs on this machine."""
         if config.access == "open":
             self._open = {
                 route.name: Allowance(OPEN, route.name, metrics=metrics.client(OPEN, route.name))
@@ -322,6 +324,13 @@ class Clients:
             for allowance in known.allowances.values():
                 for budget in allowance.budgets:
                     budget.roll_over()
+
+    def show_budgets(self) -> None:
+        """Show the counts of all budgets, which another process may have changed."""
+        for identity in self._by_name.values():
+            for allowance in identity.allowances.values():
+                for budget in allowance.budgets:
+                    budget.show()
 
     def allowance(self, client: str, route: str) -> Allowance:
         """Return the allowance of a client on a route.

@@ -6,7 +6,10 @@ A request only touches plain objects in memory, so admitting never waits. A stor
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+PERIODS_KEPT: Final = 8
+"""Newest periods of one budget that are kept; more than two, because a clock may have been wrong for some days."""
 
 
 class Counter:
@@ -20,6 +23,15 @@ class Counter:
         self.reserved = 0
         self.warned = warned
         """Whether the soft limit was logged in this period."""
+
+
+class Sharing:
+    """Whether another process serves the same clients now, so that each call must be reserved in the store."""
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = False
 
 
 CounterKey = tuple[str, str, str]
@@ -48,6 +60,16 @@ class CounterStore(Protocol):
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
 
+    @property
+    def sharing(self) -> Sharing:
+        """Whether calls must be reserved with `reserve`; the same object every time."""
+
+    async def share(self, on: bool, *, predecessor: int | None = None) -> None:
+        """Share the counts with another process, call by call, or stop that; until `predecessor` ends, if given."""
+
+    def reserve(self, counter: Counter, hard: int) -> bool:
+        """Reserve a call, unless all processes together have used up `hard`. Only called while sharing."""
+
     def changed(self) -> None:
         """Note that a count has changed and must be written soon. Must not wait."""
 
@@ -61,12 +83,13 @@ class MemoryCounters:
     def __init__(self) -> None:
         self.counters: dict[CounterKey, Counter] = {}
         self._rate_states: dict[tuple[str, str], RateState] = {}
+        self.sharing = Sharing()
 
     def start(self) -> None:
         """Do nothing."""
 
     def counter(self, key: CounterKey) -> Counter:
-        """Return the counter; drop periods of the same budget before the previous one."""
+        """Return the counter; drop the oldest periods of the same budget."""
         found = self.counters.get(key)
         if found is None:
             found = self.counters[key] = Counter(key)
@@ -76,13 +99,23 @@ class MemoryCounters:
     def _forget(self, key: CounterKey) -> None:
         client, route, period = key
         mine = sorted(k for k in self.counters if k[:2] == (client, route) and len(k[2]) == len(period))
-        for old in mine[:-2]:
+        for old in mine[:-PERIODS_KEPT]:
             if old != key and not self.counters[old].reserved:
                 del self.counters[old]
 
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
         return self._rate_states.setdefault((client, route), RateState())
+
+    async def share(self, on: bool, *, predecessor: int | None = None) -> None:
+        """Do nothing: another process cannot see these counts."""
+
+    def reserve(self, counter: Counter, hard: int) -> bool:
+        """Reserve a call of this process."""
+        if counter.used + counter.reserved >= hard:
+            return False
+        counter.reserved += 1
+        return True
 
     def changed(self) -> None:
         """Do nothing."""

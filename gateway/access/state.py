@@ -44,7 +44,7 @@ class Access:
         self._metrics = metrics
         self._store: CounterStore = store or MemoryCounters()
         if store is None and config.state_file is not None:
-            self._store = FileCounters(config.state_file, clock=clock, metrics=metrics)
+            self._store = FileCounters(config.state_file, clock=clock, metrics=metrics, learned=self._show_budgets)
         self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._in_force: Clients | None = None
@@ -83,6 +83,14 @@ class Access:
             task = asyncio.get_running_loop().create_task(self._keysets.pop(gone).stop())
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
+
+    async def share(self, on: bool, *, predecessor: int | None = None) -> None:
+        """Count together with another process that serves the same port, or stop that; until `predecessor` ends."""
+        await self._store.share(on, predecessor=predecessor)
+
+    def _show_budgets(self) -> None:
+        if self._in_force is not None:
+            self._in_force.show_budgets()
 
     def _plan_midnight(self) -> None:
         wall = self._clock.wall()

@@ -314,12 +314,13 @@ def config(
     digest: str,
     watched_files: tuple[Path, ...],
 ) -> model.Config:
-    """Return the snapshot. On loopback, `access: clients` without any client means that access is open."""
+    """Return the snapshot. On loopback, `access: clients` without any client means open access for this machine."""
     general = egress(keys.egress)
     return model.Config(
         listen=keys.listen,
         admin=keys.admin,
         access="clients" if clients and keys.access == "clients" else "open",
+        local_only=not clients and keys.access == "clients",
         clients=clients,
         credentials=credentials,
         routes=routes,

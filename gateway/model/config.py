@@ -112,6 +112,8 @@ class Config:
     clients: tuple[Client, ...]
     credentials: Mapping[str, Credential]
     routes: tuple[Route, ...]
+    local_only: bool = False
+    """Access is open only because there are no clients, so only programs on this machine may call."""
     replay_budget: int = 64 * MIB
     token_timeout: float = 5.0
     """Seconds that a request waits for a token when none is in memory."""

@@ -12,6 +12,7 @@ from gateway.access import SigningKeysNeeded
 from gateway.addresses import forwarded_client
 from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, ExchangeError, RouteNotFound
 from gateway.proxy import app_tokens
+from gateway.proxy.local import check_local
 from gateway.proxy.permission import check_permission
 from gateway.proxy.routing import split_target
 
@@ -34,6 +35,8 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
     clients = snapshot.clients
     x.allowance = allowance = _identify(x, clients, prepared)
     x.client_name = allowance.name
+    if clients.local_only:
+        check_local(x.request, snapshot.hosts)
     if route.authorization == "pass":
         clients.reject_our_keys(x.request.values(b"authorization"))
     if rest in prepared.endpoints:

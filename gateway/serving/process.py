@@ -162,8 +162,11 @@ class Process:
             self._upgrade = asyncio.create_task(self._upgraded(gateway))
 
     async def _upgraded(self, gateway: Gateway) -> None:
+        await gateway.share_counts(True)
         self._successor = await upgrade(gateway.listening)
-        if self._successor is not None:
+        if self._successor is None:
+            await gateway.share_counts(False)
+        else:
             self._over.set()
 
 

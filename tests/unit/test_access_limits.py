@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access import Access, Allowance, Clients, hash_key
-from gateway.access.budgets import period_of
+from gateway.access.budgets import period_of, rate_limit_fields
 from gateway.errors import ClientForbidden, ExchangeError, RateLimited
 from gateway.model import Client, ClientBudget, ClientLimit
 from gateway.observe import Metrics
@@ -165,7 +165,7 @@ def budgeted(clock: FakeClock, **budget: Any) -> Allowance:
         (400, False, False),
         (404, False, False),
         (500, False, False),
-        (101, False, False),
+        (101, False, True),
         (0, False, False),
         (0, True, True),
         (500, True, False),
@@ -320,3 +320,12 @@ async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody
     assert shown() == [0, 0], "December"
     await access.stop()
     assert clock.next_timer is None
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"), [(86_400, 86_400), (2.5, 3), (0.2, 1), (1.0000001, 1), (10.000000000000002, 10), (3.0, 3)]
+)
+def test_a_window_is_never_shown_shorter_than_it_is(window: float, shown: int) -> None:
+    """A client that divides the quota by the window must not become faster than the limit."""
+    (_, policy), _ = rate_limit_fields("rate", 5, window, 1.0)
+    assert policy == f'"rate";q=5;w={shown}'

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
+import os
+import pathlib
+import stat
+import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.access import statefile
+from gateway.access import countsfile, statefile
 from gateway.access.budgets import Budget
 from gateway.access.counters import MemoryCounters
+from gateway.access.countsfile import CountsFile
 from gateway.access.statefile import INTERVAL, FileCounters
 from gateway.errors import StateError
 from gateway.model import ClientBudget
@@ -22,6 +30,7 @@ from tests.kit.clock import FakeClock
 from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEY = ("web", "orders", "2026-11-22")
@@ -56,13 +65,13 @@ async def test_a_change_is_written_within_a_second_and_many_changes_once(
     path, clock = tmp_path / "state.json", FakeClock()
     it = counters(path, clock)
     writes: list[object] = []
-    whole = statefile._add
+    whole = CountsFile.add
 
-    def add(*args: Any) -> None:
-        writes.append(args)
-        whole(*args)
+    def add(self: CountsFile, made: Any, **more: Any) -> Any:
+        writes.append(made)
+        return whole(self, made, **more)
 
-    monkeypatch.setattr(statefile, "_add", add)
+    monkeypatch.setattr(CountsFile, "add", add)
     for _ in range(1000):
         it.counter(KEY).used += 1
         it.changed()
@@ -126,33 +135,64 @@ async def test_a_predecessor_and_its_successor_lose_nothing_of_each_other(tmp_pa
     await new.stop()
 
 
-async def test_only_the_last_two_periods_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    it = counters(path)
-    for period in ("2026-11-20", "2026-11-21", "2026-11-22", "2026-10", "2026-11"):
-        it.counter(("web", "orders", period)).used = 1
+async def test_old_periods_are_dropped_and_the_current_ones_never(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    for day in range(1, 23):
+        it.counter(("web", "orders", f"2026-11-{day:02}")).used = 1
+    it.counter(("web", "orders", "2026-11")).used = 22
     await it.stop()
-    assert {period for _, _, period in in_file(path)} == {"2026-11-21", "2026-11-22", "2026-10", "2026-11"}
+    kept = {period for _, _, period in in_file(path)}
+    assert kept == {"2026-11", *(f"2026-11-{day}" for day in range(15, 23))}
+
+
+@pytest.mark.parametrize("years", [1, 40], ids=["a year", "40 years"])
+async def test_a_clock_that_ran_ahead_and_was_put_right_costs_no_count_of_today(tmp_path: Path, years: int) -> None:
+    """For some days, with a restart before, in and after them."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    spec = ClientBudget("orders", "day", None, 10)
+
+    async def call(times: int) -> int:
+        it = counters(path, clock)
+        budget = Budget("web", spec, store=it, wall=clock.wall, metrics=Metrics().client("web", "orders"))
+        for _ in range(times):
+            counter = budget.reserve()
+            assert counter is not None
+            budget.settle(counter, made=True)
+        used = budget.current().used
+        await it.stop()
+        return used
+
+    assert await call(4) == 4
+    clock.wall_offset += years * 365.25 * 86_400
+    for _ in range(7):
+        assert await call(1) == 1
+        clock.wall_offset += 86_400
+    clock.wall_offset -= years * 365.25 * 86_400 + 7 * 86_400
+    assert await call(2) == 6
+    for _ in range(3):
+        clock.wall_offset += 86_400
+        assert await call(1) == 1
+        assert await call(1) == 2
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is not JSON"),
         ('{"format": 1, "counts": [', "is not JSON"),
-        ("[]", "is none of this version"),
-        ('{"format": 2, "counts": []}', "is none of this version"),
-        ('{"format": 1, "counts": [{"client": "web"}]}', "is none of this version"),
+        ("[]", "does not have the format"),
+        ('{"format": 2, "counts": []}', "does not have the format"),
+        ('{"format": 1, "counts": [{"client": "web"}]}', "does not have the format"),
         (
             '{"format": 1, "counts": [{"client": "a", "route": "b", "period": "c", "calls": "7", "warned": false}]}',
-            "is none of this version",
+            "does not have the format",
         ),
         (
             '{"format": 1, "counts": [{"client": "a", "route": "b", "period": "c", "calls": -1, "warned": false}]}',
-            "is none of this version",
+            "does not have the format",
         ),
     ],
-    ids=["empty", "cut", "a list", "another format", "a key is missing", "text for a number", "negative"],
+    ids=["cut", "a list", "another format", "a key is missing", "text for a number", "negative"],
 )
 def test_a_file_that_cannot_be_read_stops_the_start_and_is_named_and_left_alone(
     content: str, said: str, tmp_path: Path
@@ -168,7 +208,7 @@ def test_a_file_that_cannot_be_read_stops_the_start_and_is_named_and_left_alone(
 def test_a_file_that_is_too_large_for_counts_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     counters(path)
-    monkeypatch.setattr(statefile, "MOST_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(countsfile, "MOST_BYTES", path.stat().st_size - 1)
     with pytest.raises(StateError, match="is too large to be one"):
         counters(path)
 
@@ -190,29 +230,29 @@ async def test_a_start_that_failed_is_followed_by_no_writing(tmp_path: Path) -> 
 
 
 async def test_a_period_that_left_the_file_does_not_come_back(tmp_path: Path) -> None:
-    """Another process dropped it, because two later periods have begun."""
+    """Another process dropped it, because eight later periods have begun."""
     path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
     it = counters(path, clock)
-    it.counter(("web", "orders", "2026-11-20")).used = 3
+    it.counter(("web", "orders", "2026-11-14")).used = 3
     await it._write()
     other = counters(path, clock)
-    for period in ("2026-11-21", "2026-11-22"):
-        other.counter(("web", "orders", period)).used = 1
+    for day in range(15, 23):
+        other.counter(("web", "orders", f"2026-11-{day}")).used = 1
     await other.stop()
     await it._write()
     it.counter(KEY).used += 1
     await it.stop()
-    assert in_file(path) == {("web", "orders", "2026-11-21"): 1, KEY: 2}
+    assert in_file(path) == {("web", "orders", f"2026-11-{day}"): 1 for day in range(15, 22)} | {KEY: 2}
 
 
 def test_a_counter_of_an_old_period_is_kept_while_a_call_is_reserved_in_it() -> None:
     memory = MemoryCounters()
-    running = memory.counter(("web", "orders", "2026-11-20"))
+    running = memory.counter(("web", "orders", "2026-11-10"))
     running.reserved = 1
-    for period in ("2026-11-21", "2026-11-22", "2026-11-23"):
-        memory.counter(("web", "orders", period))
-    assert {period for _, _, period in memory.counters} == {"2026-11-20", "2026-11-22", "2026-11-23"}
-    assert memory.counter(("web", "orders", "2026-11-20")) is running
+    for day in range(11, 20):
+        memory.counter(("web", "orders", f"2026-11-{day}"))
+    assert {period for _, _, period in memory.counters} == {"2026-11-10", *(f"2026-11-{day}" for day in range(12, 20))}
+    assert memory.counter(("web", "orders", "2026-11-10")) is running
 
 
 async def test_a_write_that_was_planned_before_the_stop_does_not_happen_after_it(tmp_path: Path) -> None:
@@ -230,14 +270,14 @@ async def test_a_write_that_was_planned_before_the_stop_does_not_happen_after_it
 async def test_a_slow_disk_gets_one_write_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, clock = tmp_path / "state.json", FakeClock()
     it = counters(path, clock)
-    whole, go_on, began = statefile._add, threading.Event(), list[int]()
+    whole, go_on, began = CountsFile.add, threading.Event(), list[int]()
 
-    def slow(*args: Any) -> Any:
+    def slow(self: CountsFile, made: Any, **more: Any) -> Any:
         began.append(1)
         go_on.wait(60)
-        return whole(*args)
+        return whole(self, made, **more)
 
-    monkeypatch.setattr(statefile, "_add", slow)
+    monkeypatch.setattr(CountsFile, "add", slow)
     it.counter(KEY).used = 1
     it.changed()
     await clock.advance(INTERVAL)
@@ -275,12 +315,293 @@ async def test_a_disk_that_fails_is_counted_and_tried_again(tmp_path: Path) -> N
     await it.stop()
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     counters(path)
     before = path.read_bytes()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        statefile._replace(path, b"half")
+        countsfile._replace(path, b"half", flush=True)
     assert path.read_bytes() == before
     assert {each.name for each in tmp_path.iterdir()} == {"state.json", ".state.json.lock"}
+
+
+# -------------------------------------------------------------------------------------------- several processes at once
+
+
+def budget_of(it: FileCounters, clock: FakeClock, hard: int = 3, metrics: Metrics | None = None) -> Budget:
+    spec = ClientBudget("orders", "day", hard=hard)
+    return Budget("web", spec, store=it, wall=clock.wall, metrics=(metrics or Metrics()).client("web", "orders"))
+
+
+async def test_an_upgrade_grants_a_budget_once(tmp_path: Path) -> None:
+    """Three calls under way in the predecessor are all of it, whatever the successor has read before."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    old = counters(path, clock)
+    before = budget_of(old, clock)
+    under_way = [before.reserve() for _ in range(3)]
+    assert None not in under_way
+    await old.share(True)
+    new = counters(path, clock)
+    await new.share(True)
+    after = budget_of(new, clock)
+    assert after.reserve() is None
+    assert before.reserve() is None
+    counter = under_way[0]
+    assert counter is not None
+    before.settle(counter, made=False)
+    await clock.advance(INTERVAL)
+    assert after.reserve() is not None
+    assert after.reserve() is None
+    await old.stop()
+    assert after.reserve() is None, "the two that were made count for good"
+    await new.stop()
+
+
+async def test_two_processes_that_overlap_take_turns_up_to_the_limit_and_no_further(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    stores = [counters(path, clock) for _ in range(2)]
+    for store in stores:
+        await store.share(True)
+    budgets = [budget_of(store, clock, hard=10) for store in stores]
+    granted = [budget for _ in range(8) for budget in budgets if budget.reserve() is not None]
+    assert len(granted) == 10
+    assert granted.count(budgets[0]) == granted.count(budgets[1]) == 5
+    for store in stores:
+        await store.stop()
+
+
+async def test_a_call_that_is_refused_while_sharing_loses_no_count(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    budget = budget_of(it, clock, hard=2)
+    first = budget.reserve()
+    assert first is not None
+    await it.share(True)
+    second = budget.reserve()
+    assert second is not None
+    budget.settle(first, made=True)
+    budget.settle(second, made=True)
+    assert budget.reserve() is None
+    await it.stop()
+    assert list(in_file(path).values()) == [2]
+
+
+async def test_a_file_that_fails_while_sharing_leaves_the_decision_to_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    budget = budget_of(it, clock, hard=2)
+    await it.share(True)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CountsFile, "write", fail)
+    assert [budget.reserve() is not None for _ in range(3)] == [True, True, False]
+    assert budget.current().reserved == 2
+    monkeypatch.undo()
+    await it.stop()
+
+
+async def test_when_the_successor_did_not_come_up_calls_are_counted_in_memory_again(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    await it.share(True)
+    await it.share(False)
+    path.unlink()
+    assert budget_of(it, clock).reserve() is not None
+    assert not path.exists()
+    await it.stop()
+
+
+async def test_sharing_ends_with_the_predecessor(tmp_path: Path) -> None:
+    clock = FakeClock(wall=WALL)
+    it = counters(tmp_path / "state.json", clock)
+    await it.share(True, predecessor=1)  # which is not our parent
+    await clock.advance(2 * INTERVAL)
+    assert not it.sharing.on
+    await it.stop()
+
+
+async def test_what_another_process_counted_is_shown(tmp_path: Path) -> None:
+    path, clock, metrics = tmp_path / "state.json", FakeClock(wall=WALL), Metrics()
+    shown: list[Budget] = []
+
+    def show() -> None:
+        shown[0].show()
+
+    old = counters(path, clock)
+    new = FileCounters(path, clock=clock, metrics=metrics, learned=show)
+    new.start()
+    shown.append(budget_of(new, clock, metrics=metrics))
+    await new.share(True)
+    counter = budget_of(old, clock).reserve()
+    assert counter is not None
+    counter.used, counter.reserved = 2, 0
+    await old.stop()
+    await clock.advance(2 * INTERVAL)
+    assert sample(metrics, "gatepass_client_budget_used", {"client": "web", "route": "orders", "per": "day"}) == 2
+    await new.stop()
+
+
+async def test_a_call_under_way_is_in_the_file_before_it_ends(tmp_path: Path) -> None:
+    """The process may be killed at any moment, and the vendor may charge for the call."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    assert budget_of(it, clock).reserve() is not None
+    await clock.advance(0.1)
+    await clock.until(lambda: list(in_file(path).values()) == [1])
+    assert budget_of(counters(path, clock), clock, hard=1).reserve() is None
+
+
+# ------------------------------------------------------------------------------------------------------- the lock
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A state file whose lock somebody else holds."""
+    path = tmp_path / "state.json"
+    with (tmp_path / ".state.json.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+
+
+def test_a_lock_that_somebody_holds_ends_the_start_with_its_reason(
+    locked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statefile, "LOCK_AT_START", 0.1)
+    began = time.monotonic()
+    with pytest.raises(StateError, match=r"state\.json is locked by another process"):
+        counters(locked)
+    assert time.monotonic() - began < 5
+
+
+async def test_a_lock_that_somebody_holds_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statefile, "LOCK", 0.1)
+    it = counters(tmp_path / "state.json")
+    it.counter(KEY).used = 1
+    with (tmp_path / ".state.json.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with asyncio.timeout(5):
+            await it.stop()
+    assert in_file(tmp_path / "state.json") == {}
+
+
+async def test_a_lock_that_somebody_holds_for_a_while_delays_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statefile, "LOCK", 0.05)
+    path, clock, metrics = tmp_path / "state.json", FakeClock(), Metrics()
+    it = counters(path, clock, metrics)
+    it.counter(KEY).used = 1
+    with (tmp_path / ".state.json.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        it.changed()
+        await clock.advance(INTERVAL)
+        await clock.until(lambda: sample(metrics, "gatepass_state_writes_total", {"outcome": "failed"}))
+    await clock.advance(2 * INTERVAL)
+    await clock.until(lambda: in_file(path) == {KEY: 1})
+    await it.stop()
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666], ids=["new", "readable", "writable"])
+def test_nobody_else_can_open_the_lock(tmp_path: Path, before: int | None) -> None:
+    lock = tmp_path / ".state.json.lock"
+    if before is not None:
+        lock.touch()
+        lock.chmod(before)
+    counters(tmp_path / "state.json")
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".state.json.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match="cannot be used"):
+        counters(tmp_path / "state.json")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# --------------------------------------------------------------------------------------------- where the file is
+
+
+def names_in(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+async def rewritten(path: Path) -> None:
+    it = counters(path)
+    it.counter(KEY).used = 3
+    await it.stop()
+    assert in_file(path) == {KEY: 3}
+
+
+async def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "counts.json", tmp_path / "state.json"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    await rewritten(link)
+    assert link.is_symlink()
+    assert in_file(real) == {KEY: 3}
+    assert not (tmp_path / ".state.json.lock").exists()
+
+
+async def test_a_file_keeps_its_mode_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.touch()
+    path.chmod(0o640)
+    group = next((each for each in os.getgroups() if each != path.stat().st_gid), path.stat().st_gid)
+    if os.geteuid() == 0:
+        group = 4242
+    os.chown(path, -1, group)
+    await rewritten(path)
+    assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o640, group)
+
+
+async def test_a_new_file_is_private(tmp_path: Path) -> None:
+    await rewritten(tmp_path / "state.json")
+    assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", ["", " \n"], ids=["empty", "blank"])
+async def test_an_empty_file_begins_at_zero(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    await rewritten(tmp_path / "state.json")
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EROFS, errno.EACCES])
+async def test_a_file_that_cannot_be_replaced_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A mount point is EBUSY; the inode stays, and a shorter text leaves nothing of a longer one."""
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"format": 1, "counts": []}) + " " * 5000)
+    inode = path.stat().st_ino
+
+    def refuse(_: object, __: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(pathlib.Path, "replace", refuse)
+    await rewritten(path)
+    assert path.stat().st_ino == inode
+    assert names_in(tmp_path) == {"state.json", ".state.json.lock"}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting wants root on Linux")
+async def test_a_file_that_is_a_mount_point_is_written(tmp_path: Path) -> None:
+    path, real = tmp_path / "state.json", tmp_path / "host.json"
+    path.touch()
+    real.touch()
+    bound = await asyncio.create_subprocess_exec(
+        "mount", "--bind", str(real), str(path), stderr=asyncio.subprocess.PIPE
+    )
+    if await bound.wait():
+        pytest.skip("mounting is not allowed here")
+    try:
+        await rewritten(path)
+        assert in_file(real) == {KEY: 3}
+    finally:
+        await (await asyncio.create_subprocess_exec("umount", str(path))).wait()

@@ -136,7 +136,8 @@ class FileSection(Section):
     tls: TlsSection | None = Field(None, description="TLS on the data port; changed files are read again.")
     access: Literal["clients", "open"] = Field(
         "clients",
-        description="Who may call: `clients` (without any client, on loopback, everyone), or everyone (`open`).",
+        description="Who may call: `clients` (without any, on loopback, programs on this machine), "
+        "or everyone (`open`).",
     )
     clients: tuple[ClientSection, ...] = Field((), strict=False, description="The apps that may call.")
     issuers: dict[Name, IssuerSection] = Field(default_factory=dict, description="Issuers of clients' JWTs, by name.")
