@@ -1,8 +1,8 @@
 """What a client may call: `allow` and `deny` rules of the form `METHODS /path`, as `GET,HEAD /ledger/**`.
 
-Pure. Paths are those that the app wrote, route prefix included, after routing has refused every ambiguous one. Deny
-wins; where there are `allow` rules, what none of them names is refused. Without methods, or with `*`, a rule is for
-every method; methods are case-sensitive (RFC 9110 §9.1).
+Pure. Rules apply to the path as the app wrote it, with the route's prefix, and in all its readings (`patterns/`).
+`deny` takes precedence; if there are `allow` rules, a request that matches none of them is rejected. Without methods,
+or with `*`, a rule applies to every method. Methods are case-sensitive (RFC 9110 §9.1).
 """
 
 from __future__ import annotations
@@ -94,5 +94,5 @@ class Rules:
 
 
 def _word(method: str) -> str:
-    """A method is the app's own word: only one that everybody knows is repeated in a log."""
+    """Return the method for the log: only a common one by its name, because an app may invent others."""
     return f"method {method}" if method in COMMON_METHODS else "method"

@@ -86,7 +86,7 @@ def _fault(reading: str) -> str:
     if "\\" in reading:
         return "a backslash"
     if "//" in reading:
-        return "an empty segment (two slashes in a row, in one of the ways to read it)"
+        return "an empty segment (`//`) in one of its readings"
     if _CONTROL.search(reading) is not None:
         return "an encoded control byte"
     if "%" in reading and _ESCAPE.search(reading) is not None:

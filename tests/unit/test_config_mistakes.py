@@ -32,10 +32,19 @@ def route(keys: str) -> str:
 URL = "url: 'https://auth.example.com/token'"
 UP = "credential: a, upstream: 'https://h.example'"
 
+ALWAYS_REFUSED = ": a request for such a path is always refused"
 TABLE = {
     "unknown key": (
         route(UP + ", timeout: 3"),
         "config.yaml:2: routes.a.timeout: unknown key; did you mean timeouts?",
+    ),
+    "a pattern for paths that are always refused": (
+        route(UP + ", deny: [/a//b]"),
+        f"config.yaml:2: routes.a.deny: holds an empty segment (`//`) in one of its readings{ALWAYS_REFUSED}",
+    ),
+    "an allowed pattern with a double encoding": (
+        route(UP + ", allow: ['/a%252f']"),
+        f"config.yaml:2: routes.a.allow: holds a double encoding{ALWAYS_REFUSED}",
     ),
     "unknown key far from any": (static("zzzz: 1"), "config.yaml:3: zzzz: unknown key"),
     "unknown key deep down": (
