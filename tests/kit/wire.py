@@ -191,8 +191,12 @@ async def connect(address: tuple[str, int] | None, *, buffer: int | None = None)
     sock.setblocking(False)
     if buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    await asyncio.get_running_loop().sock_connect(sock, address)
-    peer = Peer(*await asyncio.open_connection(sock=sock, limit=buffer or 2**20))
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        peer = Peer(*await asyncio.open_connection(sock=sock, limit=buffer or 2**20))
+    except OSError:  # a gateway that has too many connections resets
+        sock.close()
+        raise
     OPENED.append(peer)
     return peer
 
