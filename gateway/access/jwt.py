@@ -7,6 +7,7 @@ repeated token needs no signature check.
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class JwtVerifier:
             return known
         try:
             token = presented.decode("ascii")
+            _check_encoding(token)
             header = jwt.get_unverified_header(token)
             said = jwt.decode(token, options={"verify_signature": False}).get("iss")
         except _JWT_ERRORS:
@@ -102,8 +104,11 @@ class JwtVerifier:
         if algorithm not in issuer.algorithms:
             raise ClientUnknown(reason=f"a JWT of {issuer.name} with an algorithm that is not configured")
         candidates = keys.find(header.get("kid"), algorithm)
-        if keys.may_refetch and not (candidates and keys.usable):
-            raise SigningKeysNeeded(keys)
+        if not (candidates and keys.usable):
+            if keys.may_refetch:
+                raise SigningKeysNeeded(keys)
+            if keys.is_crowded:
+                raise IdentityUnavailable(reason=f"too many JWTs wait for keys of {issuer.name}", retry_after=1.0)
         if not keys.usable:
             raise IdentityUnavailable(reason=f"no keys of the issuer {issuer.name}", retry_after=_RETRY_AFTER)
         if not candidates:
@@ -166,6 +171,19 @@ class JwtVerifier:
         if isinstance(named, str):
             return frozenset(named.split())
         return frozenset(map(str, named)) if isinstance(named, list) else frozenset()
+
+
+def _check_encoding(token: str) -> None:
+    """Raise ValueError unless each part is in base64url as RFC 7515 §2 has it: no padding, no other characters.
+
+    PyJWT's decoder accepts both, and ignores bits behind the last byte, so one signature would have many spellings.
+    """
+    for part in token.split("."):
+        if (
+            base64.urlsafe_b64encode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).rstrip(b"=")
+            != part.encode()
+        ):
+            raise ValueError
 
 
 def _matches(claim: object, value: str) -> bool:

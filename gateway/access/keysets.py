@@ -34,6 +34,8 @@ _log = get_logger("gatepass.access")
 REFETCH_INTERVAL = 30.0
 """Least seconds between two fetches for tokens with an unknown key."""
 FETCH_TIMEOUT = 5.0
+MOST_WAITING = 64
+"""Most requests that wait for the keys of one issuer; while its endpoint hangs, further ones get 503 at once."""
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 MOST_BYTES = 256 * 1024
 LEAST_RSA_BITS = 2048
@@ -107,6 +109,7 @@ class KeySet:
         self._document = b""
         self._seen_at: float | None = None
         self._asked_at: float | None = None
+        self._waiting = 0
         self._fetching: asyncio.Task[bool] | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -147,15 +150,28 @@ class KeySet:
         """Whether a token with an unknown key may cause a fetch now, or one is running."""
         if self.issuer.jwks_file is not None:
             return False
-        if self._fetching is not None and not self._fetching.done():
-            return True
+        if self._is_fetching:
+            return self._waiting < MOST_WAITING
         return self._asked_at is None or self._clock.monotonic() - self._asked_at >= REFETCH_INTERVAL
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether as many requests wait for a running fetch as may wait."""
+        return self._is_fetching and self._waiting >= MOST_WAITING
+
+    @property
+    def _is_fetching(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
 
     async def refetch(self) -> None:
         """Fetch the keys now for a token with an unknown key; all callers share one fetch."""
-        if self._fetching is None or self._fetching.done():
+        if not self._is_fetching:
             self._asked_at = self._clock.monotonic()
-        await asyncio.wait((self._fetch_shared(),))  # a failure, or the end of the issuer, must not fail the caller
+        self._waiting += 1
+        try:
+            await asyncio.wait((self._fetch_shared(),))  # a failure, or the end of the issuer, must not fail the caller
+        finally:
+            self._waiting -= 1
 
     def _fetch_shared(self) -> asyncio.Task[bool]:
         if self._fetching is None or self._fetching.done():
@@ -206,7 +222,7 @@ class JwksFetcher:
         # In a thread, because it takes some 40 ms.
         tls = await asyncio.to_thread(client_context, issuer.ca_file)
         proxy_tls = await asyncio.to_thread(proxy_context, issuer.egress) if issuer.egress is not None else None
-        url = URL(str(issuer.jwks_url))
+        url = URL(str(issuer.jwks_url), encoded=True)
         try:
             return await self._get(url, aiohttp_options(issuer.egress, url, tls, proxy_tls, self._allowed))
         except aiohttp.ClientError as error:

@@ -95,7 +95,11 @@ class Handler:
                     return x.keep_alive
                 admission.admit(x, *matched)
             except (ClientUnknown, RouteNotFound, SigningKeysNeeded) as error:
-                await admission.admit_later(x, error)
+                self._running -= 1  # a caller who is not authenticated yet takes none of `limits.exchanges`
+                try:
+                    await admission.admit_later(x, error)
+                finally:
+                    self._running += 1
             in_flight = prepared.metrics.in_flight
             in_flight.value += 1
             try:

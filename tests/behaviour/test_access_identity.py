@@ -206,3 +206,36 @@ async def test_keys_are_read_behind_a_large_head(fields: str) -> None:
         running(config(upstream.port, endpoint.port)) as it,
     ):
         assert (await ask(it, f"Authorization: Bearer {fresh()}")).status == 200
+
+
+async def test_keys_behind_a_query_are_fetched_with_it_as_it_is_written() -> None:
+    seen: list[Message] = []
+    async with (
+        vendor(answering(ok())) as upstream,
+        vendor(answering(ok(jwks(jwk("ec-1"))), seen=seen)) as endpoint,
+    ):
+        url = f"http://127.0.0.1:{endpoint.port}/keys?p=B2C_1A%2Fsignin&v=2.0"
+        async with running(config(upstream.port, endpoint.port, jwks_url=url)) as it:
+            assert (await ask(it, f"Authorization: Bearer {fresh()}")).status == 200
+    assert seen[0].target == b"/keys?p=B2C_1A%2Fsignin&v=2.0"
+
+
+async def test_callers_that_wait_for_keys_take_no_place_of_those_that_are_known() -> None:
+    """An endpoint that hangs, as many unknown tokens as there may be requests, and a client with a key."""
+    key = "gp_CANARY-5f1d2c-do-not-print-web"
+    hangs = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await hangs.wait()
+
+    async with vendor(answering(ok())) as upstream, vendor(script) as endpoint:
+        settings = config(upstream.port, endpoint.port)
+        settings["clients"].append({"name": "other", "key_sha256": hash_key(key)})
+        async with running({**settings, "limits": {"exchanges": 3}}) as it:
+            apps = [await connect(it.address) for _ in range(6)]
+            for app in apps:
+                await app.send(get("/v/a", f"Authorization: Bearer {fresh('ec-2')}"))
+            await eventually(lambda: sum(keys._waiting for keys in it.gateway._access._keysets.values()) == 6)
+            assert (await ask(it, f"X-Gatepass-Key: {key}")).status == 200
+            hangs.set()

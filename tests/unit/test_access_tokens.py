@@ -12,7 +12,7 @@ import pytest
 
 from gateway.access import Access, Clients, SigningKeysNeeded
 from gateway.access.jwt import JwtVerifier
-from gateway.access.keysets import KeySet, read_keys
+from gateway.access.keysets import MOST_WAITING, KeySet, read_keys
 from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
 from gateway.model import Client, ClientClaims, Issuer
 from gateway.observe import Metrics
@@ -32,6 +32,12 @@ CLIENTS = (
     Client("batch", (), None, jwt=(ClientClaims("corp", (("azp", "batch"), ("team", "4711"))),)),
     Client("twin", (), None, jwt=(ClientClaims("corp", (("azp", "batch"), ("twin", "yes"))),)),
 )
+
+
+def _with_other_last_bits(text: str) -> str:
+    """Return the token with another last character that decodes to the same bytes (256 bytes leave 4 bits unused)."""
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + digits[digits.index(text[-1]) ^ 1]
 
 
 class Stage:
@@ -137,6 +143,13 @@ BAD: dict[str, Callable[[], str]] = {
     "cut": lambda: token()[:-3],
     "one character changed": lambda: token()[:60] + ("A" if token()[60] != "A" else "B") + token()[61:],
     "dots": lambda: "..",
+    "padding behind the signature": lambda: token() + "==",
+    "one padding character": lambda: token() + "=",
+    "padding behind the claims": lambda: "{}.{}==.{}".format(*token().split(".")),
+    "a character that decoders skip": lambda: token() + "!",
+    "a line end": lambda: token() + "\n",
+    "the other base64": lambda: token().replace("-", "+").replace("_", "/") if "-" in token() else token() + "+",
+    "bits behind the last byte": lambda: _with_other_last_bits(token()),
     "not base64": lambda: "ä.ö.ü",
     "deep JSON": lambda: f"{'eyJhbGciOiJSUzI1NiJ9'}.{'W1tb' * 1500}.x",
 }
@@ -226,6 +239,26 @@ async def test_a_token_under_a_new_key_is_let_in_after_one_look() -> None:
         stage.answer = jwks(jwk("rsa-1"), jwk("rsa-2"))
         assert await stage.who_later(token("rsa-2")) == "web"
         assert stage.asked == 2
+
+
+async def test_an_endpoint_that_hangs_makes_only_so_many_requests_wait() -> None:
+    """The others hear at once that their token cannot be judged now, and a token under a known key is let in."""
+    async with Stage() as stage:
+        assert stage.who(token("rsa-1")) == "web"
+        stage.hold = asyncio.Event()
+        asking = [asyncio.create_task(stage.who_later(token("rsa-2"))) for _ in range(MOST_WAITING)]
+        await stage.clock.settle()
+        for _ in range(3):
+            with pytest.raises(IdentityUnavailable, match="verified") as refusal:
+                stage.who(token("rsa-2"))
+            assert not isinstance(refusal.value, SigningKeysNeeded)
+            assert refusal.value.retry_after == 1
+        assert stage.who(token("rsa-1")) == "web"
+        stage.hold.set()
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(each) for each in ended} == {ClientUnknown}
+        with pytest.raises(ClientUnknown):
+            stage.who(token("rsa-2"))
 
 
 async def test_unknown_keys_cost_at_most_one_look_in_thirty_seconds_and_everybody_shares_it() -> None:

@@ -39,8 +39,8 @@ MESSAGE_HEADERS = HOP_BY_HOP | {"host", "content-length", "expect"}
 NEVER_INJECTED = MESSAGE_HEADERS | {"via", "date", "x-gatepass-key", "x-request-id", "content-type", "content-encoding"}
 
 
-def url_mistake(text: str) -> str | None:
-    """Return why a URL cannot be used, without repeating it; None when it can."""
+def url_mistake(text: str, *, query: bool = False) -> str | None:
+    """Return why a URL cannot be used, without repeating it; None if it can. `query`: it may have one."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -52,7 +52,7 @@ def url_mistake(text: str) -> str | None:
         (parts.scheme in {"https", "http"} and host, "must be a URL as https://host/path"),
         ("@" not in parts.netloc, "must not hold a user name or password"),
         ("#" not in text, "must not have a fragment (#)"),
-        ("?" not in text, "must not have a query (?); a token request has `query` for it"),
+        (query or "?" not in text, "must not have a query (?); a token request has `query` for it"),
         (port != 0 and is_host(host), "names no host that can be reached"),
         (not DOT_SEGMENT.search(parts.path) and "{" not in text, "must have a path without dot segments and braces"),
         (parts.scheme == "https" or may_be_plain(host), PLAIN_REFUSED),
@@ -64,6 +64,12 @@ def url(value: object) -> str:
     """Return a URL that `url_mistake` accepts."""
     text = plain_text(value)
     return refuse(mistake) if (mistake := url_mistake(text)) else text
+
+
+def query_url(value: object) -> str:
+    """Return a URL that `url_mistake` accepts, perhaps with a query."""
+    text = plain_text(value)
+    return refuse(mistake) if (mistake := url_mistake(text, query=True)) else text
 
 
 def parse_upstream(text: str) -> Upstream:
@@ -113,6 +119,7 @@ def path_pattern(value: object) -> str:
 path_template = text_like(TEMPLATE, "must be a path template, as /api/v1/info/{id}")
 path_prefix = text_like(PREFIX, "must be a path as /name: no slash at the end, no dot segments, no escapes")
 
+QueryUrl = Annotated[str, *kind("URL", query_url, type="string", format="uri", pattern="^https?://")]
 Url = Annotated[str, *kind("URL", url, type="string", format="uri", pattern="^https?://")]
 HeaderName = Annotated[str, *kind("header name", header_name, type="string", pattern=f"^{TOKEN.pattern}$")]
 HeaderNames = Annotated[tuple[str, ...], *kind("list of header names", list_of(header_name), **STRINGS)]

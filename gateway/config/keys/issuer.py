@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from gateway.config.keys.files import JwksFile, ReadableFile
-from gateway.config.keys.http import Url
+from gateway.config.keys.http import QueryUrl
 from gateway.config.keys.identity import Algorithms
 from gateway.config.keys.numbers import Duration, PositiveDuration
 from gateway.config.keys.section import Section, refuse
@@ -19,7 +19,7 @@ class IssuerSection(Section):
 
     issuer: PlainText = Field(description="The `iss` claim, exactly.")
     audience: Words = Field(description="Values of the `aud` claim that mean this gateway; a JWT must contain one.")
-    jwks_url: Url | None = Field(None, description="URL of its public keys (JWKS, RFC 7517).")
+    jwks_url: QueryUrl | None = Field(None, description="URL of its public keys (JWKS, RFC 7517).")
     jwks_file: JwksFile | None = Field(None, description="Instead of `jwks_url`: a file with its public keys.")
     algorithms: Algorithms = Field(
         ("RS256", "ES256"), description="Accepted signature algorithms; only asymmetric ones."
