@@ -56,14 +56,21 @@ def is_plain(path: str) -> bool:
     return "%" not in path and ";" not in path and "./" not in path and path[-1:] != "." and "::$" not in path
 
 
+def distinct_readings(path: str) -> list[str]:
+    """Return every reading of `path` once. Raises PathRefused if that is too much work."""
+    written = _grown([path], _without_parameters)
+    return _grown_variants([*written, *_decoded_readings(written)])
+
+
 def readings(path: str) -> tuple[str, ...]:
-    """Return every reading of `path`; its length and order are the same for all paths that are not plain.
+    """Return every reading of `path`, with repetitions: their number and order are the same for all paths.
 
     The readings at one index come from the same operations, so that paths and patterns can be compared by index. Takes
     visible ASCII, and the control characters that stand for wildcards. Raises PathRefused if that is too much work.
     """
     written = _also([path], _without_parameters)
-    return (*_variants(_decoded(written)), *_variants(written))
+    decoded = _each(written, _with_data_slashes) + _each(written, _decode)
+    return (*_variants(decoded), *_variants(written))
 
 
 def refusal(path: str) -> str | None:
@@ -75,7 +82,7 @@ def refusal(path: str) -> str | None:
     if _OVERLONG.search(path) is not None:
         return "an overlong UTF-8 sequence"
     try:
-        decoded = dict.fromkeys(_variants(_decoded(_also([path], _without_parameters))))
+        decoded = _grown_variants(_decoded_readings(_grown([path], _without_parameters)))
     except PathRefused as error:
         return error.reason
     return next((fault for fault in map(_fault, decoded) if fault), None)
@@ -112,8 +119,31 @@ def _variants(texts: list[str]) -> list[str]:
     return _also(_also(texts, _without_parameters), _without_ends)
 
 
-def _decoded(texts: list[str]) -> list[str]:
-    return _each(texts, _with_data_slashes) + _each(texts, _decode)
+def _grown_variants(texts: list[str]) -> list[str]:
+    """Return what `_variants` does, once each."""
+    texts = _grown(_grown(texts, _without_parameters), _compatible)
+    return _grown(_grown(texts, _without_parameters), _without_ends)
+
+
+def _decoded_readings(written: list[str]) -> list[str]:
+    decoded: list[str] = []
+    for text in written:
+        for reading in (_with_data_slashes(text), _decode(text)):
+            if reading not in decoded:
+                decoded.append(reading)
+    return decoded
+
+
+def _grown(texts: list[str], change: Callable[[str], str]) -> list[str]:
+    """Return `texts`, and those of them that `change` changes, once each."""
+    grown = texts
+    for text in texts:
+        changed = change(text)
+        if changed is not text and changed not in grown:
+            grown = [*grown, changed]
+    if len(grown) > 1 and sum(map(len, grown)) > MOST:
+        raise _too_much()
+    return grown
 
 
 def _also(texts: list[str], change: Callable[[str], str]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway.patterns.matcher import Matcher
-from gateway.patterns.readings import GLOBSTAR, STAR, folded, is_plain, readings
+from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, folded, is_plain, readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ class DenyPatterns:
             return False
         if is_plain(path):
             return matcher.matches(folded(path))
-        texts = dict.fromkeys(readings(path))
+        texts = dict.fromkeys(distinct_readings(path))
         texts |= dict.fromkeys([_CUT.sub("", text) for text in texts if "?" in text or "#" in text or "::$" in text])
         return any(matcher.matches(text) for text in dict.fromkeys([folded(text) for text in texts]))
 
@@ -60,6 +60,8 @@ class AllowPatterns:
             return False
         if is_plain(path):
             return self._all[0].matches(path) if len(self._all) == 1 else all(each.matches(path) for each in self._all)
+        if len(self._all) == 1:  # as with rules that have one reading each
+            return all(self._all[0].matches(text) for text in distinct_readings(path))
         pairs = dict.fromkeys(zip(readings(path), self._by_reading, strict=True))
         return all(matcher.matches(text) for text, matcher in pairs)
 

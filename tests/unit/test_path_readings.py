@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.errors import PathRefused
 from gateway.patterns import AllowPatterns, DenyPatterns, pattern_mistake
 from gateway.patterns.matcher import Matcher
-from gateway.patterns.readings import GLOBSTAR, STAR
+from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, readings
 from gateway.proxy.routing import check_path
 from tests.kit import lenient, paths
 
@@ -145,6 +145,14 @@ def test_other_rules_are_fine(pattern: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- property
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(st.lists(st.sampled_from([*paths.PIECES, "/", "%2F", "%3B", "%C3%A9", "%20", ".", "%EF%BC%8F"]), max_size=8))
+def test_the_quick_way_finds_the_same_readings(pieces: list[str]) -> None:
+    path = "/" + "".join(pieces)
+    assert set(distinct_readings(path)) == set(readings(path))
+    assert len(readings(path)) == len(readings("/a%2Fb;c"))
 
 
 def test_no_lenient_server_sees_a_denied_path() -> None:
