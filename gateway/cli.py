@@ -7,6 +7,7 @@ command line.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from gateway.commands.status import status
 from gateway.errors import ConfigError, GatepassError
 
 EXIT_CONFIG = 2
+NO_FILE = "cannot be read: no such file or directory"
 FIRST_STEPS = example(
     "gatepass demo     # see it work, without a vendor account",
     "gatepass init     # list the known vendors, write a configuration for yours",
@@ -36,13 +38,28 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and report its error; a configuration error has one line per problem."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # a full disk is reported here, not as a traceback at exit
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(str(problem), err=True)
+            if any(problem.message == NO_FILE for problem in error.problems):
+                click.echo("`gatepass init VENDOR -o config.yaml` writes a first one; -c FILE names another", err=True)
             ctx.exit(EXIT_CONFIG)
         except GatepassError as error:
             raise click.ClickException(str(error)) from error
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; an error of the operating system, such as a full disk, is one line."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {place}{(error.strerror or str(error)).lower()}", err=True)
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are first needed."""
@@ -51,10 +68,32 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=FIRST_STEPS)
-@click.version_option(__version__, prog_name="gatepass")
+@click.version_option(__version__, prog_name="gatepass", message="%(prog)s %(version)s")
 def main() -> None:
     """Put a fresh vendor token on every request, so that apps need none."""
 
 
-for command in (demo, init, check, serve, status, token, keys, routes, schema, health, sandbox):
+@click.command("help", epilog=example("gatepass help", "gatepass help check", "gatepass help keys new"))
+@click.argument("command", nargs=-1)
+@click.pass_context
+def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
+    """Show the help of a command."""
+    shown: click.Command = main
+    above = ctx.parent
+    for name in command:
+        inner = shown.get_command(ctx, name) if isinstance(shown, click.Group) else None
+        if inner is None:
+            raise click.UsageError(f"there is no command {' '.join(command)!r}")
+        above = click.Context(inner, info_name=name, parent=above)
+        shown = inner
+    click.echo(shown.get_help(above) if above is not None else "")
+
+
+@click.command(epilog=example("gatepass version"))
+def version() -> None:
+    """Print the version."""
+    click.echo(f"gatepass {__version__}")
+
+
+for command in (demo, init, check, serve, status, token, keys, routes, schema, health, sandbox, help_, version):
     main.add_command(command)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.commands.config import require
-from gateway.commands.options import config_option, console, example, table
+from gateway.commands.options import config_option, console, example, no_secrets_option, table
 from gateway.errors import GatepassError, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from gateway.model import Config, Credential
+    from gateway.model import Config, Credential, Token
 
 probe_option = click.option(
     "--probe",
@@ -45,25 +45,28 @@ class Verdict:
 
 @click.command(epilog=example("gatepass check", "gatepass check --offline --show", "gatepass check --probe"))
 @config_option
-@click.option("--offline", is_flag=True, help="Only validate; call nobody.")
+@click.option("--offline", is_flag=True, help="Only validate; connect to nothing.")
+@no_secrets_option
 @click.option("--show", is_flag=True, help="Print the merged configuration, profiles applied and secrets masked.")
 @probe_option
 @click.pass_context
-def check(ctx: click.Context, paths: tuple[Path, ...], offline: bool, show: bool, probe: bool) -> None:
-    """Validate, then really fetch each token.
+def check(
+    ctx: click.Context, *, paths: tuple[Path, ...], offline: bool, no_secrets: bool, show: bool, probe: bool
+) -> None:
+    """Validate the configuration, then fetch a real token for each credential.
 
-    Shows how long each token lives, where its life was written, and how far the vendor's clock is off.
-    Exit status 0 when all is well, 1 when a token could not be had, 2 when the configuration has a mistake.
+    Prints the lifetime of each token, where it comes from, and how far the vendor's clock differs from ours.
+    --no-secrets includes --offline. Exit status 1 when no token was issued, 2 when the configuration has a mistake.
     """
     from gateway.config import load, merged
 
-    config = load(paths)
+    config = load(paths, placeholders=no_secrets)
     if show:
-        click.echo(merged(paths), nl=False)
+        click.echo(merged(paths, placeholders=no_secrets), nl=False)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(summary(config), err=True)
-    if not offline:
+    if not offline and not no_secrets:
         ctx.exit(judge(config.credentials.values(), probe=probe, allow_addresses=config.allow_addresses))
 
 
@@ -122,6 +125,7 @@ async def verdict(credential: Credential, *, probe: bool, allow_addresses: tuple
             answer, good = str(error), False
         else:
             answer, good = str(status), 200 <= status < 300  # noqa: PLR2004 - the 2xx class, RFC 9110 §15.3
+    note = _contradiction(credential, token) if credential.grants else ""
     return Verdict(
         credential.name,
         facts.state,
@@ -131,7 +135,19 @@ async def verdict(credential: Credential, *, probe: bool, allow_addresses: tuple
         skew="-" if facts.skew is None else f"{facts.skew:+.1f} s",
         fingerprint=token.fingerprint or token.value.fingerprint,
         probe=answer,
+        reason=note,
     )
+
+
+def _contradiction(credential: Credential, token: Token) -> str:
+    """Return where the answer differs from the recipe although the token is usable."""
+    response = credential.grants[0].response
+    expires = response.expires
+    if token.expiry_source == expires.kind:
+        return ""
+    place = f"at `{expires.path}` (`grant.response.expires`)" if expires.path else "in the token's `exp`"
+    used = "the token's own `exp`" if token.expiry_source == "jwt" else f"the fallback of {response.fallback:g} s"
+    return f"the answer has no usable lifetime {place}; {used} is used"
 
 
 def show_verdicts(verdicts: list[Verdict], *, probe: bool) -> None:

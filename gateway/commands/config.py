@@ -5,13 +5,14 @@ None of them opens a socket.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands.options import config_option, console, example, table
+from gateway.commands.options import config_option, console, example, no_secrets_option, table
+
+SCHEMA_FILE = "gatepass.schema.json"
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,29 +24,37 @@ if TYPE_CHECKING:
     epilog=example("gatepass routes -c config.yaml", "gatepass routes --client onboarding-web POST /orders/v1/scan")
 )
 @config_option
+@no_secrets_option
 @click.option("--client", metavar="NAME", help="Explain whether this client may send METHOD and PATH.")
 @click.argument("method", required=False)
 @click.argument("path", required=False)
 @click.pass_context
 def routes(
-    ctx: click.Context, paths: tuple[Path, ...], client: str | None, method: str | None, path: str | None
+    ctx: click.Context,
+    *,
+    paths: tuple[Path, ...],
+    no_secrets: bool,
+    client: str | None,
+    method: str | None,
+    path: str | None,
 ) -> None:
-    """List what the data port serves, or explain a decision.
+    """List the routes of the data port, or explain a decision.
 
-    One row a route: its prefix, the vendor's API and what is injected; below, methods and limits. With --client, METHOD
-    and PATH (as the app writes it, prefix included): whether that client may do it, and which rule says so; exit
-    status 1 when it may not. Nobody is called.
+    One row per route: its prefix, the vendor's API and what is injected; below, methods and limits. With --client,
+    METHOD and PATH (with the route's prefix, as the app sends it): whether that client may send the request, and which
+    rule decides; exit status 1 when it may not. Connects to nothing.
     """
     from gateway.config import load
 
     if len({client is None, method is None, path is None}) != 1:
         raise click.UsageError("--client, METHOD and PATH go together")
+    config = load(paths, placeholders=no_secrets)
     if client is not None and method is not None and path is not None:
         from gateway.commands.explain import explain
 
-        ctx.exit(0 if explain(load(paths), client, method, path) else 1)
+        ctx.exit(0 if explain(config, client, method, path) else 1)
     out, shown = console(), table("route", "prefix", "upstream", "injects token of", narrow=True)
-    listed = load(paths).routes
+    listed = config.routes
     for route in listed:
         shown.add_row(*route_row(route))
     out.print(shown)
@@ -82,13 +91,18 @@ def route_limits(route: Route) -> str:
 def schema() -> None:
     """Print the configuration's JSON Schema.
 
-    For an editor, or for a pipeline that looks at a configuration before it is deployed.
+    For an editor, or for a pipeline that validates a configuration before it is deployed.
     """
+    click.echo(schema_text(), nl=False)
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as text."""
     import json
 
     from gateway.config import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 @click.command(epilog=example("gatepass init", "gatepass init VENDOR VENDOR --output config.yaml"))
@@ -97,7 +111,7 @@ def schema() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write; an existing one is left alone. Default: standard output.",
+    help="File to write, with its JSON Schema beside it; an existing one is kept. Default: standard output.",
 )
 @click.option(
     "--secret-files",
@@ -105,9 +119,9 @@ def schema() -> None:
     help="Read each secret from a file in FOLDER. Default: from an environment variable.",
 )
 def init(vendors: tuple[str, ...], output: Path | None, secret_files: str | None) -> None:
-    """Begin a configuration for your vendors.
+    """Write a first configuration for your vendors.
 
-    Writes one for the VENDORS named; without a name, lists the vendors that are known.
+    Writes one for the VENDORS named; without a name, lists the known vendors.
     """
     from gateway.config import profiles, starter
 
@@ -127,9 +141,9 @@ def require(name: str, known: Collection[str], what: str) -> None:
     """Raise `click.UsageError` (exit status 2) with the nearest name when `name` is not among the `known`."""
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-    raise click.UsageError(f"unknown {what} {name!r}; {hint}")
+    from gateway.config.names import nearest_or_all
+
+    raise click.UsageError(f"unknown {what} {name!r}{nearest_or_all(name, known)}")
 
 
 def write(text: str, output: Path | None) -> None:
@@ -137,9 +151,13 @@ def write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    schema_file = output.with_name(SCHEMA_FILE)
     try:
         with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n{text}")
+        schema_file.write_text(schema_text(), encoding="utf-8")
     except FileExistsError:
         raise click.UsageError(f"{output} exists; it is left as it is") from None
-    click.echo(f"wrote {output}; next: gatepass check -c {output}", err=True)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}") from None
+    click.echo(f"wrote {output} and {schema_file} (for editors); next: gatepass check -c {output}", err=True)

@@ -14,17 +14,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 3.0
-"""Seconds for each of the two looks."""
+"""Seconds for each of the two requests."""
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not listened on
 LONGEST = 64 * 1024
 """Bytes of an answer that are read."""
 
 
 def check_health(url: str) -> tuple[bool, str]:
-    """Return whether the gateway whose admin port is at `url` is well, and a sentence that says so or why not.
+    """Return whether the gateway whose admin port is at `url` is healthy, and a sentence that says why.
 
-    Well means: `/healthz`, or the path that `url` has (`/readyz`), answers 200, and the data port that the answer
-    names accepts a connection. Never raises for what it finds.
+    Healthy means: `/healthz`, or the path of `url` (`/readyz`), answers 200, and the data port that the answer names
+    accepts a connection. Never raises for an unhealthy gateway.
     """
     page = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/healthz"
     try:
@@ -46,7 +46,8 @@ def _ask(page: str) -> dict[str, Any]:
     except TimeoutError:
         raise
     except OSError as error:
-        raise ValueError(f"Cannot connect to {parts.netloc}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"no gateway answers at {parts.netloc} ({reason}); is it running?") from error
     try:
         connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
@@ -55,18 +56,18 @@ def _ask(page: str) -> dict[str, Any]:
     finally:
         connection.close()
     if not isinstance(body, dict):
-        raise ValueError(f"{page} is not the admin port of a gateway")  # noqa: TRY004  a finding, no bug
+        raise ValueError(f"{page} is not the admin port of a gateway")  # noqa: TRY004 - an unhealthy gateway, not a bug
     if answer.status != HTTPStatus.OK:
         raise ValueError(f"{page} answers {answer.status}: {body.get('state', 'state unknown')}")
     return body
 
 
 def _reach(asked: str | None, data: Any) -> None:
-    """Open and close a connection to the data port, over the page's own host if it listens on all addresses."""
+    """Open and close a connection to the data port, on the page's host if the port listens on all addresses."""
     if not data:
         return
     host, port = data
     try:
         socket.create_connection((asked if host in ANY_ADDRESS else host, port), TIMEOUT).close()
     except OSError as error:  # TimeoutError is one
-        raise ValueError(f"the data port {host}:{port} takes no connection") from error
+        raise ValueError(f"the data port {host}:{port} accepts no connection") from error

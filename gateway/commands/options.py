@@ -1,4 +1,4 @@
-"""What several commands share: `--config` and `--url`, how an example stands in a help text, and the table's look."""
+"""What several commands share: options, the examples of help texts, and the look of tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     envvar="GATEPASS_CONFIG",
     show_envvar=True,
     metavar="FILE",
-    help="Configuration file; may be repeated, a later one is laid over the earlier.",
+    help="Configuration file; may be repeated, each one is merged over those before.",
+)
+
+no_secrets_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--no-secrets",
+    is_flag=True,
+    help="Use placeholders for variables and files that are missing, and run no program; for pipelines.",
 )
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -34,8 +40,24 @@ url_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     show_default=True,
     envvar="GATEPASS_HEALTH_URL",
     show_envvar=True,
+    callback=lambda _ctx, _param, value: full_url(value),
     help="Address of the admin port.",
 )
+
+
+def full_url(text: str) -> str:
+    """Return the URL of an admin port, `http://` before it if it has no scheme. Raises click.BadParameter."""
+    from urllib.parse import urlsplit
+
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise click.BadParameter("must be a URL as http://127.0.0.1:9090")
+    return url.rstrip("/")
 
 
 def example(*lines: str) -> str:

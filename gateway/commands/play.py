@@ -1,4 +1,4 @@
-"""`demo` and `sandbox`: Gatepass without a vendor's account. The emulated vendors live in `gateway.sandbox`."""
+"""`demo` and `sandbox`: Gatepass without a vendor account. The emulated vendors are in `gateway.sandbox`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ PORTS = 10
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, and print the URLs to try with curl.")
 @click.pass_context
 def demo(ctx: click.Context, keep: bool) -> None:
-    """See it work against emulated vendors.
+    """Run the gateway against emulated vendors and show what it does.
 
-    Starts them and the gateway, and acts as an app behind it. Shows reads, uploads, a WebSocket and an event stream,
-    tokens that run out under load, a revoked token, and a token endpoint that is down. Exit status 0 only when every
-    claim held.
+    Starts both and acts as an app. Shows reads, uploads, a WebSocket and an event stream, tokens that expire under
+    load, a revoked token, and a token endpoint that is down. Exit status 0 only when every claim held.
     """
     import asyncio
 

@@ -58,6 +58,6 @@ def health(ctx: click.Context, url: str, ready: bool) -> None:
     """
     from gateway.commands.look import check_health
 
-    healthy, message = check_health(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}")
+    healthy, message = check_health(f"{url}/{'readyz' if ready else 'healthz'}")
     click.echo(message, err=not healthy)
     ctx.exit(0 if healthy else 1)

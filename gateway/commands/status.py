@@ -41,11 +41,17 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     """
     import asyncio
     import json
+    import os
+    import socket
 
     import aiohttp
 
     try:
-        data = asyncio.run(read(f"{url.rstrip('/')}/status.json"))
+        data = asyncio.run(read(f"{url}/status.json"))
+    except aiohttp.ClientConnectorError as error:
+        cause = error.os_error
+        reason = (str(cause.strerror) if isinstance(cause, socket.gaierror) else os.strerror(cause.errno or 0)).lower()
+        raise click.ClickException(f"no gateway answers at {url} ({reason}); is it running?") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
     if as_json:

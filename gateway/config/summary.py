@@ -14,7 +14,7 @@ import yaml
 
 from gateway.config.keys.files import MAX_BYTES
 from gateway.config.read.files import read_bytes
-from gateway.config.read.tree import Digits, plain
+from gateway.config.read.tree import Absent, Digits, plain
 from gateway.model import Secret
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def _masked(value: object, name: str = "", *, sent: bool = False) -> object:
         return [_masked(item, name, sent=sent) for item in value]
     if isinstance(value, Secret):
         return repr(value)
+    if isinstance(value, Absent):
+        return "<missing>"
     if isinstance(value, Digits):
         value = int(value)
     text = "" if value is None or isinstance(value, bool) else str(value)

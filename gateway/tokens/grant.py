@@ -217,6 +217,10 @@ def _not_an_object(body: bytes, document: object) -> str:
 def _failure(response: GrantResponse, status: int, document: object, wish: float | None) -> TokenError:
     code = scalar_text(document.get("error")) if isinstance(document, dict) else None
     reason = f"HTTP {status}{_shown(response, code)}"
+    if 200 <= status < 300:  # noqa: PLR2004 - the class of success
+        has = "with a token" if expiry.at_path(document, response.token) else "without a token"
+        listed = ", ".join(map(str, sorted(response.success)))
+        reason += f" {has}, but `grant.response.success` is [{listed}]"
     if status in response.refused_statuses or code in response.refused_errors:
         return CredentialRefused(reason=reason, retry_after=wish)
     if status == _TOO_MANY:

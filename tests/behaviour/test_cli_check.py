@@ -125,6 +125,40 @@ async def test_check_gives_the_reason_and_fails(
     assert row(out, "ledger")[1] == "static"
 
 
+GOOD = {"access_token": TOKEN, "token_type": "Bearer"}
+
+
+@pytest.mark.parametrize(
+    ("grant", "status", "said"),
+    [
+        pytest.param((201, GOOD), 1, "HTTP 201 with a token, but `grant.response.success` is [200]", id="status"),
+        pytest.param((202, {}), 1, "HTTP 202 without a token, but `grant.response.success` is [200]", id="no token"),
+        pytest.param(
+            (200, GOOD),
+            0,
+            "acme: the answer has no usable lifetime at `expires_in` (`grant.response.expires`); the fallback of 300 s",
+            id="no lifetime",
+        ),
+        pytest.param(
+            (200, {**GOOD, "expires_in": "soon"}), 0, "no usable lifetime at `expires_in`", id="unusable lifetime"
+        ),
+    ],
+)
+async def test_check_names_where_the_real_answer_contradicts_the_recipe(
+    gatepass: Gatepass, vendor: Vendor, grant: tuple[int, Any], status: int, said: str
+) -> None:
+    vendor.grant = grant
+    ended, out, err = await gatepass("check")
+    assert said in out
+    assert ended == status, err
+
+
+async def test_check_says_nothing_where_the_answer_is_as_expected(gatepass: Gatepass, vendor: Vendor) -> None:
+    _, out, _ = await gatepass("check")
+    assert vendor.asked == 1
+    assert "acme:" not in out
+
+
 @pytest.mark.parametrize(("whoami", "status"), [(200, 0), (403, 1)])
 async def test_probe_shows_only_the_status_of_the_identity_endpoint(
     gatepass: Gatepass, vendor: Vendor, whoami: int, status: int

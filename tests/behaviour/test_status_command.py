@@ -45,7 +45,7 @@ async def test_nobody_listening_is_said_in_one_line() -> None:
         nobody.bind(("127.0.0.1", 0))
         failed = await status("--url", f"http://127.0.0.1:{nobody.getsockname()[1]}")
     assert failed.exit_code == 1
-    assert failed.output.startswith("Error: Cannot connect")
+    assert failed.output.startswith("Error: no gateway answers at")
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ BROKEN = {
     "tag": ("a: !!python/name:os.system x\n", "config.yaml:1: tags (!name) are not supported"),
     "merge key": ("a:\n  <<: {b: 1}\n", "config.yaml:2: a.<<: merge keys (<<) are not supported; write the keys out"),
     "two documents": ("a: 1\n---\nb: 2\n", "config.yaml:2: "),
-    "not a mapping": ("- a\n", "config.yaml:1: must be a mapping: key: value"),
+    "not a mapping": ("- a\n", "config.yaml:1: must be a mapping, with a blank after each colon: `key: value`"),
     "tab": ("a:\n\tb: 1\n", "config.yaml:2: "),
     "bottomless": ("a: " + "[" * 5000, "config.yaml:1: is nested too deeply"),
     "control character": ("a: 1\nb: \x01\n", "config.yaml:2: holds a character that YAML does not allow"),

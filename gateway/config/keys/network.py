@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Annotated
 
 from gateway.addresses import embedded, parse, refused
-from gateway.config.keys.section import kind, refuse
+from gateway.config.keys.section import kind, refuse, revealed
 from gateway.config.keys.text import STRINGS, list_of, plain_text, text_like
 from gateway.model import Address
 
@@ -67,7 +67,8 @@ def parse_address(text: str) -> Address | None:
 
 def listen_address(value: object) -> Address:
     """Return the address of `host:port`, `[::1]:port`, or `:port` for every address of the machine."""
-    address = parse_address(plain_text(value))
+    written = revealed(value)
+    address = parse_address(plain_text(written)) if isinstance(written, str) else None
     return address or refuse("must be host:port, as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
 
 

@@ -15,6 +15,7 @@ from gateway.config.read.expand import (
     hide_proxy_passwords,
 )
 from gateway.config.read.interpolate import Interpolation, variables
+from gateway.config.read.placeholder import without_missing_files
 from gateway.config.read.tree import Mark, Node, Problems, merge
 from gateway.config.read.yaml import read_file
 from gateway.errors import ConfigError
@@ -39,18 +40,23 @@ class Draft:
     """Files that `${file:…}` names, readable or not."""
     credentials: dict[str, Expanded] = field(default_factory=dict)
     routes: dict[str, Node] = field(default_factory=dict)
+    missing: tuple[str, ...] | None = None
+    """What placeholders stand for; None when none are allowed."""
 
 
-def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands) -> Draft:
+def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands, *, placeholders: bool = False) -> Draft:
     """Read, merge, resolve and expand the files. Raises ConfigError when a file is not readable as YAML."""
     problems = Problems()
     trees = read_files(paths, problems)
     root = _with_addresses(merge_all(trees, paths, problems), environ)
     unresolved = Problems()
-    interpolation = Interpolation(environ, unresolved, commands=commands)
+    missing: list[str] | None = [] if placeholders else None
+    interpolation = Interpolation(environ, unresolved, commands=commands, missing=missing)
     commands.begin(frozenset().union(*(variables(tree) for tree in trees)))
     root = hide_proxy_passwords(interpolation.resolve(root))
-    draft = Draft(root, problems, tuple(interpolation.files))
+    if missing is not None:
+        root = without_missing_files(root, missing)
+    draft = Draft(root, problems, tuple(interpolation.files), missing=None if missing is None else tuple(missing))
     _add_with_routes(unresolved, root, problems)
     for name, node in _section(root, "credentials", problems):
         draft.credentials[name] = expand_credential(node, ("credentials", name), problems)
@@ -73,7 +79,7 @@ def merge_all(trees: Sequence[Node], paths: Sequence[Path], problems: Problems) 
     root = Node({}, Mark(str(paths[0]) if paths else "config", 0))
     for tree in trees:
         if not isinstance(tree.value, dict):
-            problems.add(tree.mark, (), "must be a mapping: key: value")
+            problems.add(tree.mark, (), "must be a mapping, with a blank after each colon: `key: value`")
         else:
             root = merge(root, tree)
     return root

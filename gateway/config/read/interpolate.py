@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from gateway.config.read.clean import mistake, without_line_ends
 from gateway.config.read.command import CommandError, Commands
 from gateway.config.read.files import read_bytes, why
-from gateway.config.read.tree import Absent, Node, Path, Problems
+from gateway.config.read.placeholder import placeholder
+from gateway.config.read.tree import Absent, Node, Path, Problems, dotted
 from gateway.model import KIB, Secret
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ def variables(node: Node) -> frozenset[str]:
     return frozenset(match["name"] for match in matches if match is not None)
 
 
-class _Missing(Exception):
+class _Malformed(Exception):
     """A reference cannot be resolved; the message says why and never contains a value."""
+
+
+class _Missing(_Malformed):
+    """What a reference names is not there."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class Interpolation:
     problems: Problems
     files: dict[FilePath, None] = field(default_factory=dict)
     commands: Commands = field(default_factory=Commands)
+    missing: list[str] | None = None
+    """With a list, placeholders stand for what is missing, no program runs, and the list says what was missing."""
 
     def resolve(self, node: Node, path: Path = ()) -> Node:
         """Return the tree with every reference replaced; one that cannot be resolved becomes `Absent` and a problem."""
@@ -59,6 +66,8 @@ class Interpolation:
             return dataclasses.replace(node, value=entries)
         if isinstance(node.value, list):
             items = [self.resolve(child, (*path, index)) for index, child in enumerate(node.value)]
+            if self.missing is not None:
+                items = [item for item in items if item.value is not None]
             return dataclasses.replace(node, value=items)
         if not isinstance(node.value, str) or "${" not in node.value:
             return node
@@ -68,8 +77,11 @@ class Interpolation:
         computed = any(not match["escaped"] for match in REFERENCE.finditer(text))
         try:
             value = REFERENCE.sub(self._replace, text)
-        except _Missing as missing:
-            self.problems.add(node.mark, path, str(missing))
+        except _Malformed as error:
+            if isinstance(error, _Missing) and self.missing is not None:
+                self.missing.append(f"{dotted(path)}: {error}")
+                return dataclasses.replace(node, value=placeholder(path), dynamic=True)
+            self.problems.add(node.mark, path, str(error))
             return dataclasses.replace(node, value=Absent(), dynamic=True)
         secret = computed and path[:1] == ("credentials",)
         return dataclasses.replace(node, value=Secret(value) if secret else value, dynamic=computed)
@@ -78,7 +90,7 @@ class Interpolation:
         if match["escaped"]:
             return "$"
         if match["open"]:
-            raise _Missing("a `${` has no `}`; write `$${` for the characters themselves")
+            raise _Malformed("a `${` has no `}`; write `$${` for the characters themselves")
         inside = match["inside"]
         if inside.startswith(FILE):
             return self._read(inside.removeprefix(FILE))
@@ -86,7 +98,7 @@ class Interpolation:
             return self._run(inside.removeprefix(COMMAND))
         variable = VARIABLE.fullmatch(inside)
         if variable is None:
-            raise _Missing("`${…}` takes NAME, NAME:-default, file:/path or command:/path")
+            raise _Malformed("`${…}` takes NAME, NAME:-default, file:/path or command:/path")
         name, default = variable["name"], variable["default"]
         value = self.environ.get(name)
         if not value and default is not None:
@@ -94,18 +106,19 @@ class Interpolation:
         if value is None:
             raise _Missing(f"environment variable {name} is not set")
         if wrong := mistake(value):
-            raise _Missing(
-                f"environment variable {name} {wrong}" + (f"; `${{{name}:-}}` allows that" if not value else "")
-            )
+            hint = f"; `${{{name}:-}}` allows that" if not value else ""
+            raise (_Malformed if value else _Missing)(f"environment variable {name} {wrong}{hint}")
         return value
 
     def _run(self, reference: str) -> str:
+        if self.missing is not None:
+            raise _Missing("no program is run")
         try:
             text = self.commands.value(reference, self.environ)
         except CommandError as error:
             raise _Missing(str(error)) from None
         if wrong := mistake(text):
-            raise _Missing(f"the output of {reference.split(maxsplit=1)[0]} {wrong}")
+            raise _Malformed(f"the output of {reference.split(maxsplit=1)[0]} {wrong}")
         return text
 
     def _read(self, name: str) -> str:
@@ -117,7 +130,7 @@ class Interpolation:
         except OSError as error:
             raise _Missing(f"file {name} cannot be read: {why(error)}") from None
         except ValueError:
-            raise _Missing(f"file {name} cannot be read: it is not UTF-8") from None
+            raise _Malformed(f"file {name} cannot be read: it is not UTF-8") from None
         if wrong := mistake(text):
-            raise _Missing(f"file {name} {wrong}")
+            raise _Malformed(f"file {name} {wrong}")
         return text

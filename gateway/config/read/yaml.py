@@ -15,6 +15,7 @@ from yaml.events import AliasEvent, NodeEvent
 
 from gateway.config.read.files import read_bytes, why
 from gateway.config.read.tree import Absent, Digits, Mark, Node, Path, Problems
+from gateway.config.read.words import in_words
 
 if TYPE_CHECKING:
     import pathlib
@@ -85,9 +86,8 @@ def read_text(text: str, name: str, problems: Problems) -> Node | None:
         problems.add(Mark(name, 1), (), "is nested too deeply")
         return None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = error.problem or error.context or "is not YAML"
-        problems.add(Mark(name, mark.line + 1 if mark else 0), (), what)
+        line, what = in_words(error, text)
+        problems.add(Mark(name, line), (), what)
         return None
     if root is None:
         return Node({}, Mark(name, 1))
