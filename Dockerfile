@@ -1,7 +1,7 @@
 # Two stages: the first builds a virtual environment from hashed requirements and the wheel, its hot path compiled to C,
 # and assembles the root folder of the image (deploy/image/root.py); the second is that folder and nothing else. It has
 # no shell, no package manager, no pip and no compiler. `make image` passes the arguments.
-# Two builds with the same base, the same Debian packages and the same SOURCE_DATE_EPOCH make the same layer.
+# Every file gets the time SOURCE_DATE_EPOCH.
 # For a release, and behind a mirror, name the base by its digest:
 #   --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:…
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm

@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures soak \
+.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures soak \
         compiled test-compiled lock tools wheel wheels image release clean
 
 help:  ## Show this list
@@ -80,6 +80,9 @@ test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests agai
 
 test-long: $(VENV)/dev.stamp  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
+
+deploy-test: $(VENV)/dev.stamp  ## Bring up the image, compose and a rollout for real (minutes); TRIALS=container, IMAGE, DOCKER, ROLLS
+	@IMAGE=$(IMAGE):dev DOCKER="$(DOCKER)" ROLLS=$(or $(ROLLS),10) $(BIN)/python -m tests.deployed $(TRIALS)
 
 fuzz: $(VENV)/dev.stamp  ## Send mutated requests and answers, and try rules on odd paths, until something fails or you stop it; SEED=n repeats a run
 	@$(BIN)/python -m tests.kit.mutation $(SEED)

@@ -17,7 +17,7 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     "-c",
     "--config",
     "paths",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # the loader says who may not read it
     multiple=True,
     default=(Path("config.yaml"),),
     show_default=True,

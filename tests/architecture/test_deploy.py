@@ -6,6 +6,7 @@ import configparser
 import itertools
 import re
 import shlex
+import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -162,6 +163,20 @@ def test_the_images_bytecode_holds_whatever_age_a_layer_gives_its_sources(tmp_pa
     )
     assert "stale" not in again
     assert f"matches {tmp_path / 'pinned.py'}" in again
+
+
+@pytest.mark.parametrize(("missing", "refused"), [("requests", False), ("aiohttp", True), ("gateway.model", True)])
+def test_the_image_may_lack_the_packages_of_an_extra_and_no_other(missing: str, refused: bool, tmp_path: Path) -> None:
+    (tmp_path / "module_of_gateway.py").write_text(f"raise ModuleNotFoundError('not here', name={missing!r})\n")
+    script = f"""
+        import runpy, sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        runpy.run_path({str(DEPLOY / "image" / "compile.py")!r})["import_shipped"]("module_of_gateway")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode != 0) is refused, done.stderr
 
 
 def test_the_image_gets_everything_that_its_dockerfile_copies() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from gateway.cli import main
 from gateway.config import load, merged
 from gateway.config.read.files import why
 from gateway.errors import ConfigError
@@ -338,3 +340,14 @@ def test_a_mistake_in_an_address_of_the_environment_names_the_variable(value: st
 def test_a_file_that_may_not_be_read_names_the_user_who_may_not() -> None:
     assert why(PermissionError(13, "Permission denied")) == f"permission denied for user {os.geteuid()}"
     assert why(FileNotFoundError(2, "No such file or directory")) == "no such file or directory"
+
+
+def test_the_command_line_leaves_it_to_the_loader_to_say_who_may_not_read_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(ROUTE)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done = CliRunner().invoke(main, ["check", "--offline", "-c", str(path)])
+    assert "is not readable" not in done.output
+    assert done.exit_code == 0, done.output
