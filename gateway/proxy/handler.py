@@ -88,12 +88,12 @@ class Handler:
         self._running += 1
         try:
             try:
-                prepared, _, rest = matched = self._match(x)
+                prepared, path, rest = self._match(x)
                 endpoint = prepared.endpoints.get(rest)
                 if endpoint is not None and app_tokens.serves(prepared, endpoint, x):
                     await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
                     return x.keep_alive
-                admission.admit(x, *matched)
+                admission.admit(x, prepared, path, rest)
             except (ClientUnknown, RouteNotFound, SigningKeysNeeded) as error:
                 self._running -= 1  # a caller who is not authenticated yet takes none of `limits.exchanges`
                 try:
