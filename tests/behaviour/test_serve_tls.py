@@ -120,7 +120,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_g
     old, new = trustme.CA(), trustme.CA()
     async with vendor(answering(ok())) as it_vendor:
         until = datetime(2036, 1, 1, tzinfo=UTC)
-        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old, until=until)}
+        config = {"access": "open", **one_route(it_vendor.port), "tls": issue(tmp_path, old, until=until)}
         async with running(config) as it:
             kept = await ask(it.address, trusting(old))
             assert it.metric("gatepass_tls_certificate_expiry_timestamp_seconds") == 2_082_758_400
@@ -140,7 +140,7 @@ async def test_a_certificate_that_is_renewed_on_disk_is_shown_without_a_restart(
     """As certbot does it: the same names, other files. Nobody asks, or SIGHUP does; open connections go on."""
     old, new = trustme.CA(), trustme.CA()
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old)}
+        config = {"access": "open", **one_route(it_vendor.port), "tls": issue(tmp_path, old)}
         async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
             kept = await ask(gateway.address, trusting(old))
             issue(tmp_path, new)
@@ -164,11 +164,11 @@ async def test_a_certificate_whose_key_does_not_fit_is_not_taken_up(tmp_path: Pa
     (tmp_path / "made").mkdir()
     issue(tmp_path / "made", new)
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, old)}
+        config = {"access": "open", **one_route(it_vendor.port), "tls": issue(tmp_path, old)}
         async with Served(tmp_path, config, environ={"CANARY": CANARY}) as gateway:
             (tmp_path / "tls.crt").write_bytes((tmp_path / "made" / "tls.crt").read_bytes())
             refused = await gateway.seen("reload_refused", seconds=30)
-            assert "tls: certificate and key are no pair" in refused["problems"][0]
+            assert "tls: certificate and key are not a pair" in refused["problems"][0]
             (await ask(gateway.address, trusting(old))).close()
             (tmp_path / "tls.key").write_bytes((tmp_path / "made" / "tls.key").read_bytes())
             await gateway.seen("reloaded", seconds=30)
@@ -206,5 +206,5 @@ def test_files_that_are_no_pair_are_a_mistake_before_any_port_opens(tmp_path: Pa
     other = issue(tmp_path / "other", trustme.CA())
     text = yaml.safe_dump({**one_route(1), "tls": {**tls, "key": other["key"]}})
     assert problems(tmp_path, text, CANARY=CANARY) == [
-        "config.yaml:9: tls: certificate and key are no pair of PEM files"
+        "config.yaml:9: tls: certificate and key are not a pair of PEM files"
     ]

@@ -145,6 +145,7 @@ def touch_everything() -> Metrics:
     route.pool_size(100)
     route.echoed("header")
     metrics.client("web", "idfy").limited("rate")
+    metrics.route("idfy").app_token("web", "issued")
     metrics.client("web", "idfy").budget("day", 8, 10).set(1)
     metrics.state_written("ok")
     metrics.keys_fetched("corp", "ok")
