@@ -134,16 +134,19 @@ class BodyTimer:
     Time in which the vendor accepted no bytes does not count.
     """
 
-    __slots__ = ("_since", "_waited")
+    __slots__ = ("_body", "_since", "_waited")
 
     def __init__(self) -> None:
+        self._body = NO_BODY
         self._since: float | None = None
         """Loop time of the last body bytes; None while the timer is stopped."""
         self._waited = 0.0
         """Seconds before that."""
 
-    def restart(self, now: float) -> None:
-        """Start measuring silence from now on."""
+    def restart(self, now: float, body: Body) -> None:
+        """Start measuring silence in `body` from now on."""
+        if self._body is not body:
+            self._body, self._since, self._waited = body, None, 0.0
         self.stop(now)
         self._since = now
 
@@ -152,10 +155,6 @@ class BodyTimer:
         if self._since is not None:
             self._waited += now - self._since
             self._since = None
-
-    def clear(self) -> None:
-        """Forget the body that has ended."""
-        self._since, self._waited = None, 0.0
 
     def expired(self, now: float, limits: Limits, size: int) -> bool:
         """Whether the body was silent too long, or is so slow that it might never end (RFC 9110 §15.5.9)."""

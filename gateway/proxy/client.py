@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.access import NOBODY, LastKey, certificate_names
 from gateway.errors import BadRequest, ExchangeError, Overloaded, RequestTimeout
+from gateway.proxy import phase as on
 from gateway.proxy.body import NO_BODY, Body, BodyTimer
 from gateway.proxy.framing import Chunked, FramingError, Sized
 from gateway.proxy.intake import LARGE, Intake
-from gateway.proxy.phase import ANSWERING, BODY, HEAD, IDLE, LINGERING, PHASES, TUNNEL, Event, after, runs_exchange
+from gateway.proxy.phase import ANSWERING, BODY, HEAD, IDLE, LINGERING, PHASES, TUNNEL, runs_exchange
 from gateway.proxy.request import RequestHead
 from gateway.proxy.unparsed import Unparsed
 from gateway.proxy.upload import BodySource
@@ -57,8 +58,6 @@ class ClientConnection(BodySource):
         self._tunnel: TunnelEnd | None = None
         self.remote = remote
         """The app's IP address."""
-        self._is_last = False
-        """The connection closes after the running exchange."""
         self.surplus = False
         """Whether a bound was reached before it was accepted, so that it is refused."""
         self.certificate = NOBODY
@@ -85,8 +84,9 @@ class ClientConnection(BodySource):
         phase = self.phase
         if phase <= HEAD:
             self.active = True
-            self.phase = after(phase, Event.BYTES)
-            self._keep(data)
+            self.phase = on.BYTES[phase]
+            if self.unparsed.add(data) > _PENDING_LIMIT:
+                self.pause_reading(BACKLOG)
             self._wake()
         elif phase == BODY:
             self.active = True
@@ -100,8 +100,7 @@ class ClientConnection(BodySource):
             self._tunnel.receive(data)
 
     def _keep(self, data: bytes) -> None:
-        self.unparsed.add(data)
-        if self.unparsed.pending > _PENDING_LIMIT:
+        if self.unparsed.add(data) > _PENDING_LIMIT:
             self.pause_reading(BACKLOG)
 
     def eof_received(self) -> bool:
@@ -114,13 +113,13 @@ class ClientConnection(BodySource):
             self._stop_task()
             self.abort()
         else:
-            self.phase = after(self.phase, Event.FINISHED)  # asyncio closes the transport
+            self.phase = on.FINISHED[self.phase]  # asyncio closes the transport
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the exchange; its request to the vendor is cancelled with it."""
         super().connection_lost(exc)
-        self.phase = after(self.phase, Event.LOST)
+        self.phase = on.LOST[self.phase]
         if self._tunnel is not None:
             self._tunnel.receive(b"")
         self.unparsed.clear()  # requests that have not begun are dropped
@@ -153,11 +152,13 @@ class ClientConnection(BodySource):
             head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
-                if not keep_alive or self.phase != ANSWERING or self._is_last or self._server.leaving:
+                if not keep_alive or self.phase != ANSWERING or self._server.leaving:
                     self.finish()
                     return
                 if self.writing_paused:  # answers to pipelined requests must not pile up
                     await self._flushed()
+                    if self.phase != ANSWERING:
+                        continue
                 self._after_exchange()
                 served += 1
             elif self.phase >= LINGERING:
@@ -166,19 +167,18 @@ class ClientConnection(BodySource):
     def _next_head(self) -> RequestHead | None:
         """Return the next request if its head is complete; what follows it stays unparsed."""
         limits, unparsed, head = self._server.limits, self.unparsed, None
-        began = unparsed.partial > 0
         try:
             raw = unparsed.next_head(limits.head_bytes)
             if raw is not None:
-                self.phase = after(self.phase, Event.REQUEST)
+                self.phase = on.REQUEST[self.phase]
                 head = RequestHead(raw)
             elif not unparsed.partial:
-                self.phase = after(self.phase, Event.BLANK)
-            elif not began:
+                self.phase = on.BLANK[self.phase]
+            elif unparsed.begins:
                 self._deadline = self.loop.time() + limits.header_timeout
         except ExchangeError as error:
             self.refuse(error)
-        if unparsed.pending <= _PENDING_LIMIT:
+        if self._paused_for and unparsed.pending <= _PENDING_LIMIT:
             self.resume_reading(BACKLOG)
         if head is None or unparsed.counted:
             self._settle()
@@ -195,7 +195,7 @@ class ClientConnection(BodySource):
         if self.phase == HEAD:
             self.refuse(Overloaded(retry_after=1.0))
         elif self.phase == ANSWERING:
-            self._is_last = True
+            self.phase = on.SPOILED[ANSWERING]
             self.unparsed.clear()
             self.resume_reading(BACKLOG)
 
@@ -211,10 +211,11 @@ class ClientConnection(BodySource):
             if self.unparsed.pending:
                 self._settle()
             return NO_BODY
-        self.phase = after(self.phase, Event.BODY_BEGINS)
+        self.phase = on.BODY_BEGINS[self.phase]
         if self.unparsed.pending:
             rest = self.unparsed.take()
-            self.resume_reading(BACKLOG)
+            if self._paused_for:
+                self.resume_reading(BACKLOG)
             self._feed_body(rest)
             if body.error is not None:
                 raise body.error
@@ -229,17 +230,14 @@ class ClientConnection(BodySource):
             self._fail_body(BadRequest(f"The body holds {error}"))
             return
         if self._body.ended:
-            self._end_body()
+            self._decoder = None
+            self.phase = on.BODY_ENDS[self.phase]
         if rest:
             self._keep(rest)
             self._settle()
 
-    def _end_body(self) -> None:
-        self._decoder = None
-        self.phase = after(self.phase, Event.BODY_ENDS)
-
     def _fail_body(self, error: ExchangeError) -> None:
-        self.phase = after(self.phase, Event.BODY_FAILS)
+        self.phase = on.SPOILED[self.phase]
         self._body.fail(error)
 
     async def _flushed(self) -> None:
@@ -249,20 +247,17 @@ class ClientConnection(BodySource):
             self.abort()
 
     def _after_exchange(self) -> None:
-        if self.phase != ANSWERING:
-            return
         self._body = NO_BODY
-        self._body_timer.clear()
         self._deadline = self.loop.time() + self._server.limits.keepalive_timeout
-        self.phase = after(ANSWERING, Event.ANSWERED)
+        self.phase = on.ANSWERED[ANSWERING]
         if self.unparsed.pending:
-            self.phase = after(IDLE, Event.BYTES)
+            self.phase = on.BYTES[IDLE]
 
     # ------------------------------------------------------------------------------------------------- for an exchange
 
     def body_awaited(self) -> None:
         """Start (or restart) the timer that measures how long the app has sent no body bytes."""
-        self._body_timer.restart(self.loop.time())
+        self._body_timer.restart(self.loop.time(), self._body)
 
     def body_not_awaited(self) -> None:
         """Stop that timer: the body is complete, or the vendor accepts no more of it."""
@@ -289,12 +284,13 @@ class ClientConnection(BodySource):
             self.active = True
             decoder.feed_within(piece)
             if self._body.ended:
-                self._end_body()
+                self._decoder = None
+                self.phase = on.BODY_ENDS[self.phase]
 
     def tunnel(self, tunnel: TunnelEnd) -> None:
         """Pass every segment to `tunnel` from now on, first those that followed the upgrade request."""
         self._tunnel = tunnel
-        self.phase = after(self.phase, Event.SWITCHED)
+        self.phase = on.SWITCHED[self.phase]
         if self.unparsed.pending:
             tunnel.receive(self.unparsed.take())
         self.resume_reading(BACKLOG)
@@ -315,7 +311,7 @@ class ClientConnection(BodySource):
         if not self.half_closes:  # over TLS, the transport itself reads until the app's close_notify
             self.close()
             return
-        self.phase = after(self.phase, Event.FINISHED)
+        self.phase = on.FINISHED[self.phase]
         self._deadline = self.loop.time() + _LINGER
         self.unparsed.clear()
         self.write_eof()
@@ -330,13 +326,13 @@ class ClientConnection(BodySource):
 
     def close(self) -> None:
         """Close after the queued bytes have been sent."""
-        self.phase = after(self.phase, Event.FINISHED)
+        self.phase = on.FINISHED[self.phase]
         self._deadline = math.inf
         super().close()
 
     def abort(self) -> None:
         """Close at once with a reset."""
-        self.phase = after(self.phase, Event.LOST)
+        self.phase = on.LOST[self.phase]
         super().abort()
 
     def close_if_idle(self) -> None:

@@ -1,7 +1,7 @@
 """The phases of an app's connection and the events that change them, as a table. Pure.
 
-A connection is in exactly one phase. `after(phase, event)` is the only way from one to the next; an event that a phase
-does not allow is a programming error. The idea is h11's (https://h11.readthedocs.io/en/latest/api.html#the-state-machine).
+A connection is in exactly one phase. Each event is a mapping from the phases that allow it to the phase that follows:
+`phase = REQUEST[phase]`. An event in any other phase is a programming error (KeyError). The idea is h11's (https://h11.readthedocs.io/en/latest/api.html#the-state-machine).
 
 | phase     | bytes that arrive       | end of the app's bytes  | time-out                                      |
 |-----------|-------------------------|-------------------------|-----------------------------------------------|
@@ -28,7 +28,7 @@ ANSWERING: Final = 2
 BODY: Final = 3
 """An exchange runs, and its request body is still arriving."""
 BROKEN: Final = 4
-"""An exchange runs, but its request body was malformed or too slow; later bytes are discarded."""
+"""An exchange runs, and the connection closes after it; bytes are discarded."""
 TUNNEL: Final = 5
 """An exchange runs, and bytes are passed on unparsed after a 101."""
 LINGERING: Final = 6
@@ -37,61 +37,29 @@ CLOSED: Final = 7
 """The transport is closed or aborted."""
 PHASES: Final = ("idle", "head", "answering", "body", "broken", "tunnel", "lingering", "closed")
 
-
-class Event:
-    """What can happen to a connection."""
-
-    BYTES: Final = 0
-    """Bytes arrived that are not those of a body or a tunnel."""
-    BLANK: Final = 1
-    """The bytes were only empty lines (RFC 9112 §2.2)."""
-    REQUEST: Final = 2
-    """A head is complete, and its exchange begins."""
-    BODY_BEGINS: Final = 3
-    BODY_ENDS: Final = 4
-    BODY_FAILS: Final = 5
-    """The body is malformed or too slow."""
-    SWITCHED: Final = 6
-    """The vendor answered 101."""
-    ANSWERED: Final = 7
-    """The exchange has ended, and the connection stays open."""
-    FINISHED: Final = 8
-    """The last answer was written."""
-    LOST: Final = 9
-    """The transport was closed or aborted."""
-
-
-EVENTS: Final = (
-    *("bytes", "blank", "request", "body_begins", "body_ends", "body_fails", "switched", "answered", "finished"),
-    "lost",
-)
 _OPEN: Final = (IDLE, HEAD, ANSWERING, BODY, BROKEN, TUNNEL, LINGERING)
-TRANSITIONS: Final[dict[int, dict[int, int]]] = {
-    Event.BYTES: {IDLE: HEAD, HEAD: HEAD},
-    Event.BLANK: {HEAD: IDLE},
-    Event.REQUEST: {HEAD: ANSWERING},
-    Event.BODY_BEGINS: {ANSWERING: BODY},
-    Event.BODY_ENDS: {BODY: ANSWERING},
-    Event.BODY_FAILS: {BODY: BROKEN},
-    Event.SWITCHED: {ANSWERING: TUNNEL},
-    Event.ANSWERED: {ANSWERING: IDLE},
-    Event.FINISHED: {**dict.fromkeys(_OPEN, LINGERING), CLOSED: CLOSED},
-    Event.LOST: {**dict.fromkeys(_OPEN, CLOSED), CLOSED: CLOSED},
-}
-"""Event → phase → next phase."""
-_NOT_ALLOWED: Final = 255
-_NEXT: Final[bytes] = bytes(
-    [TRANSITIONS[event].get(phase, _NOT_ALLOWED) for event in range(len(EVENTS)) for phase in range(len(PHASES))]
+
+BYTES: Final[dict[int, int]] = {IDLE: HEAD, HEAD: HEAD}
+"""Bytes arrived that are not those of a body or a tunnel."""
+BLANK: Final[dict[int, int]] = {HEAD: IDLE}
+"""The bytes were only empty lines (RFC 9112 §2.2)."""
+REQUEST: Final[dict[int, int]] = {HEAD: ANSWERING}
+"""A head is complete, and its exchange begins."""
+BODY_BEGINS: Final[dict[int, int]] = {ANSWERING: BODY}
+BODY_ENDS: Final[dict[int, int]] = {BODY: ANSWERING}
+SPOILED: Final[dict[int, int]] = {BODY: BROKEN, ANSWERING: BROKEN}
+"""The body is malformed or too slow, or unparsed requests were given up."""
+SWITCHED: Final[dict[int, int]] = {ANSWERING: TUNNEL}
+"""The vendor answered 101."""
+ANSWERED: Final[dict[int, int]] = {ANSWERING: IDLE}
+"""The exchange has ended, and the connection stays open."""
+FINISHED: Final[dict[int, int]] = {**dict.fromkeys(_OPEN, LINGERING), CLOSED: CLOSED}
+"""The last answer was written."""
+LOST: Final[dict[int, int]] = {**dict.fromkeys(_OPEN, CLOSED), CLOSED: CLOSED}
+"""The transport was closed or aborted."""
+EVENTS: Final[tuple[dict[int, int], ...]] = (
+    *(BYTES, BLANK, REQUEST, BODY_BEGINS, BODY_ENDS, SPOILED, SWITCHED, ANSWERED, FINISHED, LOST),
 )
-"""The same table in the form that is quick to read."""
-
-
-def after(phase: int, event: int) -> int:
-    """Return the phase that follows `phase` when `event` happens. Raises RuntimeError if the table has none."""
-    following = _NEXT[event * 8 + phase]
-    if following == _NOT_ALLOWED:
-        raise RuntimeError(f"{EVENTS[event]} in phase {PHASES[phase]}")
-    return following
 
 
 def runs_exchange(phase: int) -> bool:

@@ -19,7 +19,7 @@ class UnparsedBudget:
 class Unparsed:
     """The unparsed bytes of one connection."""
 
-    __slots__ = ("_at", "_budget", "_part", "_pieces", "counted", "pending")
+    __slots__ = ("_at", "_budget", "_part", "_pieces", "begins", "counted", "pending")
 
     def __init__(self, budget: UnparsedBudget) -> None:
         self._budget = budget
@@ -30,6 +30,8 @@ class Unparsed:
         """Bytes of the first piece that were parsed, so that pipelined requests are not copied for each of them."""
         self._part = bytearray()
         """The beginning of a head that arrives in several segments."""
+        self.begins = False
+        """Whether `next_head` saw the first bytes of an incomplete head."""
         self.pending = 0
         """Bytes that were not looked at so far."""
 
@@ -48,10 +50,11 @@ class Unparsed:
             self._budget.held += size - self.counted
             self.counted = size
 
-    def add(self, data: bytes) -> None:
-        """Add a segment."""
+    def add(self, data: bytes) -> int:
+        """Add a segment; return the number of pending bytes."""
         self._pieces.append(data)
-        self.pending += len(data)
+        self.pending = pending = self.pending + len(data)
+        return pending
 
     def take(self) -> bytes:
         """Remove and return the pending bytes."""
@@ -72,15 +75,14 @@ class Unparsed:
 
         Raises BadRequest or HeadersTooLarge if what has arrived cannot become a head of at most `limit` bytes.
         """
+        data, at = self._pieces[0], self._at
         if not self._part:
-            data, at = self._pieces[0], self._at
-            size = len(data)
-            while at < size and data[at] in b"\r\n":  # empty lines before a request line (RFC 9112 §2.2)
-                at += 1
+            if data[at] in b"\r\n":
+                at = _after_empty_lines(data, at)
             end = data.find(b"\r\n\r\n", at)
             if end >= 0:
                 self.pending -= end + 4 - self._at
-                if end + 4 < size:
+                if end + 4 < len(data):
                     self._at = end + 4
                 else:
                     del self._pieces[0]
@@ -92,6 +94,7 @@ class Unparsed:
         """As `next_head`, for a head in several segments."""
         part, data = self._part, self.take()
         seen = len(part)
+        self.begins = not seen
         if not seen:
             data = data.lstrip(b"\r\n")  # empty lines before a request line (RFC 9112 §2.2)
         end, data = find_end(part, data)
@@ -105,3 +108,11 @@ class Unparsed:
         if len(data) > end + 4:
             self.add(data[end + 4 :])
         return data[:end]
+
+
+def _after_empty_lines(data: bytes, at: int) -> int:
+    """Return where the request line begins, which empty lines may precede (RFC 9112 §2.2)."""
+    size = len(data)
+    while at < size and data[at] in b"\r\n":
+        at += 1
+    return at
