@@ -262,3 +262,30 @@ async def test_hop_by_hop_fields_of_an_answer_end_here() -> None:
         assert not got.all(name)
     assert got.one("X-Request-Id") == b"mine"
     assert got.one("Cache-Control") == b"no-cache"
+
+
+async def test_a_vendor_speaks_neither_in_our_name_nor_for_our_host() -> None:
+    """Nor does it tell a proxy in front of us to send a file."""
+    raw = answer(b'Alt-Svc: h3=":443"', b"proxy-status: gatepass; error=connection_refused", b"X_Accel-Redirect: /x")
+    async with vendor(answering(raw)) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        got = await app.message()
+    names = {name.lower().replace(b"_", b"-") for name, _ in got.headers}
+    assert not {b"alt-svc", b"proxy-status", b"x-accel-redirect"} & names
+
+
+async def test_no_field_of_an_app_overrides_its_method_its_target_or_its_address() -> None:
+    seen: list[Message] = []
+    claims = (
+        "X-HTTP-Method-Override: DELETE",
+        "x_original_url: /denied",
+        "X-Rewrite-URL: /denied",
+        "X.Client-IP: 1.2.3.4",
+    )
+    async with vendor(answering(ok(), seen=seen)) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a", *claims, "X-Mine: 1"))
+        assert (await app.message()).status == 200
+    assert not [value for _, value in seen[0].headers if value in {b"DELETE", b"/denied", b"1.2.3.4"}]
+    assert seen[0].one("X-Mine") == b"1"
