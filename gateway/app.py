@@ -113,6 +113,7 @@ class Gateway:
             await self.stop()
             raise
         self.state = "ready"
+        self.metrics.prices({route.name: route.price for route in config.routes})
         _report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
         _log.info(
@@ -174,6 +175,7 @@ class Gateway:
             credentials=self.tokens,
             reload=self._read_again,
             problems=lambda: self.problems,
+            usage=self._access.usage.days,
         )
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)
@@ -248,6 +250,7 @@ class Gateway:
         self._resolver.stale = config.resolver_stale
         self._contexts.keep(route.upstream for route in config.routes)
         self._journal.forget()
+        self.metrics.prices({route.name: route.price for route in config.routes})
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})

@@ -20,6 +20,7 @@ from gateway.commands.options import example
 from gateway.commands.play import demo, sandbox
 from gateway.commands.serve import health, serve
 from gateway.commands.status import status
+from gateway.commands.usage import usage
 from gateway.errors import ConfigError, GatepassError
 
 EXIT_CONFIG = 2
@@ -95,5 +96,5 @@ def version() -> None:
     click.echo(f"gatepass {__version__}")
 
 
-for command in (demo, init, check, serve, status, token, keys, routes, schema, health, sandbox, help_, version):
+for command in (demo, init, check, serve, status, usage, token, keys, routes, schema, health, sandbox, help_, version):
     main.add_command(command)

@@ -252,6 +252,14 @@ CLIENTS = Dashboard(
                   "Many client_unknown: an app lost its key, or somebody tries keys; find the address in the log (remote).",
                   ((by("code", rate("requests_total", 'code=~"client_.*"')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps"),
         )),
+        Row("What it costs", (
+            Panel("Billed calls", "Calls that vendors bill, in the range of the dashboard.",
+                  "Steeper than on other days: ask the client's owner what changed; a hard budget bounds it.",
+                  ((by("client, route", f"increase(gatepass_client_billed_calls_total{{{CLIENT}, {ROUTE}}}[$__range])"), "{{client}} → {{route}}"),), kind="stat"),
+            Panel("Cost", "Billed calls times the route's price, in the range of the dashboard; only routes with a price.",
+                  "gatepass usage has the exact amounts by day; compare them with the vendor's invoice.",
+                  ((f"sum by (client, route, currency) (increase(gatepass_client_billed_calls_total{{{CLIENT}, {ROUTE}}}[$__range]) * on (route) group_left (currency) max by (route, currency) (gatepass_route_price_per_call{{{ROUTE}}}))", "{{client}} → {{route}} {{currency}}"),), kind="stat"),
+        )),
         Row("Budgets and identities", (
             Panel("Spent of each budget", "Share of the hard limit that is used.",
                   "Above 90 %: tell the client's owner, or raise the budget, before it is refused.",

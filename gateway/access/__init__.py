@@ -7,6 +7,7 @@ from gateway.access.counters import Counter, CounterStore, MemoryCounters, RateS
 from gateway.access.keys import hash_key, new_key, well_formed
 from gateway.access.refetch import SigningKeysNeeded
 from gateway.access.state import Access
+from gateway.access.usage import Usage
 
 __all__ = [
     "NOBODY",
@@ -22,6 +23,7 @@ __all__ = [
     "MemoryCounters",
     "RateState",
     "SigningKeysNeeded",
+    "Usage",
     "certificate_names",
     "hash_key",
     "new_key",

@@ -32,10 +32,12 @@ _ROUNDING: Final = 0.01
 class Admission:
     """An admitted call. Call `release` once when it ends."""
 
-    __slots__ = ("_in_flight", "reserved")
+    __slots__ = ("_billed", "_calls", "_in_flight", "reserved")
 
     def __init__(self, allowance: Allowance, reserved: tuple[tuple[Budget, Counter], ...] = ()) -> None:
         self._in_flight = allowance.in_flight
+        self._calls = allowance.metrics.calls
+        self._billed = allowance.metrics.billed
         self.reserved = reserved
 
     def release(self, vendor_status: int, *, left: bool = False) -> None:
@@ -45,9 +47,12 @@ class Admission:
         sent; that counts, too, because the vendor may charge for it.
         """
         self._in_flight.value -= 1
+        self._calls.value += 1
+        answered = vendor_status == _SWITCHING or _OK <= vendor_status < _BAD
+        made = answered if vendor_status else left
+        if made:
+            self._billed.value += 1
         if self.reserved:
-            answered = vendor_status == _SWITCHING or _OK <= vendor_status < _BAD
-            made = answered if vendor_status else left
             for budget, counter in self.reserved:
                 budget.settle(counter, made)
 

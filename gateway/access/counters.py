@@ -6,10 +6,15 @@ A request only touches plain objects in memory, so admitting never waits. A stor
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PERIODS_KEPT: Final = 8
 """Newest periods of one budget that are kept; more than two, because a clock may have been wrong for some days."""
+DAYS_KEPT: Final = 62
+"""Newest days of usage of one client on one route that are kept: two months."""
 
 
 class Counter:
@@ -35,7 +40,12 @@ class Sharing:
 
 
 CounterKey = tuple[str, str, str]
-"""Client, route, period (`2026-11-22` or `2026-11`, UTC)."""
+"""Client, route, period: `2026-11-22` or `2026-11` (UTC) of a budget, `calls 2026-11-22` or `billed …` of usage."""
+
+
+def periods_kept(period: str) -> int:
+    """Return how many periods of this kind are kept."""
+    return DAYS_KEPT if " " in period else PERIODS_KEPT
 
 
 class RateState:
@@ -70,6 +80,9 @@ class CounterStore(Protocol):
     def reserve(self, counter: Counter, hard: int) -> bool:
         """Reserve a call, unless all processes together have used up `hard`. Only called while sharing."""
 
+    def all(self) -> Mapping[CounterKey, Counter]:
+        """Return all counters."""
+
     def changed(self) -> None:
         """Note that a count has changed and must be written soon. Must not wait."""
 
@@ -99,7 +112,7 @@ class MemoryCounters:
     def _forget(self, key: CounterKey) -> None:
         client, route, period = key
         mine = sorted(k for k in self.counters if k[:2] == (client, route) and len(k[2]) == len(period))
-        for old in mine[:-PERIODS_KEPT]:
+        for old in mine[: -periods_kept(period)]:
             if old != key and not self.counters[old].reserved:
                 del self.counters[old]
 
@@ -116,6 +129,10 @@ class MemoryCounters:
             return False
         counter.reserved += 1
         return True
+
+    def all(self) -> Mapping[CounterKey, Counter]:
+        """Return all counters."""
+        return self.counters
 
     def changed(self) -> None:
         """Do nothing."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from gateway.access.counters import PERIODS_KEPT
+from gateway.access.counters import periods_kept
 from gateway.errors import StateError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _recent(rows: Rows, current: Collection[str]) -> Rows:
     periods: dict[tuple[str, str, int], list[str]] = {}
     for client, route, period in sorted(rows):
         periods.setdefault((client, route, len(period)), []).append(period)
-    kept = {(*key[:2], period) for key, named in periods.items() for period in named[-PERIODS_KEPT:]}
+    kept = {(*key[:2], period) for key, named in periods.items() for period in named[-periods_kept(named[0]) :]}
     return {key: row for key, row in rows.items() if key in kept or key[2] in current}
 
 

@@ -11,6 +11,7 @@ from gateway.access.counters import CounterStore, MemoryCounters
 from gateway.access.pass_loader import PassLoader
 from gateway.access.pass_secrets import remember_replaced
 from gateway.access.statefile import FileCounters
+from gateway.access.usage import INTERVAL, UsageBook
 from gateway.addresses import Networks
 from gateway.observe import get_logger
 from gateway.resolver import Resolver
@@ -52,11 +53,14 @@ class Access:
         self._former: Former = {}
         """Secrets that a reload has replaced; passes that were signed with them still hold."""
         self._midnight: Timer | None = None
+        self.usage = UsageBook(self._store, metrics, clock.wall)
+        self._collecting: Timer | None = None
 
     def start(self, config: Config) -> None:
         """Load the counts of the last run. Raises StateError if that fails."""
         self._store.start()
         self._plan_midnight()
+        self._collecting = self._clock.call_later(INTERVAL, self._collect)
         if config.state_file is None and any(client.budgets for client in config.clients):
             _log.warning("budgets_in_memory", hint="set state_file, or a restart forgets what was used")
 
@@ -97,6 +101,10 @@ class Access:
         _, _, ends = period_of("day", wall)
         self._midnight = self._clock.call_later(max(1.0, min(MAX_PERIOD_CHECK, ends - wall)), self._roll_over)
 
+    def _collect(self) -> None:
+        self.usage.collect()
+        self._collecting = self._clock.call_later(INTERVAL, self._collect)
+
     def _roll_over(self) -> None:
         if self._in_force is not None:
             self._in_force.roll_over()
@@ -123,8 +131,10 @@ class Access:
 
     async def stop(self) -> None:
         """Write the counts and stop all fetches."""
-        if self._midnight is not None:
-            self._midnight.cancel()
+        for timer in (self._midnight, self._collecting):
+            if timer is not None:
+                timer.cancel()
+        self.usage.collect()
         keysets, self._keysets = list(self._keysets.values()), {}
         await asyncio.gather(*(keys.stop() for keys in keysets), *self._retired, return_exceptions=True)
         await self._store.stop()

@@ -75,6 +75,10 @@ class FileCounters:
         """Return the counter, the same object every time."""
         return self._memory.counter(key)
 
+    def all(self) -> Mapping[CounterKey, Counter]:
+        """Return all counters."""
+        return self._memory.all()
+
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
         return self._memory.rate_state(client, route)

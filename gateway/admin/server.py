@@ -20,6 +20,7 @@ from gateway.admin.guard import COOKIE, Guard
 from gateway.admin.history import STEP
 from gateway.admin.input import is_own_host
 from gateway.admin.overview import Overview
+from gateway.admin.usage import MONTH, report, this_month
 from gateway.admin.vendor_refusals import with_refusals
 from gateway.observe import get_logger
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gateway.access import Usage
     from gateway.admin.actions import CredentialActions, Reload
     from gateway.model import Address, Config, CredentialStatus, Route
     from gateway.observe import Metrics
@@ -52,6 +54,7 @@ class AdminServer:
         credentials: fetches and checks tokens; None: these actions do not exist.
         reload: loads the configuration again and returns its problems; None: this action does not exist.
         problems: returns the problems of the latest configuration if it was refused.
+        usage: returns the usage of a month, as `2026-11`.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class AdminServer:
         credentials: CredentialActions | None = None,
         reload: Reload | None = None,
         problems: Callable[[], Sequence[str]] = tuple,
+        usage: Callable[[str], Sequence[Usage]] = lambda _month: (),
     ) -> None:
         self._wanted = address
         self._metrics = metrics
@@ -75,6 +79,7 @@ class AdminServer:
         self._overview = Overview(
             metrics=metrics, status=self._status, state=state, data_address=data_address, problems=problems
         )
+        self._usage = usage
         self._guard = Guard()
         self._actions = Actions(self._guard, credentials, reload, self._page_with_refusal)
         self._hosts: frozenset[str] = frozenset()
@@ -138,6 +143,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/status", self._status_page)
         app.router.add_get("/status.json", self._status_json)
+        app.router.add_get("/usage.json", self._usage_json)
         app.router.add_get("/", self._to_status)
         app.add_routes(self._actions.routes())
         app.on_response_prepare.append(_common_fields)
@@ -173,18 +179,28 @@ class AdminServer:
     async def _status_json(self, _request: web.Request) -> web.Response:
         return _json(self._overview.data())
 
+    async def _usage_json(self, request: web.Request) -> web.Response:
+        month = request.query.get("month", this_month())
+        if not MONTH.fullmatch(month):
+            raise web.HTTPBadRequest(reason="month: a year and a month, as 2026-11")
+        return _json(self._used(month))
+
+    def _used(self, month: str) -> dict[str, Any]:
+        return report(month, self._usage(month), {route.name: route.price for route in self._routes})
+
     async def _status_page(self, request: web.Request) -> web.Response:
         session = self._guard.session(request.cookies.get(COOKIE))
         message = ""
         if session is not None and "X-Refresh" not in request.headers:
             message, session.message = session.message, ""
-        text = html.page(self._overview.data(), session=session, locked=self._guard.has_no_keys, message=message)
+        text = html.page(self._page_data(), session=session, locked=self._guard.has_no_keys, message=message)
         return _html(text)
 
+    def _page_data(self) -> dict[str, Any]:
+        return {**self._overview.data(), "usage": self._used(this_month())["totals"]}
+
     def _page_with_refusal(self, message: str, status: int) -> web.Response:
-        text = html.page(
-            self._overview.data(), session=None, locked=self._guard.has_no_keys, message=message, refusal=True
-        )
+        text = html.page(self._page_data(), session=None, locked=self._guard.has_no_keys, message=message, refusal=True)
         return _html(text, status)
 
     async def _to_status(self, _request: web.Request) -> web.Response:

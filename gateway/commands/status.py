@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SERVES = frozenset({"valid", "static", "idle"})
 TIMEOUT = 5.0
+HTTP_BAD_REQUEST = 400
 COLOURS = {
     "valid": "green",
     "static": "green",
@@ -62,14 +63,16 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     ctx.exit(0 if well else 1)
 
 
-async def read(url: str) -> dict[str, Any]:
+async def read(url: str, member: str = "credentials") -> dict[str, Any]:
     """Ask the admin port. Raises aiohttp.ClientError, OSError, and ValueError when it is no gateway's."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session, session.get(url) as answer:
         body = await answer.json() if answer.content_type == "application/json" else None
-        if not isinstance(body, dict) or "credentials" not in body:
+        if isinstance(body, dict) and answer.status == HTTP_BAD_REQUEST:
+            raise ValueError(str(body.get("title")))
+        if not isinstance(body, dict) or member not in body:
             raise ValueError(f"{url} is not the admin port of a gateway")
         return body
 

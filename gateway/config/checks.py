@@ -12,6 +12,7 @@ from gateway.addresses import is_loopback
 from gateway.config.keys.guessable import is_guessable
 from gateway.config.keys.identity import GUESSABLE
 from gateway.config.names import nearest_or_all
+from gateway.model import Money
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +120,26 @@ def clients_name_routes(root: Node, clients: Mapping[int, ClientSection], proble
                 problems.add(root.mark_at(path), path, f"there is no route {shown}{nearest_or_all(name, known)}")
             elif client.routes is not None and name not in client.routes:
                 problems.add(root.mark_at(path), path, f"the client may not use the route {shown}: see its `routes`")
+
+
+def budgets_have_prices(
+    root: Node, clients: Mapping[int, ClientSection], routes: Mapping[str, RouteSection], problems: Problems
+) -> None:
+    """A budget in money needs a price of its route, in the same currency and not above the budget."""
+    for index, client in clients.items():
+        for at, budget in enumerate(client.budgets):
+            price = routes[budget.route].price if budget.route in routes else None
+            for which in ("soft", "hard"):
+                limit = getattr(budget, which)
+                path: Path = ("clients", index, "budgets", at, which)
+                if not isinstance(limit, Money) or budget.route not in routes:
+                    continue
+                if price is None:
+                    problems.add(root.mark_at(path), path, "an amount needs a `price` of the route")
+                elif price.currency != limit.currency:
+                    problems.add(root.mark_at(path), path, f"the price of the route is in {price.currency}")
+                elif price.per_call > limit.amount:
+                    problems.add(root.mark_at(path), path, "is less than one call costs")
 
 
 def issuers_differ(root: Node, issuers: Mapping[str, IssuerSection], problems: Problems) -> None:

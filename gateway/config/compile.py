@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 AUTHORIZATION = "authorization"
 
 
-def client(keys: ClientSection) -> model.Client:
-    """Return the client of a section."""
+def client(keys: ClientSection, prices: Mapping[str, model.Money | None]) -> model.Client:
+    """Return the client of a section; `prices` by route turn budgets in money into numbers of calls."""
     hashes = keys.keys_sha256 or ((keys.key_sha256,) if keys.key_sha256 else ())
     return model.Client(
         name=keys.name,
@@ -47,8 +47,20 @@ def client(keys: ClientSection) -> model.Client:
         limits=tuple(
             model.ClientLimit(_names(each.routes), each.rate, each.burst, each.in_flight) for each in keys.limits
         ),
-        budgets=tuple(model.ClientBudget(each.route, each.per, each.hard, each.soft) for each in keys.budgets),
+        budgets=tuple(
+            model.ClientBudget(
+                each.route, each.per, _calls(each.hard, prices[each.route]), _calls(each.soft, prices[each.route])
+            )
+            for each in keys.budgets
+        ),
     )
+
+
+def _calls(limit: int | model.Money | None, price: model.Money | None) -> int | None:
+    """Return how many calls an amount pays for; a number of calls as it is."""
+    if not isinstance(limit, model.Money) or price is None:
+        return limit if isinstance(limit, int) else None
+    return int(limit.amount / price.amount)
 
 
 def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
@@ -211,6 +223,7 @@ def route(
         echo_guard=keys.echo_guard,
         hosts=tuple(host.lower().rstrip(".") for host in keys.hosts),
         app_tokens=keys.app_tokens,
+        price=model.Money(keys.price.per_call, keys.price.currency) if keys.price is not None else None,
         paths=keys.paths,
     )
 

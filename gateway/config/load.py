@@ -117,9 +117,10 @@ def _compile(
     named += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
     named += [general.ca_file] if general is not None and general.ca_file else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]
+    prices = {route.name: route.price for route in compiled}
     return compile.config(
         keys,
-        tuple(compile.client(client) for client in clients.values()),
+        tuple(compile.client(client, prices) for client in clients.values()),
         credentials,
         compiled,
         digest=summary.digest(draft, named),
@@ -190,6 +191,7 @@ def _check_across(
     checks.hosts_differ(draft.root, routes, draft.problems)
     checks.clients_differ(draft.root, clients, draft.problems)
     checks.clients_name_routes(draft.root, clients, draft.problems)
+    checks.budgets_have_prices(draft.root, clients, routes, draft.problems)
     if draft.missing is None:  # else the data port's certificates may be missing
         checks.clients_can_authenticate(draft.root, clients, draft.problems)
     if keys is not None:

@@ -21,6 +21,7 @@ from gateway.model.grant import (
     Json,
     Pairs,
 )
+from gateway.model.price import Money
 from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
 from gateway.model.secret import Secret, Text
 from gateway.model.token import AppTokenEndpoint, CredentialStatus, ExpirySource, Presented, Token, Tokens
@@ -54,6 +55,7 @@ __all__ = [
     "Json",
     "Limits",
     "Logs",
+    "Money",
     "Pairs",
     "PoolLimits",
     "Presented",

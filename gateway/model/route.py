@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gateway.model.egress import Egress
     from gateway.model.grant import ClientCertificate
+    from gateway.model.price import Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ class Route:
     """Lower-case host names that select this route for any path."""
     app_tokens: bool = True
     """Answer apps' token requests at the path of the vendor's token endpoint."""
+    price: Money | None = None
+    """What the vendor charges for one billed call."""
     paths: tuple[str, ...] = ()
     """Templates below the prefix, as `/info/{id}`; the matching one is logged instead of the path."""
 

@@ -55,7 +55,7 @@ def queries(path: Path) -> list[str]:
 
 def plain(query: str) -> str:
     """The query as Grafana sends it: variables filled in."""
-    return re.sub(r"\$\{?[a-z]+\}?", ".*", query.replace("$__rate_interval", "1m"))
+    return re.sub(r"\$\{?[a-z]+\}?", ".*", query.replace("$__rate_interval", "1m").replace("$__range", "1h"))
 
 
 def source() -> ModuleType:

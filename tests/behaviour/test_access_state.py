@@ -48,7 +48,7 @@ async def test_what_was_used_is_still_used_after_a_restart(tmp_path: Path) -> No
         for hard, statuses in ((2, [200, 200, 429]), (3, [200, 429]), (3, [429])):
             async with running(config(upstream.port, state, hard)) as it:
                 assert [(await ask(it.address)).status for _ in statuses] == statuses
-    (row,) = json.loads(state.read_text())["counts"]
+    (row,) = [each for each in json.loads(state.read_text())["counts"] if " " not in each["period"]]
     assert (row["client"], row["route"], row["calls"]) == ("web", "v", 3)
 
 
@@ -85,7 +85,8 @@ async def served(folder: Path, port: int) -> AsyncIterator[tuple[asyncio.subproc
 
 def calls(state: Path) -> int:
     """What the file says; it is replaced as a whole, and not there at first."""
-    return sum(row["calls"] for row in json.loads(state.read_text())["counts"]) if state.exists() else 0
+    rows = json.loads(state.read_text())["counts"] if state.exists() else []
+    return sum(row["calls"] for row in rows if " " not in row["period"])
 
 
 async def test_a_process_that_is_killed_has_lost_at_most_its_last_second(tmp_path: Path) -> None:

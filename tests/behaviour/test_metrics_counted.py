@@ -137,6 +137,8 @@ async def test_every_counter_says_what_happened_and_no_more() -> None:
         "client_requests_total{web,vendor_error,v}": 3,
         "client_requests_total{web,refused,v}": 2,
         "client_requests_total{web,failed,v}": 2,
+        # client, route: the answers with 200
+        "client_billed_calls_total{web,v}": 5,
         # client, limit, route
         "client_limited_total{web,budget,v}": 1,
         # cause, credential, outcome

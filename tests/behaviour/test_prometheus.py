@@ -57,7 +57,7 @@ def asked() -> list[Asked]:
 
 def filled(query: str) -> str:
     """The query as Grafana sends it."""
-    return re.sub(r"\$[a-z]+", ".*", query.replace("$__rate_interval", "10s"))
+    return re.sub(r"\$[a-z]+", ".*", query.replace("$__rate_interval", "10s").replace("$__range", "10s"))
 
 
 def selectors(expr: str) -> list[str]:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import time
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from gateway.access import hash_key
 from gateway.errors import TokenError
+from gateway.model import Money
 from gateway.sandbox import Sandbox
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import Running, running
@@ -104,6 +106,8 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
     What no fault of a vendor makes (issuers' keys, echoed tokens, the state file) is counted by hand: the queries are
     what is proved here.
     """
+    it.gateway.metrics.route("uqudo").app_token("apps", "issued")
+    it.gateway.metrics.prices({"uqudo": Money(Decimal("0.35"), "EUR"), "idfy": Money(Decimal(2), "EUR")})
     it.gateway.metrics.certificate_expires(time.time() + 3600)  # as with `tls`, which a scrape by name would not trust
     metrics = it.gateway.metrics
     for place in ("header", "body"):

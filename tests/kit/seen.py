@@ -29,6 +29,7 @@ async def admin_port(it: Running, *, key: str | None = ADMIN_KEY) -> AsyncIterat
         state=lambda: gateway.state,
         data_address=lambda: gateway.data_address,
         credentials=gateway.tokens,
+        usage=gateway._access.usage.days,
     )
     server.use(replace(gateway.config, admin_keys_sha256=(hash_key(key),) if key else ()))
     await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway.model import Money
 from gateway.observe import Metrics, metrics_markdown
 from gateway.observe.metrics.families import EXPIRY, FAMILIES, LIFE, REQUEST_BYTES, REQUEST_DURATION
 from tests.kit.metrics import sample
@@ -144,6 +146,7 @@ def touch_everything() -> Metrics:
     route.pool_wait(0.1)
     route.pool_size(100)
     route.echoed("header")
+    route.app_token("web", "issued")
     metrics.client("web", "idfy").limited("rate")
     metrics.route("idfy").app_token("web", "issued")
     metrics.client("web", "idfy").budget("day", 8, 10).set(1)
@@ -157,6 +160,7 @@ def touch_everything() -> Metrics:
     metrics.refused("bad_request")
     metrics.config_loaded("ok", "abc")
     metrics.certificate_expires(4e9)
+    metrics.prices({"idfy": Money(Decimal("0.35"), "EUR")})
     return metrics
 
 

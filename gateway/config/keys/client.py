@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from gateway.config.keys.http import Rules
 from gateway.config.keys.identity import CertificateNames, Claims, Instant, Sha256, Sha256s
+from gateway.config.keys.money import CountOrMoney
 from gateway.config.keys.network import Networks
 from gateway.config.keys.numbers import Count, Rate
 from gateway.config.keys.section import Section, refuse
 from gateway.config.keys.text import Name, Names
+from gateway.model import Money
 
 
 class ClientKeySection(Section):
@@ -47,14 +49,25 @@ class ClientLimitSection(Section):
         return self
 
 
+def _exceeds(one: int | Money | None, other: int | Money | None) -> bool:
+    """Return whether one limit is above another of the same kind."""
+    if isinstance(one, Money) and isinstance(other, Money):
+        return one.currency == other.currency and one.amount > other.amount
+    return isinstance(one, int) and isinstance(other, int) and one > other
+
+
 class ClientBudgetSection(Section):
     """How many calls a client may make in a period."""
 
     route: Name = Field(description="The route whose calls cost money.")
     per: Literal["day", "month"] = Field(description="The period, in UTC.")
-    soft: Count | None = Field(None, description="Number of calls after which a warning is logged, once per period.")
-    hard: Count | None = Field(
-        None, description="Number of calls after which further ones get 429 until the period ends."
+    soft: CountOrMoney | None = Field(
+        None,
+        description="Number of calls, or an amount as `400 EUR`, after which a warning is logged, once per period.",
+    )
+    hard: CountOrMoney | None = Field(
+        None,
+        description="Number of calls, or an amount as `500 EUR`, after which calls get 429 until the period ends.",
     )
 
     @model_validator(mode="after")
@@ -62,7 +75,7 @@ class ClientBudgetSection(Section):
         """Require a limit, and the warning below the refusal."""
         if self.soft is None and self.hard is None:
             refuse("needs `soft` or `hard`")
-        if self.soft is not None and self.hard is not None and self.soft > self.hard:
+        if _exceeds(self.soft, self.hard):
             refuse("`soft` is above `hard`: it would never warn")
         return self
 

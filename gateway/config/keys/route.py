@@ -21,6 +21,7 @@ from gateway.config.keys.http import (
     Templates,
     Url,
 )
+from gateway.config.keys.money import Currency, Price
 from gateway.config.keys.network import HostNames
 from gateway.config.keys.numbers import Count, Flag, PositiveDuration, Size, Status
 from gateway.config.keys.section import Section, refuse
@@ -105,6 +106,13 @@ class RefusalSignSection(Section):
         return self
 
 
+class PriceSection(Section):
+    """What the vendor charges: for `gatepass usage`, and for budgets in money."""
+
+    per_call: Price = Field(description="Amount for each call that is answered with 101, 2xx or 3xx.")
+    currency: Currency = Field(description="Currency of the amount (ISO 4217), as `EUR`.")
+
+
 class RouteSection(Section):
     """A path prefix of the data port, and what is done to its requests."""
 
@@ -166,6 +174,7 @@ class RouteSection(Section):
         default=True,
         description="Whether apps' token requests, at the vendor's token path, get a pass of the gateway.",
     )
+    price: PriceSection | None = Field(None, description="What the vendor charges for a billed call.")
     paths: Templates = Field(
         (), description="Path templates, as `/api/v1/info/{id}`: the matching one is logged instead of the path."
     )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import COMMON_METHODS
 from gateway.observe.metrics.labels import OUTCOMES, outcome_of, status_label
+from gateway.observe.metrics.values import Value
 
 if TYPE_CHECKING:
     from gateway.observe.metrics.collectors import ValueCollector
     from gateway.observe.metrics.declared import DeclaredMetrics
-    from gateway.observe.metrics.values import Value
 
 GOOD_FETCHES: Final = frozenset({"ok", "unchanged"})
 
@@ -207,6 +207,10 @@ class ClientMetrics:
         self.name = name
         self.route = route
         self.in_flight = parents.client_in_flight.labels(name, route)
+        self.billed = parents.client_billed.labels(name, route)
+        """Calls that the vendor bills."""
+        self.calls = Value()
+        """Calls that were admitted, for `gatepass usage`; in no series, because outcomes add up to it."""
         self.outcomes = {outcome: parents.client_requests.labels(name, route, outcome) for outcome in OUTCOMES}
         """Counters by outcome."""
         self._parents = parents

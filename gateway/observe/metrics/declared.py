@@ -59,6 +59,8 @@ class DeclaredMetrics:
     def _declare_clients(self) -> None:
         self.client_requests = self._values(families.CLIENT_REQUESTS)
         self.client_limited = self._values(families.CLIENT_LIMITED)
+        self.client_billed = self._values(families.CLIENT_BILLED)
+        self.route_price = self._values(families.ROUTE_PRICE)
         self.client_in_flight = self._values(families.CLIENT_IN_FLIGHT)
         self.app_tokens = self._values(families.APP_TOKENS)
         self.budget_used = self._values(families.BUDGET_USED)

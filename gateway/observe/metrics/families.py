@@ -127,6 +127,18 @@ CLIENT_LIMITED = Family(
     "Requests refused with 429, by the limit that was reached (rate, in_flight, budget).",
     ("client", "route", "limit"),
 )
+CLIENT_BILLED = Family(
+    "client_billed_calls_total",
+    "counter",
+    "Calls of a client that the vendor answered with 101, 2xx or 3xx, which vendors bill.",
+    ("client", "route"),
+)
+ROUTE_PRICE = Family(
+    "route_price_per_call",
+    "gauge",
+    "Price of a billed call on a route with `price`, in its currency.",
+    ("route", "currency"),
+)
 CLIENT_IN_FLIGHT = Family(
     "client_requests_in_flight",
     "gauge",

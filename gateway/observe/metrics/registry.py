@@ -22,8 +22,9 @@ from gateway.observe.metrics.declared import DeclaredMetrics
 from gateway.observe.trace.spans import dropped_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from gateway.model import Money
     from gateway.observe.metrics.families import Family
 
 
@@ -67,6 +68,17 @@ class Metrics(DeclaredMetrics):
         if metrics is None:
             metrics = self._clients[name, route] = ClientMetrics(name, route, self)
         return metrics
+
+    def clients(self) -> list[ClientMetrics]:
+        """Return the metrics of every client on every route."""
+        return list(self._clients.values())
+
+    def prices(self, prices: Mapping[str, Money | None]) -> None:
+        """Set the price of each route that has one."""
+        self.route_price.clear()
+        for route, price in prices.items():
+            if price is not None:
+                self.route_price.labels(route, price.currency).set(float(price.amount))
 
     def keep(self, label: Literal["route", "credential", "client"], names: Collection[str]) -> None:
         """Drop the series of everything that is no longer configured. Called after a reload.

@@ -1,0 +1,69 @@
+"""How many calls each client has made on each route on each day (UTC), and how many of them vendors bill.
+
+Counted for every client, whether it has a budget or not. A request adds to two plain numbers (`ClientMetrics.calls` and
+`.billed`); once a second their growth is added to the day's counters in the store, which survive a restart with a
+`state_file`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.access.budgets import period_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.access.counters import CounterStore
+    from gateway.observe import ClientMetrics, Metrics
+
+INTERVAL = 1.0
+"""Seconds between two additions: a call at midnight may count for the day beside it by as much."""
+CALLS, BILLED = "calls ", "billed "
+"""What precedes the day in the period of a counter."""
+
+
+class Usage(NamedTuple):
+    """Calls of one client on one route on one day (`2026-11-28`)."""
+
+    client: str
+    route: str
+    day: str
+    calls: int
+    billed: int
+
+
+class UsageBook:
+    """Adds up usage in a store."""
+
+    def __init__(self, store: CounterStore, metrics: Metrics, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._wall = wall
+        self._seen: dict[ClientMetrics, tuple[float, float]] = {}
+
+    def collect(self) -> None:
+        """Add the calls since the last time to the counters of the current day."""
+        day, _, _ = period_of("day", self._wall())
+        known = self._metrics.clients()
+        changed = False
+        for each in known:
+            calls, billed = self._seen.get(each, (0.0, 0.0))
+            for kind, more in ((CALLS, each.calls.value - calls), (BILLED, each.billed.value - billed)):
+                if more:
+                    self._store.counter((each.name, each.route, kind + day)).used += int(more)
+                    changed = True
+        self._seen = {each: (each.calls.value, each.billed.value) for each in known}
+        if changed:
+            self._store.changed()
+
+    def days(self, month: str) -> list[Usage]:
+        """Return the usage of a month (`2026-11`), by client, route and day."""
+        self.collect()
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for (client, route, period), counter in list(self._store.all().items()):
+            for at, kind in enumerate((CALLS, BILLED)):
+                day = period.removeprefix(kind)
+                if day != period and day.startswith(month):
+                    found.setdefault((client, route, day), [0, 0])[at] = counter.used
+        return [Usage(*key, *counts) for key, counts in sorted(found.items())]
