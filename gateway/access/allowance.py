@@ -113,7 +113,7 @@ class Allowance:
         self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
 
     def __repr__(self) -> str:
-        return f"<Allowance {self.name} on {self.route}, {self.in_flight.value} in flight>"
+        return f"<Allowance {self.name} on {self.route}, {self.in_flight.value:.0f} in flight>"
 
     def check(self, method: str, path: str, remote: str | None) -> None:
         """Raise ClientForbidden unless the client may send this; counts nothing.
