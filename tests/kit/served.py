@@ -52,8 +52,12 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
 
 
 def _quick(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration without the default grace, which is for balancers: tests stop many gateways."""
-    return {**config, "drain": {"grace": "0s", **config.get("drain", {})}}
+    """Return the configuration without the default grace, which is for balancers: tests stop many gateways.
+
+    Access is open where a test configures no clients, because its requests have any `Host`.
+    """
+    access = {} if "clients" in config else {"access": "open"}
+    return {**access, **config, "drain": {"grace": "0s", **config.get("drain", {})}}
 
 
 class Served:
