@@ -12,16 +12,17 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.addresses import plain_address
+from gateway.errors import BadRequest
 from gateway.observe import get_logger
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.wire import RESET
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     from gateway.proxy.server import Server
@@ -219,7 +220,12 @@ class Acceptor:
             await self._loop.connect_accepted_socket(
                 lambda: cast("asyncio.Protocol", connection), sock, ssl=tls, ssl_handshake_timeout=timeout
             )
-        except (OSError, asyncio.CancelledError):  # the handshake failed or was given up, or the app is gone
+        except ssl.SSLError as error:
+            _log.warning(
+                "handshake_failed", reason=_handshake_reason(error), remote=connection.remote, code=BadRequest.code
+            )
+            sock.close()
+        except (OSError, asyncio.CancelledError):  # the handshake was given up, or the app is gone
             sock.close()
         finally:
             self._not_opened(connection)
@@ -290,3 +296,11 @@ def _reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     sock.close()
+
+
+def _handshake_reason(error: ssl.SSLError) -> str:
+    """Return why a TLS handshake failed, in OpenSSL's words unless there are better ones."""
+    reason = getattr(error, "reason", None) or "the connection broke off"
+    if reason in {"HTTP_REQUEST", "HTTPS_PROXY_REQUEST"}:
+        return "plain HTTP on a port with TLS"
+    return str(reason).lower().replace("_", " ")

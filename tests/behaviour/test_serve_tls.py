@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import ssl
@@ -114,6 +115,25 @@ async def test_plain_http_on_the_tls_port_gets_no_answer(tmp_path: Path) -> None
         assert not data.startswith(b"HTTP")
         app.close()
         assert it_vendor.connections == 0
+        events = [json.loads(line) for line in it.log.splitlines()]
+    [event] = [each for each in events if each["event"] == "handshake_failed"]
+    assert (event["level"], event["reason"], event["remote"]) == (
+        "warning",
+        "plain HTTP on a port with TLS",
+        "127.0.0.1",
+    )
+
+
+@pytest.mark.parametrize("raw", [b"GET /v/x", b"POST / HTTP/1.1\r\n", b"hello there"])
+async def test_whatever_else_is_sent_to_the_tls_port_has_a_reason_in_the_log(tmp_path: Path, raw: bytes) -> None:
+    async with running({**one_route(1), "tls": issue(tmp_path, trustme.CA())}) as it:
+        app = Peer(*await asyncio.open_connection(*it.address))
+        await app.send(raw)
+        await app.reader.read(1000)
+        app.close()
+        events = [json.loads(line) for line in it.log.splitlines()]
+    [event] = [each for each in events if each["event"] == "handshake_failed"]
+    assert event["reason"]
 
 
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_go_on(tmp_path: Path) -> None:
