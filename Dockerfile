@@ -30,7 +30,7 @@ RUN export SOURCE_DATE_EPOCH \
  && PYTHONDONTWRITEBYTECODE=1 /opt/build/bin/pip --python /opt/gatepass/bin/python install --no-compile --no-deps /wheel/*.whl \
  && PYTHONPYCACHEPREFIX=/opt/gatepass/pycache /opt/gatepass/bin/python image/compile.py \
  && python image/root.py /root-of-image /opt/gatepass \
- && chroot /root-of-image /opt/gatepass/bin/gatepass --version
+ && PYTHONDONTWRITEBYTECODE=1 chroot /root-of-image /opt/gatepass/bin/gatepass --version
 
 FROM scratch
 ARG PYTHON_IMAGE

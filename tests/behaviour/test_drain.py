@@ -222,7 +222,7 @@ async def test_a_rolling_restart_of_two_instances_behind_the_shipped_nginx_snipp
     tmp_path: Path,
 ) -> None:
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "drain": {"grace": "2s", "timeout": "5s"}}
+        config = {"access": "open", **one_route(it_vendor.port), "drain": {"grace": "2s", "timeout": "5s"}}
         gateways = [
             Served(tmp_path / name, config, environ=ENVIRON) for name in ("one", "two") if _folder(tmp_path, name)
         ]

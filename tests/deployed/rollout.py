@@ -34,7 +34,7 @@ async def rolled(folder: Path) -> Outcome:
         gateways = []
         for name in ("one", "two"):
             (folder / name).mkdir()
-            config = {**one_route(it_vendor.port), "drain": {"grace": "2s"}}
+            config = {"access": "open", **one_route(it_vendor.port), "drain": {"grace": "2s"}}
             gateways.append(Served(folder / name, config, environ={"CANARY": CANARY}))
         try:
             await asyncio.gather(*(gateway.start() for gateway in gateways))
@@ -56,4 +56,6 @@ async def rolled(folder: Path) -> Outcome:
         outcome.add(
             f"{ROLLS} rolling restarts: {kind} requests, failed", f"{apps.good + failed}, {failed}", good=not failed
         )
+        for cause, count in apps.failures.most_common(3):
+            outcome.add(f"{kind} failures: {cause}", count, good=False)
     return outcome
