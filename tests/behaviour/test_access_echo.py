@@ -209,3 +209,17 @@ async def test_a_head_request_and_an_empty_answer_keep_their_framing() -> None:
         assert (await app.message(is_head=True)).one("Content-Length") == b"700"
         await app.send(get("/v/a"))
         assert (await app.message()).one("X-Echo") == MASK
+
+
+async def test_a_token_in_the_head_of_a_websocket_handshake_is_masked() -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Echo: %b\r\n\r\n"
+    async with (
+        vendor(answering(answer % CANARY.encode())) as upstream,
+        running(one_route(upstream.port, websocket=True, **GUARDED)) as it,
+    ):
+        app = await connect(it.address)
+        asks = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: eA==", "Sec-WebSocket-Version: 13")
+        await app.send(get("/v/a", *asks))
+        got = await app.head()
+    assert got.status == 101
+    assert got.one("X-Echo") == MASK

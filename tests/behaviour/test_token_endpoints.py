@@ -29,7 +29,7 @@ from tests.kit.process import serving
 from tests.kit.recipes import SECRET, config, credential
 from tests.kit.signing import pem
 from tests.kit.stall import unless_stalled
-from tests.kit.wire import answering, connect, get, ok, vendor
+from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     import ssl
@@ -143,6 +143,18 @@ async def test_an_answer_that_is_not_http_is_malformed() -> None:
     async with server:
         error = await failure(credential(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
     assert isinstance(error, TokenMalformed | TokenUnavailable)
+
+
+async def test_an_endpoint_without_tls_behind_a_url_with_https_fails_in_the_handshake() -> None:
+    async def speak_first(peer: Peer) -> None:
+        await peer.send(ok())
+        await peer.at_end()
+
+    async with vendor(speak_first) as plain:
+        error = await failure(credential(f"https://127.0.0.1:{plain.port}/token"))
+    assert isinstance(error, TokenUnavailable)
+    assert error.reason.endswith("TLS: the handshake with the token endpoint failed")
+    assert not plain.failures
 
 
 async def test_an_endpoint_that_refuses_connections_is_unavailable(endpoint: TokenEndpoint) -> None:

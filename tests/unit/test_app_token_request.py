@@ -12,11 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import AppTokenRefused
-from gateway.model import Basic, Expires, Grant, GrantRequest, GrantResponse, Secret
+from gateway.errors import (
+    AppTokenRefused,
+    BadRequest,
+    ClientForbidden,
+    ClientUnknown,
+    ExchangeError,
+    IdentityUnavailable,
+    InternalError,
+    RateLimited,
+)
+from gateway.model import Basic, Expires, Grant, GrantRequest, GrantResponse, Secret, Upstream
+from gateway.proxy.app_tokens import _oauth
 from gateway.tokens import expiry
-from gateway.tokens.endpoint import GrantEndpoint
+from gateway.tokens.endpoint import GrantEndpoint, token_paths
 from gateway.tokens.grant import parse
+from tests.kit.recipes import grant
 
 if TYPE_CHECKING:
     from gateway.model import Presented
@@ -199,3 +210,25 @@ def test_the_engine_reads_what_the_endpoint_writes(kind: str) -> None:
     parsed = parse(response, status, {}, body, wall=5e8)
     assert (parsed.value.reveal(), parsed.life) == ("T", 900)
     assert expiry.at_path(json.loads(body), "a.kind") == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (ClientUnknown(), "invalid_client", 401),
+        (ClientForbidden(), "unauthorized_client", 400),
+        (AppTokenRefused("no", error="unsupported_grant_type"), "unsupported_grant_type", 400),
+        (RateLimited(retry_after=1.0), "slow_down", 429),
+        (IdentityUnavailable(retry_after=1.0), "temporarily_unavailable", 503),
+        (BadRequest("a body without an end"), "invalid_request", 400),
+        (InternalError(), "server_error", 500),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_each_error_has_the_code_that_oauth_libraries_know(error: ExchangeError, code: str, status: int) -> None:
+    """RFC 6749 §5.2, and RFC 8628 §3.5 for `slow_down`."""
+    assert _oauth(error) == (code, status)
+
+
+def test_a_token_url_that_is_a_bare_host_stands_for_no_path_of_the_route() -> None:
+    assert token_paths(Upstream("https", "auth.acme.example", 443), grant("https://auth.acme.example/")) == ()
