@@ -86,5 +86,5 @@ def console() -> Console:
     """Return the terminal, or what stands in its place; without a terminal no line is cut to 80 columns."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=200)
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=200)
