@@ -210,7 +210,7 @@ async def test_a_closed_data_port_is_not_well() -> None:
     async with admin(stage) as url:
         well, words = await check_health(url)
     assert not well
-    assert words == "the data port {}:{} takes no connection".format(*stage.data)
+    assert words == "the data port {}:{} accepts no connection".format(*stage.data)
 
 
 async def test_readiness_can_be_asked_for_by_its_path() -> None:
@@ -226,7 +226,7 @@ async def test_nobody_listening_is_not_well() -> None:
         pass
     well, words = await check_health(f"http://127.0.0.1:{port}")
     assert not well
-    assert "Cannot connect" in words
+    assert "no gateway answers at" in words
 
 
 async def test_another_server_is_not_taken_for_a_gateway() -> None:
