@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import time
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from gateway.access import hash_key
 from gateway.errors import TokenError
-from gateway.model import Money
 from gateway.sandbox import Sandbox
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import Running, running
@@ -35,6 +33,7 @@ def _config(sandbox: Sandbox, budget: int) -> dict[str, Any]:
     }
     credentials["uqudo"]["next_client_secret"] = "${UQUDO_CLIENT_SECRET}"
     routes = {name: {**config["routes"][name], **overlay["routes"][name]} for name in config["routes"]}
+    routes["uqudo"] |= {"price": {"per_call": 0.35, "currency": "EUR"}}
     routes["akiba"] |= {"pool": {"size": 2, "wait": "300ms"}}
     routes["ledger"] = {"credential": "ledger", "upstream": "http://127.0.0.1:9"}
     credentials["ledger"] = {"static": {"token": "${UQUDO_CLIENT_SECRET}"}}
@@ -106,8 +105,6 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
     What no fault of a vendor makes (issuers' keys, echoed tokens, the state file) is counted by hand: the queries are
     what is proved here.
     """
-    it.gateway.metrics.route("uqudo").app_token("apps", "issued")
-    it.gateway.metrics.prices({"uqudo": Money(Decimal("0.35"), "EUR"), "idfy": Money(Decimal(2), "EUR")})
     it.gateway.metrics.certificate_expires(time.time() + 3600)  # as with `tls`, which a scrape by name would not trust
     metrics = it.gateway.metrics
     for place in ("header", "body"):
@@ -136,5 +133,6 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
             metrics.state_written(outcome)
         for place in ("header", "body"):
             metrics.route("uqudo").echoed(place)
+        metrics.route("uqudo").app_token("billing", "issued")
         metrics.credential("uqudo").fetched("ok", "rotated", 0.2)
         await asyncio.sleep(0.4)
