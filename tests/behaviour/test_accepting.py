@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 ENVIRON = {"CANARY": CANARY}
 
 
+def open_to_all(port: int) -> dict[str, Any]:
+    return {**one_route(port), "access": "open"}
+
+
 @contextlib.contextmanager
 def bare(
     address: tuple[str, int] | None, count: int, source: str = "127.0.0.1", first: bytes = b""
@@ -59,7 +63,7 @@ async def test_a_tls_connection_counts_before_its_handshake(
 ) -> None:
     ca = trustme.CA()
     config = {"tls": issue(tmp_path, ca), "limits": {**limits, "header_timeout": "2s"}}
-    async with vendor(answering(ok())) as it_vendor, running({**one_route(it_vendor.port), **config}) as it:
+    async with vendor(answering(ok())) as it_vendor, running({**open_to_all(it_vendor.port), **config}) as it:
         data = it.gateway._data
         assert data is not None
         with bare(it.address, 120, first=first) as opened:
@@ -74,7 +78,7 @@ async def test_a_tls_connection_counts_before_its_handshake(
 async def test_one_address_in_handshakes_leaves_the_others_alone(tmp_path: Path) -> None:
     ca = trustme.CA()
     config = {"tls": issue(tmp_path, ca), "limits": {"connections": 100, "connections_per_address": 8}}
-    async with vendor(answering(ok())) as it_vendor, running({**one_route(it_vendor.port), **config}) as it:
+    async with vendor(answering(ok())) as it_vendor, running({**open_to_all(it_vendor.port), **config}) as it:
         assert it.address is not None
         with bare(it.address, 60, source="127.0.0.2"):
             (await ask(it.address, trusting(ca))).close()
@@ -84,7 +88,7 @@ async def test_only_so_many_handshakes_run_at_a_time_and_each_gets_its_turn(tmp_
     ca = trustme.CA()
     async with (
         vendor(answering(ok())) as it_vendor,
-        running({**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}) as it,
+        running({**open_to_all(it_vendor.port), "tls": issue(tmp_path, ca)}) as it,
     ):
         assert it.address is not None
         context = trusting(ca)
@@ -111,7 +115,7 @@ def with_files(soft: int, hard: int) -> tuple[str, ...]:
 
 async def test_the_limit_of_open_files_is_raised_as_far_as_allowed(tmp_path: Path) -> None:
     async with vendor(answering(ok())) as it_vendor:
-        gateway = Served(tmp_path, {**one_route(it_vendor.port), "limits": {"connections": 1000}}, environ=ENVIRON)
+        gateway = Served(tmp_path, {**open_to_all(it_vendor.port), "limits": {"connections": 1000}}, environ=ENVIRON)
         try:
             await gateway.start(wrapper=with_files(64, 4096))
             with bare(gateway.address, 300) as idle:
@@ -127,7 +131,7 @@ async def test_the_limit_of_open_files_is_raised_as_far_as_allowed(tmp_path: Pat
 async def test_with_few_descriptors_fewer_connections_are_taken_and_all_of_them_are_served(tmp_path: Path) -> None:
     """Idle connections beyond what fits get a 503; vendors and the admin port keep descriptors of their own."""
     async with vendor(answering(ok())) as it_vendor:
-        gateway = Served(tmp_path, one_route(it_vendor.port), environ=ENVIRON)
+        gateway = Served(tmp_path, open_to_all(it_vendor.port), environ=ENVIRON)
         try:
             await gateway.start(wrapper=with_files(64, 64))
             told = await gateway.seen("few_descriptors")
@@ -161,7 +165,7 @@ async def eventually_served(address: tuple[str, int]) -> bool:
 async def test_a_flood_of_tls_connections_with_few_descriptors_resets_no_good_request(tmp_path: Path) -> None:
     ca = trustme.CA()
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "tls": issue(tmp_path, ca)}
+        config = {**open_to_all(it_vendor.port), "tls": issue(tmp_path, ca)}
         gateway = Served(tmp_path, config, environ=ENVIRON)
         try:
             await gateway.start(wrapper=with_files(96, 96))
@@ -219,7 +223,7 @@ async def test_the_data_port_listens_on_each_address_that_is_configured(case: st
     port = free_port()
     shown = [each.format(port=port) for each in listen] if isinstance(listen, list) else listen.format(port=port)
     async with vendor(answering(ok())) as it_vendor:
-        config = {**one_route(it_vendor.port), "access": "open", "listen": shown}
+        config = {**open_to_all(it_vendor.port), "listen": shown}
         gateway = Served(tmp_path, config, environ=ENVIRON)
         try:
             await gateway.start()
