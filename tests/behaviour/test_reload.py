@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 def loaded(folder: Path, config: dict[str, Any], **top: Any) -> Config:
     path = folder / "next.yaml"
-    path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, **top, **config}))
+    access = {} if "clients" in config else {"access": "open"}
+    path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, **access, **top, **config}))
     return load([path], environ={"CANARY": CANARY})
 
 
@@ -170,11 +172,14 @@ async def test_a_port_that_others_reach_is_never_opened_by_a_reload(tmp_path: Pa
         wide = {**one_route(it_vendor.port), "clients": [{"name": "a", "key_sha256": "0" * 64}]}
         text = yaml.safe_dump(wide)
         async with running(text) as it:
-            it.gateway.data_address = ("0.0.0.0", it.address[1])
-            with pytest.raises(ConfigError, match="without a key"):
-                await it.gateway.reload(loaded(tmp_path, one_route(it_vendor.port)))
+            data = it.gateway._data
+            assert data is not None
+            with socket.create_server(("0.0.0.0", 0)) as reached:
+                data._acceptor.sockets.append(reached)
+                with pytest.raises(ConfigError, match="without a key"):
+                    await it.gateway.reload(loaded(tmp_path, one_route(it_vendor.port)))
+                data._acceptor.sockets.remove(reached)
             assert it.gateway.config.clients
-            it.gateway.data_address = ("127.0.0.1", it.address[1])
 
 
 async def test_a_reload_that_is_overtaken_by_the_end_starts_nothing(
