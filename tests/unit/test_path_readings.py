@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from time import thread_time
 
 import pytest
@@ -17,6 +18,8 @@ from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, reading
 from gateway.proxy.routing import check_path
 from tests.kit import lenient, paths
 
+A_MILLISECOND = 0.001 if sys.gettrace() is None else 0.003
+"""Seconds; three times as much while coverage is measured, whose tracer takes its time for every line."""
 DENY = ("/authorization/**", "/oauth/token", "/files/*", "/r/my%20files/**", "/r/secret;v=1/**", "/v/caf%C3%A9", "/a+b")
 
 
@@ -205,9 +208,9 @@ def test_a_decision_about_16_kib_takes_less_than_a_millisecond(
         began = thread_time()
         rules.name(path)
         best = min(best, thread_time() - began)
-        if best < 0.001:
+        if best < A_MILLISECOND:
             break
-    assert best < 0.001
+    assert best < A_MILLISECOND
 
 
 ODD = ["/a%2Fb;c%3Bd.", "/a%2F%C3%A9b%3Bc%20", "/a.", "/%C3%A9", "/a%20", "/a;b", "/a%3Bb.", "/%C3%A9%2Fa.", "/a%3Fb"]
@@ -224,9 +227,9 @@ def test_a_path_with_many_oddities_is_judged_or_refused_in_a_millisecond(unit: s
         with contextlib.suppress(PathRefused):
             assert not rules.name(path)
         best = min(best, thread_time() - began)
-        if best < 0.001:
+        if best < A_MILLISECOND:
             break
-    assert best < 0.001
+    assert best < A_MILLISECOND
 
 
 def test_a_long_path_that_can_be_read_in_many_ways_is_refused() -> None:
