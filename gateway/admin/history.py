@@ -1,7 +1,6 @@
-"""The last quarter of an hour of every route, for a person who looks: requests, errors by hop, latency, a curve.
+"""The last 15 minutes of every route, for the status page: requests, failures by hop, latency, a curve.
 
-Reads the counters that are there anyway, every `STEP` seconds; keeps differences of plain numbers and no request. For
-anything longer there is Prometheus.
+Samples the existing counters every `STEP` seconds and keeps numbers, no requests. Prometheus is for longer times.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 STEP = 15.0
 """Seconds between two samples."""
 STEPS = 60
-"""Samples that are kept: fifteen minutes."""
+"""Samples that are kept: 15 minutes."""
 HOPS = ("app", "gateway", "token_endpoint", "upstream", "vendor")
-"""Who failed: the app (our 4xx, and apps that went away), the gateway itself, a token endpoint, the way to the vendor,
-the vendor's own 5xx."""
+"""Who failed: the app (our 4xx, and apps that disconnected), the gateway itself, a token endpoint, the connection to
+the vendor, the vendor's own 5xx."""
 _SERVER_ERROR = 500
 
 
@@ -38,7 +37,7 @@ _HOP_OF = _hops(errors.ExchangeError)
 
 
 def hop_of(status: str, code: str) -> str | None:
-    """Return which hop an answer failed at; None for a good one, and for the vendor's own refusals."""
+    """Return the hop at which a request failed; None for success and for the vendor's own 4xx."""
     if code:
         return _HOP_OF.get(code, "gateway")
     return "vendor" if status.startswith("5") else None
@@ -46,7 +45,7 @@ def hop_of(status: str, code: str) -> str | None:
 
 @dataclass(slots=True)
 class Sample:
-    """The counters of one route at an instant."""
+    """The counters of one route at one time."""
 
     requests: float = 0
     errors: dict[str, float] = field(default_factory=lambda: dict.fromkeys(HOPS, 0))
@@ -55,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class RouteSummary:
-    """One route over the time that is kept. Durations are seconds, None without a request."""
+    """One route over the last 15 minutes. Durations are in seconds, None without a request."""
 
     name: str
     total: int
@@ -65,29 +64,29 @@ class RouteSummary:
     p50: float | None
     p99: float | None
     curve: tuple[int, ...]
-    """Requests in each step, the oldest first; the last one is not over yet."""
+    """Requests in each step, the oldest first; the last step is not complete."""
 
 
 class History:
-    """Samples of all routes. `take()` it every `STEP` seconds."""
+    """Samples of all routes. Call `take()` every `STEP` seconds."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._kept: deque[dict[str, Sample]] = deque([{}], maxlen=STEPS)
 
     def take(self) -> None:
-        """Keep how the counters stand now."""
+        """Take a sample."""
         self._kept.append(self._now())
 
     def routes(self, names: Sequence[str]) -> list[RouteSummary]:
-        """Return these routes as they stand now, in this order."""
+        """Return the summaries of these routes, in this order."""
         now = self._now()
         return [self._summary(name, now.get(name) or Sample()) for name in names]
 
     def _summary(self, name: str, now: Sample) -> RouteSummary:
         kept = [samples.get(name) or Sample() for samples in self._kept]
         first = kept[0]
-        if first.requests > now.requests:  # the route was taken away and came back: it counts anew
+        if first.requests > now.requests:  # the route was removed and added again, so it counts from zero
             first = Sample()
         counts = [
             max(0, int(later.requests - earlier.requests))
@@ -121,7 +120,7 @@ class History:
 
 
 def quantile(share: float, counts: Sequence[int], bounds: Sequence[float]) -> float | None:
-    """Return a quantile of a histogram as Prometheus does: even within a bucket, the last bound beyond all of them."""
+    """Return a quantile as Prometheus does: linear inside a bucket, the last bound beyond all buckets."""
     rank, below = share * sum(counts), 0.0
     if not sum(counts):
         return None

@@ -1,9 +1,9 @@
-"""What the admin port answers, as plain values: no sockets, no HTTP library.
+"""Liveness, readiness and credentials as plain values: no sockets, no HTTP library.
 
-`/healthz` says that the process lives; `/readyz` says whether a load balancer may send it requests. Ready means: every
-credential was tried once, and the gateway is not going down. A vendor that is down does *not* make the gateway
-unready: its routes answer 503 by themselves, the other vendors' routes work, and every replica would look alike, so
-taking replicas out would turn one vendor's outage into everybody's. How each credential stands is in the body.
+`/healthz` says that the process runs; `/readyz` says whether a load balancer may send it requests. Ready means that
+every credential was tried once and that the gateway is not draining. A vendor that is down does *not* make the gateway
+unready: only its routes answer 503, and all replicas are affected alike, so removing replicas would turn one vendor's
+outage into an outage of all vendors. The body shows the status of each credential.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ State = str
 
 
 def ready(state: State, credentials: Sequence[CredentialStatus]) -> bool:
-    """Tell whether requests may come. A credential that is fetched only on demand (`idle`) keeps nobody waiting."""
+    """Return whether requests may be sent here. A credential that is fetched on demand (`idle`) does not delay this."""
     return state == "ready" and all(status.tried or status.state == "idle" for status in credentials)
 
 
 def shown_state(state: State, credentials: Sequence[CredentialStatus]) -> State:
-    """Return the state as the outside sees it: `starting` until every credential was tried."""
+    """Return the state to show: `starting` until every credential was tried."""
     return "starting" if state == "ready" and not ready(state, credentials) else state
 
 
 def credential(status: CredentialStatus) -> dict[str, Any]:
-    """Return one credential for people: no secret, seconds rounded, no number that JSON does not have.
+    """Return one credential in JSON types: no secret, seconds rounded, no infinity.
 
-    The reason of a failure is written without secrets; it still goes through redaction, as everything that is shown.
+    The reason of a failure is written without secrets, and is redacted like everything that is shown.
     """
-    # Field by field: the names are ours, and stay what they are even if somebody's secret is the word "secret".
+    # Field by field, so that names of fields are never masked, even if somebody's secret is such a word.
     return {name: _plain(redact(value)) for name, value in dataclasses.asdict(status).items()}
 
 

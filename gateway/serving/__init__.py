@@ -1,4 +1,4 @@
-"""A gateway as a process: signals, files that change, listening sockets from others, upgrades."""
+"""A gateway as a process: signals, watched files, passed sockets, upgrades in place."""
 
 from gateway.serving.process import serve
 

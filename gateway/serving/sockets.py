@@ -1,6 +1,6 @@
-"""Listening sockets that somebody else has opened: systemd (sd_listen_fds(3)), or the process that we succeed.
+"""Listening sockets that were opened by systemd (sd_listen_fds(3)) or by the predecessor of an upgrade.
 
-Knows environment variables and file descriptors. Each is looked at before it is believed: a stream socket that listens.
+Each descriptor is checked: it must be a stream socket that listens.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 class SocketError(GatepassError):
-    """What was passed is no listening socket."""
+    """A descriptor that was passed is not a listening socket."""
 
 
 @dataclass(slots=True)
 class Inherited:
-    """What was passed to this process."""
+    """The sockets that were passed to this process."""
 
     data: list[socket.socket] = field(default_factory=list)
     admin: list[socket.socket] = field(default_factory=list)
     ready: int | None = None
-    """Descriptor on which the predecessor waits for a byte."""
+    """Descriptor from which the predecessor reads a byte when this process is ready."""
 
     @property
     def successor(self) -> bool:
-        """Whether another gateway serves the ports until we say that we are ready."""
+        """Whether a predecessor serves the ports until this process is ready."""
         return self.ready is not None
 
     def tell_ready(self) -> None:
-        """Tell the predecessor to go."""
+        """Tell the predecessor that this process is ready."""
         if self.ready is not None:
-            with contextlib.suppress(OSError):  # it may have given up waiting
+            with contextlib.suppress(OSError):  # it may have stopped waiting
                 os.write(self.ready, b"1")
             os.close(self.ready)
             self.ready = None
 
 
 def inherited(environ: MutableMapping[str, str]) -> Inherited:
-    """Take what was passed, and its variables out of the environment. Raises SocketError."""
+    """Return the passed sockets, and remove their variables from the environment. Raises SocketError."""
     text = environ.pop(INHERIT, "")
     numbers = _from_systemd({name: environ.pop(name, "") for name in SYSTEMD})
     found = Inherited()
@@ -68,7 +68,7 @@ def inherited(environ: MutableMapping[str, str]) -> Inherited:
 
 
 def _from_systemd(passed: Mapping[str, str]) -> list[tuple[str, int]]:
-    """Return names and descriptors. One that is not called `admin` is for apps."""
+    """Return names and descriptors. A socket that is not named `admin` is for apps."""
     if passed["LISTEN_PID"] != str(os.getpid()) or not passed["LISTEN_FDS"].isdigit():
         return []
     count = int(passed["LISTEN_FDS"])
@@ -91,7 +91,7 @@ def _listening(number: int) -> socket.socket:
 
 
 def passing(listening: Mapping[str, Sequence[socket.socket]], ready: int) -> tuple[str, list[int]]:
-    """Return the value of `INHERIT` for a successor, and the descriptors that it must be given."""
+    """Return the value of `INHERIT` for a successor, and the descriptors to pass to it."""
     numbers = {name: [sock.fileno() for sock in sockets] for name, sockets in listening.items() if sockets}
     parts = [f"{name}={','.join(map(str, each))}" for name, each in numbers.items()]
     return ";".join([*parts, f"ready={ready}"]), [*(number for each in numbers.values() for number in each), ready]

@@ -1,4 +1,4 @@
-"""An upgrade in place: the same command line is started again with the listening sockets, and takes over when it can.
+"""An upgrade in place: starts the same command line with the listening sockets, which takes over when it is ready.
 
 The sockets are the same objects of the kernel in both processes, with one queue of connections, so none is lost and
 none is refused (SO_REUSEPORT would give each process a queue of its own and drop what stands in the one that closes).
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass")
 WITHIN = 60.0
-"""Seconds that a successor may take; after that it is ended, and nothing has changed."""
+"""Seconds for a successor to become ready; after that it is killed, and nothing has changed."""
 
 
 async def upgrade(listening: Mapping[str, Sequence[socket.socket]]) -> int | None:
@@ -56,7 +56,7 @@ def _start(value: str, numbers: Sequence[int]) -> subprocess.Popen[bytes]:
 
 
 async def _says_ready(number: int) -> bool:
-    """Wait for the byte; the pipe's end, or silence, means no."""
+    """Return whether the successor sent its byte; the end of the pipe or a time-out means no."""
     loop = asyncio.get_running_loop()
     spoken = asyncio.Event()
     os.set_blocking(number, False)

@@ -1,4 +1,4 @@
-"""Reading the configuration again: when asked, when a file is another one than before, when a command's secret is old.
+"""Reloads the configuration: on request, when a file has changed, or when the output of a program is old.
 
 Files are looked at, not subscribed to: four looks a second see every way in which Kubernetes, Vault Agent or an editor
 replaces a file, on any file system. A file that is still being written is left alone until it holds still. Whatever
