@@ -178,7 +178,7 @@ async def test_a_reload_changes_the_way_without_a_gap(tmp_path: Path) -> None:
             for turn, (config, status, tunnels) in enumerate(
                 [(proxied, 200, 1), (wrong, 502, 2), (proxied, 200, 3), (direct, 200, 3)]
             ):
-                text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, **config})
+                text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, "access": "open", **config})
                 await it.gateway.reload(loaded(tmp_path, text))
                 assert (await ask(it)).status == status, turn
                 assert len(proxy.tunnels) == tunnels

@@ -230,5 +230,5 @@ async def _ask(address: tuple[str, int], path: str) -> int:
 
 
 async def _reload(gateway: Gateway, folder: Path, config: dict[str, object]) -> None:
-    text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, **config})
+    text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, "access": "open", **config})
     await gateway.reload(loaded(folder, text, CANARY=CANARY))
