@@ -12,15 +12,12 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.allowance import Allowance
-from gateway.access.budgets import Budget
 from gateway.access.keys import PASS_PREFIX, PREFIX, is_pass, well_formed
 from gateway.access.leaks import candidates
 from gateway.access.pass_secrets import issuer_holder
+from gateway.access.prepare import allowances_of
 from gateway.access.refetch import SigningKeysNeeded
-from gateway.access.rules import Rules
-from gateway.addresses import Networks
 from gateway.errors import AppTokenRefused, ClientForbidden, ClientUnknown
-from gateway.model import ClientLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.access.counters import CounterStore
     from gateway.access.jwt import JwtVerifier, Verified
     from gateway.access.pass_loader import PassLoader
-    from gateway.model import Client, Clock, Config, Route
+    from gateway.model import Clock, Config, Route
     from gateway.observe import Metrics
 
 OPEN: Final = "-"
@@ -133,7 +130,7 @@ class Clients:
                 for route in config.routes
             }
         self._by_name = {
-            client.name: _Identity(client.name, _allowances(client, config, store, metrics, clock))
+            client.name: _Identity(client.name, allowances_of(client, config, store, metrics, clock))
             for client in config.clients
         }
         self._by_digest = _by_digest(config, self._by_name)
@@ -351,43 +348,6 @@ def _by_digest(config: Config, by_name: Mapping[str, _Identity]) -> dict[bytes, 
             if holder.name != client.name:
                 raise ValueError(f"clients {holder.name} and {client.name} have the same key")
     return found
-
-
-def _allowances(
-    client: Client, config: Config, store: CounterStore, metrics: Metrics, clock: Clock
-) -> dict[str, Allowance]:
-    rules, networks = Rules(client.name, client.allow, client.deny), Networks(client.addresses)
-    found = {}
-    for route in config.routes:
-        if client.routes is None or route.name in client.routes:
-            counted = metrics.client(client.name, route.name)
-            found[route.name] = Allowance(
-                client.name,
-                route.name,
-                metrics=counted,
-                rate_state=store.rate_state(client.name, route.name),
-                token_rate_state=store.rate_state(client.name, f"{route.name} tokens"),
-                limit=limit_of(client, route.name),
-                rules=rules,
-                networks=networks,
-                budgets=[
-                    Budget(client.name, budget, store=store, wall=clock.wall, metrics=counted)
-                    for budget in client.budgets
-                    if budget.route == route.name
-                ],
-            )
-    return found
-
-
-def limit_of(client: Client, route: str) -> ClientLimit:
-    """Return the limits on one route; if several entries apply, the last one wins, field by field."""
-    rate = burst = in_flight = None
-    for limit in client.limits:
-        if limit.routes is None or route in limit.routes:
-            rate = rate if limit.rate is None else limit.rate
-            burst = burst if limit.burst is None else limit.burst
-            in_flight = in_flight if limit.in_flight is None else limit.in_flight
-    return ClientLimit(None, rate, burst, in_flight)
 
 
 def _unknown(reason: str) -> ClientUnknown:

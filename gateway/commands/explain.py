@@ -87,7 +87,7 @@ def _offline(config: Config) -> Config:
 
 
 def _limits(client: Client, route: Route) -> list[str]:
-    from gateway.access.clients import limit_of
+    from gateway.access.prepare import limit_of
 
     limit = limit_of(client, route.name)
     burst = f", burst {limit.burst}" if limit.burst else ""
