@@ -110,6 +110,8 @@ def test_a_signal_during_the_start_does_not_end_it(started: Started, number: sig
         started.until(lambda: '"reloaded"' in started.log())
     if number == signal.SIGUSR2:
         started.until(lambda: '"upgrading"' in started.log())
+        events = [json.loads(line) for line in started.log().splitlines()]
+        os.kill(next(each["successor"] for each in events if each["event"] == "upgrading"), signal.SIGKILL)
 
 
 def test_sigusr1_does_not_end_a_gateway_that_serves(started: Started) -> None:

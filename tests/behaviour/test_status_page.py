@@ -230,7 +230,8 @@ async def findings(tab: Tab) -> list[str]:
 async def test_axe_finds_nothing_serious_in_any_state_of_the_page_on_any_screen(tmp_path: Path) -> None:
     found: dict[str, list[str]] = {}
     async with chromium() as tab:
-        states = {"few": FEW, "many": MANY, "all well": [GOOD, STATIC], "vendor": [VENDOR, GOOD], "none": []}
+        several = MANY[-11:]
+        states = {"few": FEW, "many": several, "all well": [GOOD, STATIC], "vendor": [VENDOR, GOOD], "none": []}
         for name, credentials in states.items():
             async with page(tmp_path, credentials, key=name != "all well", problems=("config.yaml:3: x",)) as url:
                 await tab.open(f"{url}/status")
@@ -242,7 +243,7 @@ async def test_axe_finds_nothing_serious_in_any_state_of_the_page_on_any_screen(
         seeded = " ".join(await findings(tab))
         assert "image-alt" in seeded, "axe is at work"
         assert "color-contrast" in seeded
-        async with page(tmp_path, MANY) as url:
+        async with page(tmp_path, several) as url:
             for name, key in (("wrong key", "gp_CANARY-wrong"), ("unlocked", ADMIN_KEY)):
                 await tab.open(f"{url}/status")
                 await tab.run(f"document.querySelector('input[name=key]').value = '{key}'")
