@@ -45,7 +45,7 @@ def page(
     """Return the page.
 
     Args:
-        data: of `Overview.data()`.
+        data: of `Overview.data()`; with `usage`, the totals of this month, where that is shown.
         session: of the person, if an admin key was entered.
         locked: there is no admin key, so there are no actions.
         message: the result of the last action.
@@ -55,7 +55,7 @@ def page(
     credentials = [_shown(each) for each in data["credentials"]]
     few = len(credentials) <= MOST_CARDS
     text: str = _template().render(
-        **{**data, "credentials": credentials},
+        **{"usage": (), **data, "credentials": credentials},
         cards=[each for each in credentials if few or each["failing"]],
         rows=[each for each in credentials if not few and not each["failing"]],
         session=session,

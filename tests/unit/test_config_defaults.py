@@ -44,7 +44,7 @@ GIVEN = {
 """Fields that the text sets, or that every configuration computes."""
 INHERITED = {"egress"}
 """Fields whose default is the value of the file as a whole."""
-OPTIONAL = {"Assertion", "ClientCertificate", "ServerTLS", "CredentialStatus", "Token", "Address", "Presented"}
+OPTIONAL = {"Assertion", "ClientCertificate", "ServerTLS", "CredentialStatus", "Token", "Address", "Presented", "Money"}
 """Nouns with required files or keys, or that no configuration makes."""
 
 
