@@ -8,22 +8,29 @@ import json
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 import pytest
 
 from gateway.access import hash_key
+from gateway.app import Gateway
+from gateway.clock import SystemClock
+from gateway.config import load
 from gateway.proxy.exchange import UNKNOWN_AFTER
 from gateway.tokens.grant import ASSERTION_TYPE
 from tests.kit.emulation import emulated, warm
+from tests.kit.endpoint import TokenEndpoint, json_answer
 from tests.kit.signing import AUDIENCE, ISSUER, jwk, jwks, token
 from tests.kit.wire import answering, connect, vendor
 from tests.kit.wire import ok as http_ok
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
+    from gateway.model import Config
     from gateway.sandbox import Sandbox
     from tests.kit.gateway import Running
 
@@ -336,3 +343,53 @@ async def test_without_a_key_of_its_own_the_gateway_gives_a_client_known_by_jwt_
             status, body, _ = await it.token(headers=basic(identity))
             assert (status, body["error"]) == (400, "unauthorized_client")
             assert "app_token_key" in body["error_description"]
+
+
+@asynccontextmanager
+async def running_config(config: Config) -> AsyncIterator[Gateway]:
+    gateway = Gateway(config, clock=SystemClock())
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def test_a_reload_that_replaces_the_vendor_s_secret_ends_no_pass(tmp_path: Path) -> None:
+    """Not with `next_…` while both are known, and not with a new secret at once, in the same process."""
+    async with TokenEndpoint() as endpoint, vendor(answering(*[http_ok()] * 4)) as upstream:
+        endpoint.always = json_answer({"access_token": "CANARY-vendor-token", "expires_in": 3600})
+
+        def config(secret: str, following: str = "null") -> Config:
+            (tmp_path / "config.yaml").write_text(f"""\
+listen: 127.0.0.1:0
+admin: null
+clients: [{{name: web, key_sha256: {hash_key(KEY)}}}]
+credentials:
+  v:
+    grant:
+      request: {{url: "{endpoint.url}", form: {{client_id: a, client_secret: "{secret}"}}}}
+      response: {{expires: {{in: expires_in}}}}
+    next: {following}
+routes:
+  v: {{credential: v, upstream: "http://127.0.0.1:{upstream.port}"}}
+""")
+            return load([tmp_path / "config.yaml"], environ={})
+
+        async with running_config(config("CANARY-first-secret")) as gateway, aiohttp.ClientSession() as http:
+            host, port = gateway.data_address or ("", 0)
+            path = urlsplit(endpoint.url).path
+            form = {"client_secret": KEY}
+            async with http.post(f"http://{host}:{port}/v{path}", data=form) as answer:
+                token = (await answer.json())["access_token"]
+            both = "{grant: {request: {form: {client_secret: CANARY-second-secret}}}}"
+            for step in (
+                None,
+                config("CANARY-first-secret", both),
+                config("CANARY-second-secret"),
+                config("CANARY-third"),
+            ):
+                if step is not None:
+                    await gateway.reload(step)
+                async with http.get(f"http://{host}:{port}/v/a", headers={"Authorization": f"Bearer {token}"}) as got:
+                    assert got.status == 200, step

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 
 import pytest
 from hypothesis import given
@@ -232,3 +232,26 @@ def test_each_error_has_the_code_that_oauth_libraries_know(error: ExchangeError,
 
 def test_a_token_url_that_is_a_bare_host_stands_for_no_path_of_the_route() -> None:
     assert token_paths(Upstream("https", "auth.acme.example", 443), grant("https://auth.acme.example/")) == ()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "url", "paths"),
+    [
+        ("https://api.v/", "https://auth.v/oauth/token", {"/oauth/token"}),
+        ("https://api.v/", "https://api.v/oauth/token", {"/oauth/token"}),
+        ("https://api.v/v2", "https://api.v/v2/oauth/token", {"/v2/oauth/token", "/oauth/token"}),
+        ("https://api.v:443/v2", "https://api.v/v2/oauth/token", {"/v2/oauth/token", "/oauth/token"}),
+        ("https://api.v/v2", "https://auth.v/v2/oauth/token", {"/v2/oauth/token"}),
+        ("https://api.v/v2", "https://api.v/v22/token", {"/v22/token"}),
+        ("https://api.v/v2", "https://api.v/v2", {"/v2"}),
+        ("https://api.v/", "https://auth.v/", set()),
+        ("https://api.v/", "https://auth.v", set()),
+    ],
+)
+def test_a_token_url_is_served_as_it_is_and_relative_to_the_upstream_on_its_host(
+    upstream: str, url: str, paths: set[str]
+) -> None:
+    split = urlsplit(upstream)
+    base = Upstream("https", split.hostname or "", split.port or 443, split.path.rstrip("/"))
+    grant = Grant(GrantRequest(url), GrantResponse(Expires("in", "expires_in")))
+    assert set(token_paths(base, grant)) == paths
