@@ -71,7 +71,7 @@ def test_the_wheel_and_nothing_else_is_what_runs(home: Path) -> None:
 
 
 def test_the_version_is_the_package_s(home: Path) -> None:
-    assert run(home / "venv/bin/gatepass", "--version", cwd=home).stdout == f"gatepass, version {__version__}\n"
+    assert run(home / "venv/bin/gatepass", "--version", cwd=home).stdout == f"gatepass {__version__}\n"
 
 
 def test_the_schema_comes_out(home: Path) -> None:
