@@ -59,7 +59,8 @@ def test_the_start_works_as_it_is_written(tmp_path: Path, capsys: pytest.Capture
                 break
     finally:
         os.killpg(shell.pid, signal.SIGTERM)
-        shell.wait()
+        with shell:
+            pass  # waits for it, and closes its pipe
     assert first, "".join(lines)
     token = dict(seen["headers"])["Authorization"].removeprefix("Bearer ")
     assert re.fullmatch(r"[0-9a-f]{8}", token)
