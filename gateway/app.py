@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING
 from gateway.access import Access
 from gateway.addresses import Networks, is_loopback
 from gateway.clock import SystemClock
-from gateway.errors import ConfigError, GatepassError, ListenError, Problem, os_reason
+from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, listen, prepare_routes, room_for_apps
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, check_reach, open_port, prepare_routes, room_for_apps
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts, certificate_expiry
 from gateway.tokens import TokenSet, endpoints
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.access import Clients
     from gateway.admin import AdminServer
-    from gateway.model import Address, Clock, Config
+    from gateway.model import Clock, Config
+    from gateway.planes import DataPlanes
 
 _log = get_logger("gatepass")
 WARM_WITHIN = 30.0
@@ -72,6 +73,7 @@ class Gateway:
         self._data: DataServer | None = None
         self._admin: AdminServer | None = None
         self._admin_sockets: list[socket.socket] = []
+        self._planes: DataPlanes | None = None
         self._changing = asyncio.Lock()
         self.state = "starting"
         """`starting`, `ready` or `draining`."""
@@ -86,6 +88,7 @@ class Gateway:
         *,
         data: Sequence[socket.socket] = (),
         admin: Sequence[socket.socket] = (),
+        planes: Sequence[socket.socket] = (),
         warm_first: bool = False,
     ) -> None:
         """Open both ports and start fetching tokens.
@@ -93,13 +96,14 @@ class Gateway:
         Args:
             data: listening sockets for apps, instead of opening `listen`.
             admin: the same for the admin port.
+            planes: the same for other proxies that ask.
             warm_first: try every credential before serving the ports, because a predecessor still serves them.
 
         Raises OSError if a port cannot be opened, ConfigError if `data` is reachable from further away than `listen`.
         """
         config = self.config
         if data:
-            _check_reach(_hosts(data), config)
+            check_reach(data, config)
         register_all(config)
         await self.tokens.start()
         try:
@@ -109,6 +113,9 @@ class Gateway:
                 await self._warmed()
             await self._open_data(config, data)
             await self._open_admin(config, admin)
+            await self._prepare_planes(config)
+            if self._planes is not None:
+                await self._planes.start(config, planes)
         except (OSError, GatepassError):
             await self.stop()
             raise
@@ -141,7 +148,7 @@ class Gateway:
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
         self._data = DataServer(self._handler, config.limits, self._room(config))
-        sockets = list(sockets) or await _open("listen", *config.listen)
+        sockets = list(sockets) or await open_port("listen", *config.listen)
         await self._watch_certificate(config)
         self.data_address = self._data.start(sockets, tls=config.tls)
 
@@ -163,7 +170,7 @@ class Gateway:
     async def _open_admin(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         if config.admin is None:
             return
-        self._admin_sockets = list(sockets) or await _open("admin", config.admin)
+        self._admin_sockets = list(sockets) or await open_port("admin", config.admin)
         # In a thread, because importing `aiohttp.web` is a sixth of the start, and apps are served already.
         admin = await asyncio.to_thread(import_module, "gateway.admin")
         self._admin = admin.AdminServer(
@@ -180,6 +187,17 @@ class Gateway:
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)
         self.admin_address = self._admin.address
+
+    async def _prepare_planes(self, config: Config) -> None:
+        """Import what other proxies need, if any is configured. Raises OSError if its files cannot be used."""
+        handler = self._handler
+        if self._planes is None and config.planes is not None and handler is not None:
+            module = await asyncio.to_thread(import_module, "gateway.planes")
+            self._planes = module.DataPlanes(
+                metrics=self.metrics, tokens=self.tokens, snapshot=lambda: handler.snapshot
+            )
+        if self._planes is not None:
+            await self._planes.check(config)
 
     # ------------------------------------------------------------------------------------------------------ reloading
 
@@ -224,9 +242,10 @@ class Gateway:
         async with self._changing:
             if self._handler is None or self._data is None or self._going_down():
                 return
-            _check_reach(_hosts(self._data.sockets), config)
+            check_reach(self._data.sockets, config)
             register_all(config)
             pools = await asyncio.to_thread(self._prepare, config)
+            await self._prepare_planes(config)
             if self._going_down():
                 return
             try:
@@ -243,6 +262,8 @@ class Gateway:
             self._data.use_limits(config.limits, self._room(config))
             self._pools = pools
             self._access.keep(config, clients)
+            if self._planes is not None:
+                await self._planes.reload(config)
             self._reloaded(config)
 
     def _reloaded(self, config: Config) -> None:
@@ -277,15 +298,18 @@ class Gateway:
 
     @property
     def listening(self) -> dict[str, Sequence[socket.socket]]:
-        """The listening sockets by port (`data`, `admin`), for a successor."""
-        return {"data": self._data.sockets if self._data is not None else (), "admin": tuple(self._admin_sockets)}
+        """The listening sockets by port (`data`, `admin`, `planes`), for a successor."""
+        return {
+            "data": self._data.sockets if self._data is not None else (),
+            "admin": tuple(self._admin_sockets),
+            "planes": self._planes.sockets if self._planes is not None else (),
+        }
 
     async def drain(self) -> None:
         """Fail `/readyz`, serve during the grace period, let exchanges end within the drain time-out, and stop."""
         self._begin_drain()
         await asyncio.sleep(self.config.drain.grace)
-        if self._data is not None:
-            await self._data.drain(self.config.drain.timeout)
+        await self._drain_ports()
         await self.stop()
 
     async def share_counts(self, on: bool) -> None:
@@ -295,14 +319,19 @@ class Gateway:
     async def hand_over(self) -> None:
         """Stop while a successor serves the same sockets; as `drain`, but the accept queue goes to the successor."""
         self._begin_drain()
-        if self._data is not None:
-            self._data.stop_listening()
+        for port in (self._data, self._planes):
+            if port is not None:
+                port.stop_listening()
         if self._admin is not None:
             await self._admin.stop()  # the successor now serves `/readyz`
-        if self._data is not None:
-            last_call = max(LAST_CALL, self.config.drain.grace)
-            await self._data.drain(self.config.drain.timeout, last_call=last_call)
-        await self.stop()
+        await self._drain_ports(max(LAST_CALL, self.config.drain.grace))
+        await self.stop(succeeded=True)
+
+    async def _drain_ports(self, last_call: float = 0.0) -> None:
+        timeout = self.config.drain.timeout
+        draining = [self._data.drain(timeout, last_call=last_call)] if self._data is not None else []
+        draining += [self._planes.drain(timeout)] if self._planes is not None else []
+        await asyncio.gather(*draining)
 
     def _begin_drain(self) -> None:
         self.state = "draining"
@@ -310,13 +339,15 @@ class Gateway:
         if self._handler is not None:
             self._handler.draining = True
 
-    async def stop(self) -> None:
-        """Close everything at once."""
+    async def stop(self, *, succeeded: bool = False) -> None:
+        """Close everything at once; `succeeded`: another process serves on."""
         self.state = "draining"
         if self._data is not None:
             await self._data.drain(0)
         if self._handler is not None:
             self._handler.abort()
+        if self._planes is not None:
+            await self._planes.stop(succeeded=succeeded)
         await self._access.stop()
         await self.tokens.stop()
         if self._admin is not None:
@@ -355,31 +386,6 @@ def _not_configured(config: Config) -> list[str]:
         }.items()
         if missing
     ]
-
-
-async def _open(key: str, *addresses: Address) -> list[socket.socket]:
-    """Return listening sockets for the addresses of a configuration key. Raises ListenError."""
-    try:
-        return await listen(*addresses)
-    except OSError as error:
-        raise ListenError(key, _listed(addresses), os_reason(error)) from error
-
-
-def _check_reach(hosts: Iterable[str], config: Config) -> None:
-    """Raise ConfigError if an open gateway for this machine only would be served on a port that others can reach."""
-    reachable = [host for host in hosts if not is_loopback(host)]
-    if config.access == "open" and reachable and all(is_loopback(address.host) for address in config.listen):
-        listed = _listed(config.listen)
-        message = f"says {listed}, but the port is open on {reachable[0]}, where others could call without a key"
-        raise ConfigError([Problem("the running gateway", 0, "listen", message)])
-
-
-def _hosts(sockets: Iterable[socket.socket]) -> list[str]:
-    return [sock.getsockname()[0] for sock in sockets]
-
-
-def _listed(addresses: Iterable[Address]) -> str:
-    return ", ".join(map(str, addresses))
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

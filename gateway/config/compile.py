@@ -7,6 +7,7 @@ Reads certificate files for their fingerprints and raises OSError if one has dis
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from gateway.config.keys.client import ClientSection
     from gateway.config.keys.credential import CredentialSection
     from gateway.config.keys.egress import EgressSection
-    from gateway.config.keys.file import FileSection, TlsSection
+    from gateway.config.keys.file import FileSection
     from gateway.config.keys.issuer import IssuerSection
+    from gateway.config.keys.planes import PlanesSection
     from gateway.config.keys.route import RouteSection
+    from gateway.config.keys.tls import TlsSection
 
 AUTHORIZATION = "authorization"
 
@@ -313,6 +316,30 @@ def _tls(keys: TlsSection) -> model.ServerTLS:
     return model.ServerTLS(keys.certificate, keys.key, keys.client_ca, fingerprint(*files))
 
 
+def _planes(keys: PlanesSection) -> model.Planes:
+    listen = keys.listen
+    return model.Planes(
+        listen=replace(listen, mode=int(keys.mode, 8)) if isinstance(listen, model.SocketFile) else listen,
+        tls=_tls(keys.tls) if keys.tls else None,
+        ask=tuple(
+            model.AskPlane(
+                name=name,
+                routes=frozenset(each.routes),
+                request=each.request,
+                uid=each.uid,
+                certificates=each.certificates,
+                prefix=each.prefix,
+                addresses=each.addresses,
+            )
+            for name, each in keys.ask.items()
+        ),
+        push=tuple(
+            model.PushPlane(name, each.kind, each.directory, tuple(dict.fromkeys(each.credentials)))
+            for name, each in keys.push.items()
+        ),
+    )
+
+
 def fingerprint(*files: Path) -> str:
     """Return the SHA-256 over the contents of files, in hex."""
     return hashlib.sha256(b"".join(hashlib.sha256(read_bytes(path, MAX_BYTES)).digest() for path in files)).hexdigest()
@@ -351,6 +378,7 @@ def config(
         admin_keys_sha256=keys.admin_keys_sha256,
         admin_hosts=keys.admin_hosts,
         app_token_key=keys.app_token_key,
+        planes=_planes(keys.planes) if keys.planes else None,
         state_file=Path(keys.state_file).absolute() if keys.state_file else None,
         digest=digest,
         watched_files=watched_files,

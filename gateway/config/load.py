@@ -17,6 +17,7 @@ from gateway.config.keys.client import ClientSection
 from gateway.config.keys.credential import CredentialSection
 from gateway.config.keys.file import FileSection
 from gateway.config.keys.route import RouteSection
+from gateway.config.plane_checks import planes_fit
 from gateway.config.read.command import Commands
 from gateway.config.read.draft import read
 from gateway.config.read.expand import credential_names
@@ -114,7 +115,8 @@ def _compile(
     endpoints = compile.endpoints(each for pair in recipes.values() for each in pair if each is not None)
     compiled = tuple(compile.route(name, route, endpoints, credentials, general) for name, route in routes.items())
     named = summary.named_files(credentials, compiled)
-    named += [path for path in (keys.tls.certificate, keys.tls.key, keys.tls.client_ca) if path] if keys.tls else []
+    for tls in (keys.tls, keys.planes.tls if keys.planes else None):
+        named += [path for path in (tls.certificate, tls.key, tls.client_ca) if path] if tls else []
     named += [general.ca_file] if general is not None and general.ca_file else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]
     prices = {route.name: route.price for route in compiled}
@@ -200,3 +202,4 @@ def _check_across(
         checks.ports_differ(draft.root, keys, draft.problems)
         checks.issuers_differ(draft.root, keys.issuers, draft.problems)
         checks.tracing_is_installed(draft.root, keys, draft.problems)
+        planes_fit(draft.root, keys, draft.problems, complete=draft.missing is None)

@@ -50,11 +50,12 @@ def named_files(credentials: Mapping[str, Credential], routes: Sequence[Route]) 
 
 
 def private_keys(config: Config) -> list[Path]:
-    """Return the private key files of client certificates and of the data port."""
+    """Return the private key files of client certificates and of the ports."""
     holders: list[GrantRequest | Upstream] = [route.upstream for route in config.routes]
     holders += [grant.request for credential in config.credentials.values() for grant in credential.grants]
     keys = [holder.client_certificate.key for holder in holders if holder.client_certificate]
-    return [*keys, *([config.tls.key] if config.tls else [])]
+    served = [config.tls, config.planes.tls if config.planes is not None else None]
+    return [*keys, *(tls.key for tls in served if tls is not None)]
 
 
 def _merged(draft: Draft) -> dict[str, object]:

@@ -7,7 +7,7 @@ instants are seconds of the injected monotonic clock unless the name says `wall`
 
 from gateway.model.client import Client, ClientBudget, ClientClaims, ClientLimit, Issuer
 from gateway.model.clock import Clock, Timer
-from gateway.model.config import Address, Config, Drain, Limits, Logs, ServerTLS, Tracing
+from gateway.model.config import Config, Drain, Limits, Logs, Tracing
 from gateway.model.egress import Egress
 from gateway.model.grant import (
     Assertion,
@@ -21,6 +21,8 @@ from gateway.model.grant import (
     Json,
     Pairs,
 )
+from gateway.model.planes import AskPlane, Planes, PushPlane, RequestSource
+from gateway.model.ports import Address, ServerTLS, SocketFile
 from gateway.model.price import Money
 from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
 from gateway.model.secret import Secret, Text
@@ -32,6 +34,7 @@ __all__ = [
     "MIB",
     "Address",
     "AppTokenEndpoint",
+    "AskPlane",
     "Assertion",
     "Basic",
     "Client",
@@ -57,13 +60,17 @@ __all__ = [
     "Logs",
     "Money",
     "Pairs",
+    "Planes",
     "PoolLimits",
     "Presented",
+    "PushPlane",
     "RefusalSign",
     "Replay",
+    "RequestSource",
     "Route",
     "Secret",
     "ServerTLS",
+    "SocketFile",
     "Text",
     "Timeouts",
     "Timer",

@@ -1,4 +1,4 @@
-"""The configuration as a whole: `Config` and its small parts (addresses, limits, logs, tracing)."""
+"""The configuration as a whole: `Config` and its small parts (limits, logs, tracing)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,10 @@ if TYPE_CHECKING:
     from gateway.model.client import Client, Issuer
     from gateway.model.egress import Egress
     from gateway.model.grant import Credential
+    from gateway.model.planes import Planes
+    from gateway.model.ports import Address, ServerTLS
     from gateway.model.route import Route
     from gateway.model.secret import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host and port to listen on. Port 0 means any free port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +41,6 @@ class Limits:
     """Seconds that an app may neither send its request body nor read its answer."""
     body_rate: int = 100
     """Bytes per second that a request body must average after `body_timeout`; 0: only silence counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTLS:
-    """TLS on the data port, as PEM files."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-    """Apps must present a certificate that these authorities issued."""
-    fingerprint: str = ""
-    """SHA-256 over the files' contents, hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +116,8 @@ class Config:
     """Signs the passes for apps that request a token, instead of the credentials' own secrets."""
     state_file: Path | None = None
     """File that keeps the counts of budgets across restarts."""
+    planes: Planes | None = None
+    """Other proxies that get tokens here; without any, nothing of `gateway.planes` is imported."""
     digest: str = ""
     """SHA-256 over the merged configuration, with secrets as hashes; gateways with the same digest behave alike."""
     watched_files: tuple[Path, ...] = ()

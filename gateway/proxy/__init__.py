@@ -6,9 +6,19 @@ pure rules; `client.py` and `upstream.py` are the connections on either side. Se
 
 from gateway.proxy.accept import room_for_apps
 from gateway.proxy.handler import Handler
-from gateway.proxy.listening import listen
+from gateway.proxy.listening import check_reach, listen, open_port
 from gateway.proxy.pool import Pool
 from gateway.proxy.port import DataServer
 from gateway.proxy.prepared import Snapshot, prepare_routes
 
-__all__ = ["DataServer", "Handler", "Pool", "Snapshot", "listen", "prepare_routes", "room_for_apps"]
+__all__ = [
+    "DataServer",
+    "Handler",
+    "Pool",
+    "Snapshot",
+    "check_reach",
+    "listen",
+    "open_port",
+    "prepare_routes",
+    "room_for_apps",
+]

@@ -6,10 +6,13 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from gateway.addresses import is_loopback
+from gateway.errors import ConfigError, ListenError, Problem, os_reason
 
-    from gateway.model import Address
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.model import Address, Config
 
 _BACKLOG: Final = 4096
 _ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with what the user has configured
@@ -60,3 +63,24 @@ async def _listen(address: Address, *, both_families: bool) -> list[socket.socke
             sock.close()
         raise
     return sockets
+
+
+async def open_port(key: str, *addresses: Address) -> list[socket.socket]:
+    """Return listening sockets for the addresses of a configuration key. Raises ListenError."""
+    try:
+        return await listen(*addresses)
+    except OSError as error:
+        raise ListenError(key, _listed(addresses), os_reason(error)) from error
+
+
+def check_reach(sockets: Iterable[socket.socket], config: Config) -> None:
+    """Raise ConfigError if an open gateway for this machine only would be served on a port that others can reach."""
+    reachable = [host for sock in sockets if not is_loopback(host := sock.getsockname()[0])]
+    if config.access == "open" and reachable and all(is_loopback(address.host) for address in config.listen):
+        listed = _listed(config.listen)
+        message = f"says {listed}, but the port is open on {reachable[0]}, where others could call without a key"
+        raise ConfigError([Problem("the running gateway", 0, "listen", message)])
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(map(str, addresses))

@@ -117,7 +117,9 @@ class Process:
     async def _start(self, gateway: Gateway, passed: Inherited) -> bool:
         """Start the gateway; return False if a signal has ended the start."""
         loop = asyncio.get_running_loop()
-        starting = loop.create_task(gateway.start(data=passed.data, admin=passed.admin, warm_first=passed.successor))
+        starting = loop.create_task(
+            gateway.start(data=passed.data, admin=passed.admin, planes=passed.planes, warm_first=passed.successor)
+        )
         over = loop.create_task(self._over.wait())
         await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
         over.cancel()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 FIRST = 3
 """Number of the first descriptor that systemd passes."""
 INHERIT = "GATEPASS_INHERIT"
-"""For a successor: `data=5,6;admin=7;ready=8`."""
+"""For a successor: `data=5,6;admin=7;planes=9;ready=8`."""
+PLANES = "planes"
+"""The name of sockets for other proxies, which may be Unix sockets."""
 SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -33,6 +35,7 @@ class Inherited:
 
     data: list[socket.socket] = field(default_factory=list)
     admin: list[socket.socket] = field(default_factory=list)
+    planes: list[socket.socket] = field(default_factory=list)
     ready: int | None = None
     """Descriptor from which the predecessor reads a byte when this process is ready."""
 
@@ -63,12 +66,13 @@ def inherited(environ: MutableMapping[str, str]) -> Inherited:
         else:
             numbers += [(name, int(number)) for number in rest.split(",")]
     for name, number in numbers:
-        (found.admin if name == "admin" else found.data).append(_listening(number))
+        port = {"admin": found.admin, PLANES: found.planes}.get(name, found.data)
+        port.append(_listening(number, unix=name == PLANES))
     return found
 
 
 def _from_systemd(passed: Mapping[str, str]) -> list[tuple[str, int]]:
-    """Return names and descriptors. A socket that is not named `admin` is for apps."""
+    """Return names and descriptors. A socket not named `admin` or `planes` is for apps."""
     if passed["LISTEN_PID"] != str(os.getpid()) or not passed["LISTEN_FDS"].isdigit():
         return []
     count = int(passed["LISTEN_FDS"])
@@ -76,15 +80,16 @@ def _from_systemd(passed: Mapping[str, str]) -> list[tuple[str, int]]:
     return [(names[i] if i < len(names) else "", FIRST + i) for i in range(count)]
 
 
-def _listening(number: int) -> socket.socket:
+def _listening(number: int, *, unix: bool) -> socket.socket:
     try:
         sock = socket.socket(fileno=number)
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise SocketError(f"descriptor {number} was passed as a socket, but is none: {error.strerror}") from None
-    if not listens or sock.type != socket.SOCK_STREAM or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+    families = {socket.AF_INET, socket.AF_INET6, *((socket.AF_UNIX,) if unix else ())}
+    if not listens or sock.type != socket.SOCK_STREAM or sock.family not in families:
         sock.close()
-        raise SocketError(f"descriptor {number} was passed, but is no listening TCP socket")
+        raise SocketError(f"descriptor {number} was passed, but is no listening {'' if unix else 'TCP '}socket")
     sock.set_inheritable(False)
     sock.setblocking(False)
     return sock

@@ -41,8 +41,12 @@ FLOORS: dict[int, dict[str, set[str]]] = {
     2: {"observe": NOUNS},
     3: {"config": NOUNS, "tokens": NOUNS | {"observe"}, "access": NOUNS | {"observe"}},
     4: {"proxy": NOUNS | {"observe", "access"}},
-    5: {"admin": NOUNS | {"observe", "access", "tokens"}, "sandbox": NOUNS},
-    6: {"app": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin"}},
+    5: {
+        "admin": NOUNS | {"observe", "access", "tokens"},
+        "sandbox": NOUNS,
+        "planes": NOUNS | {"observe", "access", "tokens", "proxy"},
+    },
+    6: {"app": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "planes"}},
     7: {
         "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "serving"},
         "serving": NOUNS | {"observe", "app"},

@@ -29,9 +29,13 @@ credentials:
         form: {{}}
         basic: {{username: u, password: CANARY}}
 routes: {{a: {{credential: a, upstream: 'https://api.example.com'}}}}
+planes:
+  listen: unix:/run/planes.sock
+  ask: {{edge: {{routes: [a], request: path, uid: 33}}}}
+  push: {{envoy: {{kind: envoy-sds, directory: /run/sds, credentials: [a]}}}}
 """  # noqa: E501 - one client in one line
 GIVEN = {
-    "Config": {"clients", "issuers", "tracing", "egress", "digest", "watched_files"},
+    "Config": {"clients", "issuers", "tracing", "egress", "planes", "digest", "watched_files"},
     "Client": {"jwt", "limits", "budgets"},
     "ClientLimit": {"rate"},
     "ClientBudget": {"hard"},
@@ -40,6 +44,8 @@ GIVEN = {
     "Expires": {"path"},
     "Route": {"deny"},
     "Issuer": {"jwks_url"},
+    "Planes": {"listen", "ask", "push"},
+    "AskPlane": {"uid"},
 }
 """Fields that the text sets, or that every configuration computes."""
 INHERITED = {"egress"}
@@ -89,8 +95,8 @@ def test_no_noun_with_a_default_escapes_the_comparison(noun: type, tmp_path: Pat
 
 def test_the_defaults_of_what_needs_files_or_keys_are_the_same_too() -> None:
     """An assertion needs a key and TLS needs files, so their fields are compared without compiling them."""
-    from gateway.config.keys.file import TlsSection
     from gateway.config.keys.grant import AssertionSection
+    from gateway.config.keys.tls import TlsSection
 
     pairs: list[tuple[type[BaseModel], type[Any]]] = [
         (AssertionSection, model.Assertion),

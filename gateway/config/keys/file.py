@@ -1,4 +1,4 @@
-"""The keys of the file as a whole, and of its small sections: TLS, limits, shutdown, logs and tracing."""
+"""The keys of the file as a whole, and of its small sections: limits, shutdown, logs and tracing."""
 
 from __future__ import annotations
 
@@ -9,36 +9,17 @@ from pydantic import Field, model_validator
 from gateway.config.keys.client import ClientSection
 from gateway.config.keys.credential import CredentialSection
 from gateway.config.keys.egress import EgressSection
-from gateway.config.keys.files import ReadableFile
-from gateway.config.keys.grant import ClientCertificateSection
 from gateway.config.keys.http import Url
 from gateway.config.keys.identity import Sha256s
 from gateway.config.keys.issuer import IssuerSection
 from gateway.config.keys.network import HostNames, ListenAddress, ListenAddresses, Networks
 from gateway.config.keys.numbers import Count, Duration, Flag, PositiveDuration, Share, Size
+from gateway.config.keys.planes import PlanesSection
 from gateway.config.keys.route import RouteSection
 from gateway.config.keys.section import Section, refuse
 from gateway.config.keys.text import Levels, Name, PlainText, SecretValue
+from gateway.config.keys.tls import TlsSection
 from gateway.model import KIB, MIB, Address
-from gateway.tls import check_authorities
-
-
-class TlsSection(ClientCertificateSection):
-    """TLS on the data port: 1.2 or newer."""
-
-    client_ca: ReadableFile | None = Field(
-        None, description="PEM file of authorities: each app must present a certificate that they issued."
-    )
-
-    @model_validator(mode="after")
-    def authorities_can_be_read(self) -> Self:
-        """Load the file now, so that a bad one is reported before the first connection."""
-        try:
-            if self.client_ca is not None:
-                check_authorities(self.client_ca)
-        except (OSError, ValueError):
-            refuse("client_ca is not a PEM file of certificates")
-        return self
 
 
 class LimitSection(Section):
@@ -187,6 +168,9 @@ class FileSection(Section):
     drain: DrainSection = Field(default_factory=DrainSection.empty, description="How the gateway stops.")
     logs: LogSection = Field(default_factory=LogSection.empty, description="What is written to standard output.")
     tracing: TracingSection | None = Field(None, description="Where spans are sent; default: no tracing.")
+    planes: PlanesSection | None = Field(
+        None, description="Other proxies that keep their own data plane and get their tokens here."
+    )
 
     @model_validator(mode="after")
     def app_token_key_is_long(self) -> Self:

@@ -1,0 +1,57 @@
+"""All planes of a configuration while the gateway runs: their order of start, reload, draining and stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from gateway.model import Config
+    from gateway.observe import Metrics
+    from gateway.proxy import Snapshot
+    from gateway.tokens import TokenSet
+
+
+class DataPlanes:
+    """The planes of one gateway. `start()` them; `drain()`, then `stop()`."""
+
+    def __init__(self, *, metrics: Metrics, tokens: TokenSet, snapshot: Callable[[], Snapshot]) -> None:
+        """Build them; nothing is opened or written before `start`.
+
+        Args:
+            metrics: all metrics of the process.
+            tokens: the tokens of all credentials.
+            snapshot: returns the configuration in force as the data plane sees it.
+        """
+        self._metrics = metrics
+        self._tokens = tokens
+        self._snapshot = snapshot
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The listening sockets, for a successor."""
+        return ()
+
+    async def start(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
+        """Serve the planes that ask, and push to the others.
+
+        `sockets` are listening sockets, instead of opening `planes.listen`. Raises ListenError, OSError for files that
+        cannot be used.
+        """
+
+    async def check(self, config: Config) -> None:
+        """Raise OSError if `reload` with this configuration would fail; change nothing."""
+
+    async def reload(self, config: Config) -> None:
+        """Use another configuration, which `check` has accepted; without `planes`, nobody gets a token any more."""
+
+    def stop_listening(self) -> None:
+        """Stop accepting, because a successor has the same sockets; open connections stay open."""
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on waiting, not a cancellation
+        """Stop accepting, and answer what was asked within `timeout` seconds."""
+
+    async def stop(self, *, succeeded: bool = False) -> None:
+        """Close everything, and withdraw what was pushed unless a successor pushes (`succeeded`)."""
