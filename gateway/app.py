@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateway.access import Access
-from gateway.addresses import Networks, is_loopback
+from gateway.addresses import Networks
+from gateway.announce import not_configured, report_name, report_proxies
 from gateway.clock import SystemClock
 from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.admin import AdminServer
     from gateway.model import Clock, Config
     from gateway.planes import DataPlanes
+    from gateway.store import SharedStore
 
 _log = get_logger("gatepass")
 WARM_WITHIN = 30.0
@@ -53,10 +55,12 @@ class Gateway:
         clock = clock or SystemClock()
         self._descriptors = descriptors
         self._resolver = resolver or Resolver()
-        self._resolver.report = _report_name
+        self._resolver.report = report_name
         self._resolver.stale = config.resolver_stale
         self.config = config
         self.metrics = Metrics()
+        self.store = _store(config, clock, self.metrics)
+        """The store shared with other instances, if there is one."""
         self.tokens = TokenSet(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
         self.data_address: tuple[str, int] | None = None
         self.admin_address: tuple[str, int] | None = None
@@ -105,6 +109,8 @@ class Gateway:
         if data:
             check_reach(data, config)
         register_all(config)
+        if self.store is not None:
+            await self.store.start()
         await self.tokens.start()
         try:
             self._access.start(config)
@@ -121,7 +127,7 @@ class Gateway:
             raise
         self.state = "ready"
         self.metrics.prices({route.name: route.price for route in config.routes})
-        _report_proxies(config)
+        report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
         _log.info(
             "started",
@@ -130,7 +136,7 @@ class Gateway:
             scheme="http" if config.tls is None else "https",
             routes=len(config.routes),
             prefixes=[route.prefix for route in config.routes],
-            not_configured=_not_configured(config),
+            not_configured=not_configured(config),
         )
 
     async def _warmed(self) -> None:
@@ -256,6 +262,8 @@ class Gateway:
             except BaseException:
                 self._access.keep(self.config)
                 raise
+            if self.store is not None and config.store is not None:
+                self.store.use(config.store)
             await self.tokens.reload(config)
             retired = [pool for key, pool in self._pools.items() if key not in pools]
             self._handler.use(self._snapshot(config, pools, clients), retired)
@@ -283,10 +291,11 @@ class Gateway:
             adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
         waits = [key for key in AT_START if getattr(before, key) != getattr(config, key)]
+        waits += ["store"] if (self.store is None) != (config.store is None) else []
         waits += [
             f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)
         ]
-        _report_proxies(config)
+        report_proxies(config)
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
         if waits:
             _log.warning("restart_needed", keys=waits)
@@ -350,6 +359,8 @@ class Gateway:
             await self._planes.stop(succeeded=succeeded)
         await self._access.stop()
         await self.tokens.stop()
+        if self.store is not None:
+            await self.store.stop()
         if self._admin is not None:
             await self._admin.stop()
         for sock in self._admin_sockets:
@@ -358,34 +369,11 @@ class Gateway:
         self._journal.close()
 
 
-def _report_proxies(config: Config) -> None:
-    """Log each egress proxy, and what is left to it."""
-    ways = {route.upstream.egress for route in config.routes}
-    ways |= {grant.request.egress for each in config.credentials.values() for grant in each.grants}
-    for url in sorted({way.url for way in ways if way is not None}):
-        _log.info("egress_proxy", proxy=url, hint="it resolves the names of servers: allow_addresses cannot check them")
-
-
-def _report_name(name: str, stale: bool) -> None:
-    if stale:
-        _log.warning("name_not_resolved", name=name, hint="its last known addresses are used")
-    else:
-        _log.info("name_resolved_again", name=name)
-
-
-def _not_configured(config: Config) -> list[str]:
-    """Return the keys that a careful operator would set, and that this configuration leaves out."""
-    return [
-        key
-        for key, missing in {
-            "clients": config.access == "open",
-            "tls": config.tls is None and not all(is_loopback(address.host) for address in config.listen),
-            "admin": config.admin is None,
-            "admin_keys_sha256": config.admin is not None and not config.admin_keys_sha256,
-            "state_file": config.state_file is None and any(client.budgets for client in config.clients),
-        }.items()
-        if missing
-    ]
+def _store(config: Config, clock: Clock, metrics: Metrics) -> SharedStore | None:
+    """Return the store of a configuration that has one; redis-py is imported only then."""
+    return (
+        import_module("gateway.store").SharedStore(config.store, clock=clock, metrics=metrics) if config.store else None
+    )
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

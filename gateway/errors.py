@@ -74,6 +74,14 @@ class StateError(GatepassError):
     """The state file cannot be used."""
 
 
+class StoreAway(GatepassError):
+    """The shared store did not answer, or answered with an error; never mistaken for one of its answers."""
+
+
+class Undecryptable(GatepassError):
+    """A record of the shared store was sealed with another key, or for another place."""
+
+
 # ----------------------------------------------------------------------------------------------------------- exchanges
 
 

@@ -196,6 +196,13 @@ def tracing_is_installed(root: Node, keys: FileSection, problems: Problems) -> N
         problems.add(root.mark_at(("tracing",)), ("tracing",), hint)
 
 
+def store_is_installed(root: Node, keys: FileSection, problems: Problems) -> None:
+    """The shared store needs a package that may not be installed."""
+    if keys.store is not None and find_spec("redis") is None:
+        hint = "needs an extra that is not installed: pip install 'gatepass[store]'"
+        problems.add(root.mark_at(("store",)), ("store",), hint)
+
+
 def there_is_a_route(root: Node, problems: Problems) -> None:
     """A gateway without routes would answer 404 to everything."""
     if not _mapping(root, "routes") and (node := root.at(("routes",))) is None:

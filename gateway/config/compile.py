@@ -353,6 +353,7 @@ def config(
     *,
     digest: str,
     watched_files: tuple[Path, ...],
+    store_password_file: Path | None = None,
 ) -> model.Config:
     """Return the snapshot. On loopback, `access: clients` without any client means open access for this machine."""
     general = egress(keys.egress)
@@ -379,6 +380,7 @@ def config(
         admin_hosts=keys.admin_hosts,
         app_token_key=keys.app_token_key,
         planes=_planes(keys.planes) if keys.planes else None,
+        store=keys.store.compiled(store_password_file) if keys.store else None,
         state_file=Path(keys.state_file).absolute() if keys.state_file else None,
         digest=digest,
         watched_files=watched_files,

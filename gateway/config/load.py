@@ -119,6 +119,7 @@ def _compile(
         named += [path for path in (tls.certificate, tls.key, tls.client_ca) if path] if tls else []
     named += [general.ca_file] if general is not None and general.ca_file else []
     named += [path for issuer in keys.issuers.values() for path in (issuer.jwks_file, issuer.ca_file) if path]
+    named += [keys.store.ca_file] if keys.store and keys.store.ca_file else []
     prices = {route.name: route.price for route in compiled}
     return compile.config(
         keys,
@@ -127,6 +128,7 @@ def _compile(
         compiled,
         digest=summary.digest(draft, named),
         watched_files=tuple(dict.fromkeys([*draft.files, *named])),
+        store_password_file=draft.store_password_file,
     )
 
 
@@ -203,3 +205,4 @@ def _check_across(
         checks.issuers_differ(draft.root, keys.issuers, draft.problems)
         checks.tracing_is_installed(draft.root, keys, draft.problems)
         planes_fit(draft.root, keys, draft.problems, complete=draft.missing is None)
+        checks.store_is_installed(draft.root, keys, draft.problems)

@@ -26,6 +26,7 @@ from gateway.model.ports import Address, ServerTLS, SocketFile
 from gateway.model.price import Money
 from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
 from gateway.model.secret import Secret, Text
+from gateway.model.store import StoreConfig, StoreServer
 from gateway.model.token import AppTokenEndpoint, CredentialStatus, ExpirySource, Presented, Token, Tokens
 from gateway.model.units import KIB, MIB
 
@@ -71,6 +72,8 @@ __all__ = [
     "Secret",
     "ServerTLS",
     "SocketFile",
+    "StoreConfig",
+    "StoreServer",
     "Text",
     "Timeouts",
     "Timer",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import Address, ServerTLS
     from gateway.model.route import Route
     from gateway.model.secret import Secret
+    from gateway.model.store import StoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class Config:
     """File that keeps the counts of budgets across restarts."""
     planes: Planes | None = None
     """Other proxies that get tokens here; without any, nothing of `gateway.planes` is imported."""
+    store: StoreConfig | None = None
+    """The store that several instances share."""
     digest: str = ""
     """SHA-256 over the merged configuration, with secrets as hashes; gateways with the same digest behave alike."""
     watched_files: tuple[Path, ...] = ()

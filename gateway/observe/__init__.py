@@ -17,6 +17,7 @@ from gateway.observe.log.setup import (
 from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.metrics.families import metrics_markdown
 from gateway.observe.metrics.registry import Metrics
+from gateway.observe.metrics.store import StoreMetrics
 from gateway.observe.metrics.values import Value
 from gateway.observe.redaction.matcher import forms
 from gateway.observe.redaction.redact import OwnWords, redact, redact_text, register, register_all
@@ -32,6 +33,7 @@ __all__ = [
     "Metrics",
     "OwnWords",
     "RouteMetrics",
+    "StoreMetrics",
     "Trace",
     "Tracer",
     "Tracing",

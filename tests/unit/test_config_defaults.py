@@ -21,6 +21,7 @@ clients: [{{name: web, key_sha256: {"ab" * 32}, jwt: [{{issuer: i, claims: {{azp
 issuers: {{i: {{issuer: x, audience: [a], jwks_url: 'https://login.example/keys'}}}}
 egress: {{proxy: 'http://proxy.internal:3128'}}
 tracing: {{otlp: 'https://collector.example'}}
+store: {{url: "redis://valkey:6379", keys: [0123456789abcdefghijklmnopqrstuv]}}
 credentials:
   a:
     grant:
@@ -35,7 +36,7 @@ planes:
   push: {{envoy: {{kind: envoy-sds, directory: /run/sds, credentials: [a]}}}}
 """  # noqa: E501 - one client in one line
 GIVEN = {
-    "Config": {"clients", "issuers", "tracing", "egress", "planes", "digest", "watched_files"},
+    "Config": {"clients", "issuers", "tracing", "egress", "planes", "store", "digest", "watched_files"},
     "Client": {"jwt", "limits", "budgets"},
     "ClientLimit": {"rate"},
     "ClientBudget": {"hard"},
@@ -46,6 +47,7 @@ GIVEN = {
     "Issuer": {"jwks_url"},
     "Planes": {"listen", "ask", "push"},
     "AskPlane": {"uid"},
+    "StoreServer": {"addresses"},
 }
 """Fields that the text sets, or that every configuration computes."""
 INHERITED = {"egress"}

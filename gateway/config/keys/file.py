@@ -17,6 +17,7 @@ from gateway.config.keys.numbers import Count, Duration, Flag, PositiveDuration,
 from gateway.config.keys.planes import PlanesSection
 from gateway.config.keys.route import RouteSection
 from gateway.config.keys.section import Section, refuse
+from gateway.config.keys.store import StoreSection
 from gateway.config.keys.text import Levels, Name, PlainText, SecretValue
 from gateway.config.keys.tls import TlsSection
 from gateway.model import KIB, MIB, Address
@@ -155,6 +156,11 @@ class FileSection(Section):
     )
     state_file: PlainText | None = Field(
         None, description="File that keeps the counts of budgets across restarts; default: kept in memory only."
+    )
+    store: StoreSection | None = Field(
+        None,
+        description="The Valkey or Redis server in which several instances keep tokens and counts together; needs the "
+        "extra `store`.",
     )
     credentials: dict[Name, CredentialSection] = Field(default_factory=dict, description="Credentials, by name.")
     routes: dict[Name, RouteSection] = Field(default_factory=dict, description="Routes, by name.")

@@ -13,8 +13,9 @@ from gateway.config.read.expand import (
     expand_credential,
     expand_route,
     hide_proxy_passwords,
+    hide_store_secrets,
 )
-from gateway.config.read.interpolate import Interpolation, variables
+from gateway.config.read.interpolate import Interpolation, variables, whole_file
 from gateway.config.read.placeholder import without_missing_files
 from gateway.config.read.tree import Mark, Node, Problems, merge
 from gateway.config.read.yaml import read_file
@@ -42,6 +43,8 @@ class Draft:
     routes: dict[str, Node] = field(default_factory=dict)
     missing: tuple[str, ...] | None = None
     """What placeholders stand for; None when none are allowed."""
+    store_password_file: Path | None = None
+    """The file that is the whole of `store.password`."""
 
 
 def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands, *, placeholders: bool = False) -> Draft:
@@ -53,10 +56,12 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], commands: Commands, 
     missing: list[str] | None = [] if placeholders else None
     interpolation = Interpolation(environ, unresolved, commands=commands, missing=missing)
     commands.begin(frozenset().union(*(variables(tree) for tree in trees)))
-    root = hide_proxy_passwords(interpolation.resolve(root))
+    password_file = whole_file(root.at(("store", "password")))
+    root = hide_store_secrets(hide_proxy_passwords(interpolation.resolve(root)))
     if missing is not None:
         root = without_missing_files(root, missing)
     draft = Draft(root, problems, tuple(interpolation.files), missing=None if missing is None else tuple(missing))
+    draft.store_password_file = password_file
     _add_with_routes(unresolved, root, problems)
     for name, node in _section(root, "credentials", problems):
         draft.credentials[name] = expand_credential(node, ("credentials", name), problems)

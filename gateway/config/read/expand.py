@@ -150,6 +150,23 @@ def hide_proxy_passwords(node: Node, name: str = "") -> Node:
     return node
 
 
+def hide_store_secrets(root: Node) -> Node:
+    """Wrap the password and the keys of `store` as `Secret`, whether written literally or from `${…}`."""
+    store = root.entries.get("store")
+    if store is None or not isinstance(store.value, dict):
+        return root
+    entries = dict(store.entries)
+    if (password := entries.get("password")) is not None:
+        entries["password"] = _hidden(password)
+    if (keys := entries.get("keys")) is not None and isinstance(keys.value, list):
+        entries["keys"] = dataclasses.replace(keys, value=[_hidden(item) for item in keys.items])
+    return dataclasses.replace(root, value={**root.entries, "store": dataclasses.replace(store, value=entries)})
+
+
+def _hidden(node: Node) -> Node:
+    return dataclasses.replace(node, value=Secret(node.value), dynamic=True) if isinstance(node.value, str) else node
+
+
 def expand_route(node: Node, credentials: Mapping[str, Expanded]) -> Node:
     """Merge a route over its profile: that of its credential, or the one that all its injections share.
 

@@ -40,6 +40,15 @@ def variables(node: Node) -> frozenset[str]:
     return frozenset(match["name"] for match in matches if match is not None)
 
 
+def whole_file(node: Node | None) -> FilePath | None:
+    """Return the file if a value is one `${file:…}` and nothing else."""
+    if node is None or not isinstance(node.value, str):
+        return None
+    match = REFERENCE.fullmatch(node.value)
+    inside = (match["inside"] or "") if match is not None else ""
+    return FilePath(inside.removeprefix(FILE)).absolute() if inside.startswith(FILE) else None
+
+
 class _Malformed(Exception):
     """A reference cannot be resolved; the message says why and never contains a value."""
 

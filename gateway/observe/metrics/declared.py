@@ -33,6 +33,7 @@ class DeclaredMetrics:
         self._declare_upstreams()
         self._declare_clients()
         self._declare_tokens()
+        self._declare_store()
         self._declare_process()
 
     def _declare_requests(self) -> None:
@@ -82,6 +83,17 @@ class DeclaredMetrics:
         self.token_last_success = self._values(families.LAST_SUCCESS)
         self.token_skew = self._values(families.SKEW)
         self.secret_in_use = self._values(families.SECRET_IN_USE)
+
+    def _declare_store(self) -> None:
+        self.store_up = self._values(families.STORE_UP)
+        self.store_mode = self._values(families.STORE_MODE)
+        self.store_duration = self._histograms(families.STORE_DURATION)
+        self.store_silence = self._values(families.STORE_SILENCE)
+        self.store_members = self._values(families.STORE_MEMBERS)
+        self.store_leases = self._values(families.STORE_LEASES)
+        self.store_undecryptable = self._values(families.STORE_UNDECRYPTABLE)
+        self.store_granted = self._values(families.STORE_GRANTED)
+        self.store_away_calls = self._values(families.STORE_AWAY_CALLS)
 
     def _declare_process(self) -> None:
         self.config_loads = self._values(families.CONFIG_LOADS)

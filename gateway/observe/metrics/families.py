@@ -243,6 +243,50 @@ SECRET_IN_USE = Family(
     ("credential", "secret"),
 )
 
+# ---------------------------------------------------------------------------------------------------------- store
+
+STORE_UP = Family(
+    "store_up", "gauge", "1 while the shared store is trusted, 0 while it is away; absent without `store`."
+)
+STORE_MODE = Family(
+    "store_mode",
+    "gauge",
+    "1 for how this instance works now: shared (with the store) or alone (without it).",
+    ("mode",),
+)
+STORE_DURATION = Family(
+    "store_command_duration_seconds",
+    "histogram",
+    "Duration of commands of the shared store, by outcome (ok, failed).",
+    ("outcome",),
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+STORE_SILENCE = Family("store_silence_seconds", "gauge", "Time since the shared store's last answer.")
+STORE_MEMBERS = Family("store_members", "gauge", "Instances that share the store, as last known to this one.")
+STORE_LEASES = Family(
+    "store_leases_total",
+    "counter",
+    "Leases of token requests by outcome: committed, refused (a newer token was there), failed, lost (expired).",
+    ("credential", "outcome"),
+)
+STORE_UNDECRYPTABLE = Family(
+    "store_undecryptable_records_total",
+    "counter",
+    "Records of the shared store that none of `store.keys` opens, or that were moved to another place.",
+)
+STORE_GRANTED = Family(
+    "store_budget_granted",
+    "gauge",
+    "Calls of a budget that the shared store has granted to this instance, used ones included.",
+    ("client", "route", "per"),
+)
+STORE_AWAY_CALLS = Family(
+    "store_away_calls_total",
+    "counter",
+    "Calls with a budget that were admitted while the shared store was away.",
+    ("client", "route"),
+)
+
 # -------------------------------------------------------------------------------------------------------- process
 
 BUILD = Family(

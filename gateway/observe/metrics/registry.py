@@ -19,6 +19,7 @@ from gateway.observe.log.writer import dropped_events
 from gateway.observe.metrics import children, families
 from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
 from gateway.observe.metrics.declared import DeclaredMetrics
+from gateway.observe.metrics.store import StoreMetrics
 from gateway.observe.trace.spans import dropped_spans
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Metrics(DeclaredMetrics):
         self._routes: dict[str, RouteMetrics] = {}
         self._credentials: dict[str, CredentialMetrics] = {}
         self._clients: dict[tuple[str, str], ClientMetrics] = {}
+        self._store: StoreMetrics | None = None
         self._library = CollectorRegistry(auto_describe=True)
         """Metrics that `prometheus_client` renders itself: two info metrics and those of the process."""
         self.build = self._info(families.BUILD)
@@ -68,6 +70,12 @@ class Metrics(DeclaredMetrics):
         if metrics is None:
             metrics = self._clients[name, route] = ClientMetrics(name, route, self)
         return metrics
+
+    def store(self) -> StoreMetrics:
+        """Return the metrics of the shared store, the same object every time."""
+        if self._store is None:
+            self._store = StoreMetrics(self)
+        return self._store
 
     def clients(self) -> list[ClientMetrics]:
         """Return the metrics of every client on every route."""

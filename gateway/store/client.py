@@ -1,0 +1,241 @@
+"""`SharedStore`: runs scripts in the store, knows whether it is up, and how many instances there are.
+
+Never repeats a command, and never lets a request wait. While the store is away every call fails at once, and the
+instance goes on alone; once a second the store is asked whether it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+from gateway.errors import StoreAway, Undecryptable
+from gateway.observe import get_logger
+from gateway.store.connection import reason_of
+from gateway.store.health import Health
+from gateway.store.presence import BEAT, LEAVE, LIFE, Presence
+from gateway.store.sealing import Sealing
+from gateway.store.subscriber import Subscriber
+from gateway.store.wires import Wires
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.model import Clock, StoreConfig
+    from gateway.observe import Metrics
+    from gateway.store.connection import Argument, Call
+    from gateway.store.script import Script
+
+_log = get_logger("gatepass.store")
+INTERVAL = 1.0
+"""Seconds between two heartbeats."""
+AGAIN = 0.25
+"""Seconds after a failed heartbeat, until the store is away."""
+REFUSALS = (
+    "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY",
+    "TRYAGAIN", "UNKILLABLE", "WRONGPASS",
+)  # fmt: skip
+"""First words of errors with which a server says that it serves nobody; any other is about one command."""
+
+
+class SharedStore:
+    """The store of one instance."""
+
+    def __init__(self, config: StoreConfig, *, clock: Clock, metrics: Metrics) -> None:
+        self.instance = secrets.token_hex(8)
+        """A random id of this process."""
+        self.tried = asyncio.Event()
+        """Set when the first attempt to reach the store has ended, well or not."""
+        self._clock = clock
+        self._metrics = metrics.store()
+        self._health = Health()
+        self._presence = Presence(self.instance)
+        self._changed: list[Callable[[bool], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._config = config
+        self._sealing = Sealing(config.keys, config.namespace)
+        self._wires = Wires(config)
+        self._subscriber = Subscriber(self, clock)
+        self._metrics.watch(lambda: (self.is_up, self.silence(), self.members))
+
+    def __repr__(self) -> str:
+        return f"<store {self._config.server} {'up' if self.is_up else 'away'}>"
+
+    # -------------------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Begin to connect, and return at once. An outage is no error."""
+        self._tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._subscriber.run())]
+
+    async def stop(self) -> None:
+        """Leave the members and close all connections; takes one command's time at most."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.is_up:
+            try:
+                await self._wires.calls([(LEAVE, [self.key("members")], [self.instance])])
+            except StoreAway as error:
+                _log.warning("store_not_left", reason=str(error))
+        await self._wires.close()
+
+    def use(self, config: StoreConfig) -> None:
+        """Go on with another configuration: keys, server, password, time-outs."""
+        if config != self._config:
+            self._config = config
+            self._sealing = Sealing(config.keys, config.namespace)
+            self._wires.use(config)
+            self._subscriber.reconnect()
+
+    # ------------------------------------------------------------------------------------------------------- state
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the store is trusted now."""
+        return self._health.is_up
+
+    @property
+    def members(self) -> int:
+        """How many instances there are as far as is known, this one included."""
+        return self._presence.members
+
+    @property
+    def rank(self) -> int:
+        """The place of this instance among them, from 0."""
+        return self._presence.rank
+
+    @property
+    def lease(self) -> float:
+        """Seconds of a lease."""
+        return self._config.lease
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of one command."""
+        return self._config.timeout
+
+    def silence(self) -> float:
+        """Return the seconds since the store's last answer; 0 before the first one."""
+        at = self._health.answered_at
+        return 0.0 if at is None else self._clock.monotonic() - at
+
+    def wall(self) -> float | None:
+        """Return the store's time in seconds since the epoch, as last known; None before the first answer."""
+        return self._presence.wall(self._clock.monotonic())
+
+    def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `changed` with True when the store is up, with False when it is away; return how to stop that."""
+        self._changed.append(changed)
+        return lambda: self._changed.remove(changed)
+
+    # ---------------------------------------------------------------------------------------------------- commands
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run a script and return its answer, in one round trip. Raises StoreAway."""
+        return (await self.run_many([(script, keys, args)]))[0]
+
+    async def run_many(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one pipeline and return their answers. Raises StoreAway if one of them has none."""
+        if not self.is_up:
+            raise StoreAway("the store is away")
+        return await self._send(calls)
+
+    async def _send(self, calls: Sequence[Call], *, beat: bool = False) -> list[Any]:
+        sent = self._clock.monotonic()
+        try:
+            answers = await self._wires.calls(calls)
+        except StoreAway as error:
+            self._failed(sent, error, beat=beat)
+            raise
+        now = self._clock.monotonic()
+        errors = [answer for answer in answers if isinstance(answer, ResponseError)]
+        refusals = [each for each in errors if beat or reason_of(each).startswith(REFUSALS)]
+        if errors:
+            refused = StoreAway(reason_of((refusals or errors)[0]))
+            if refusals:
+                await self._wires.close()
+                self._failed(sent, refused, beat=beat)
+            raise refused
+        self._metrics.answered(now - sent)
+        self._change(lambda: self._health.answered(now, beat=beat))
+        return answers
+
+    def _failed(self, sent: float, error: StoreAway, *, beat: bool) -> None:
+        now = self._clock.monotonic()
+        self._metrics.failed(now - sent)
+        self._change(lambda: self._health.failed(sent, now, beat=beat), str(error))
+
+    def _change(self, update: Callable[[], None], reason: str = "") -> None:
+        tried, before = self._health.tried, self._health.is_up
+        update()
+        after = self._health.is_up
+        self.tried.set()
+        if after == before and tried:
+            return
+        server = str(self._config.server)
+        if after:
+            _log.info("store_up", store=server, members=self.members)
+        else:
+            _log.warning("store_away", store=server, reason=reason, hint="this instance goes on alone")
+        for changed in list(self._changed):
+            changed(after)
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except StoreAway:
+                await self._clock.sleep(AGAIN if self.is_up else INTERVAL)
+            else:
+                await self._clock.sleep(INTERVAL)
+
+    async def beat(self) -> None:
+        """Tell the other instances that this one lives, and learn of them. Raises StoreAway."""
+        args: list[Argument] = [self.instance, int(LIFE * 1000), self._subscriber.own_channel]
+        sent = self._clock.monotonic()
+        (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
+        self._presence.learn(answer, sent)
+        self._subscriber.beaten()
+
+    # ----------------------------------------------------------------------------------------------- names, records
+
+    def key(self, *parts: str) -> str:
+        """Return the name of a key or a channel: `gp1:NAMESPACE:PART:…`."""
+        return ":".join((f"gp1:{self._config.namespace}", *parts))
+
+    def name(self, *parts: str) -> str:
+        """Return the name that stands for `parts`: 32 hex digits, different with other `store.keys`."""
+        return self._sealing.name(*parts)
+
+    def seal(self, plain: bytes, bound_to: bytes) -> bytes:
+        """Encrypt a record so that it opens only with the same `bound_to`."""
+        return self._sealing.seal(plain, bound_to)
+
+    def unseal(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """Return what was sealed. Raises Undecryptable, which is counted."""
+        try:
+            return self._sealing.unseal(sealed, bound_to)
+        except Undecryptable:
+            self._metrics.undecryptable()
+            raise
+
+    # --------------------------------------------------------------------------------------------------------- news
+
+    @property
+    def channel(self) -> str:
+        """The channel on which scripts publish the name that has news."""
+        return self.key("ev")
+
+    def listen(self, name: str, heard: Callable[[], None]) -> Callable[[], None]:
+        """Call `heard` when `name` may have news; return how to stop that.
+
+        Also called when news may have been missed, and each second while no news can arrive.
+        """
+        return self._subscriber.listen(name, heard)
+
+    async def connect(self) -> Any:
+        """Return a connection of its own, for the subscriber. Raises StoreAway."""
+        return await self._wires.open()

@@ -1,0 +1,221 @@
+"""One connection to the store. The only module that knows redis-py.
+
+redis-py repeats commands by default, and waits for seconds; here a command is sent once and has one time-out, because
+its caller decides what a lost answer means. Each connection reads the password again, because passwords of stores
+expire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from gateway.errors import StoreAway, os_reason
+from gateway.tls import client_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from gateway.model import Address, StoreConfig
+    from gateway.store.script import Script
+
+Argument = bytes | str | int
+Call = tuple["Script", "Sequence[str]", "Sequence[Argument]"]
+"""A script, the names of its keys, and its arguments."""
+LONGEST_REASON = 200
+MOST_PASSWORD_BYTES = 65_536
+
+
+class _TlsConnection(Connection):
+    """A connection with the TLS context of `gateway.tls`."""
+
+    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._context = context
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._context}
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a command failed, in one line without arguments of commands."""
+    if isinstance(error, StoreAway):
+        return str(error)
+    if isinstance(error, ResponseError):
+        text = re.sub(r"(?:, with args beginning with|, with args).*", "", str(error), flags=re.DOTALL)
+        return " ".join(text.split())[:LONGEST_REASON]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():
+            return "no answer in time"
+        if isinstance(cause, OSError):
+            return str(getattr(cause, "verify_message", "")) or os_reason(cause)
+        if cause.__cause__ is None and cause.__context__ is None:
+            break
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+class Wire:
+    """One connection; used by one command at a time. `open` makes it."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<wire {'open' if self.is_open else 'closed'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has closed it as far as is known."""
+        return bool(self._connection.is_connected)
+
+    async def is_clean(self) -> bool:
+        """Whether it is open, and nothing that nobody asked for has arrived on it."""
+        try:
+            return self.is_open and not await self._connection.can_read()
+        except (RedisError, OSError):
+            return False
+
+    async def command(self, *words: Argument) -> Any:
+        """Send one command and return its answer. Raises RedisError or OSError."""
+        await self._connection.send_command(*words)
+        return await self._connection.read_response()
+
+    async def calls(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one pipeline; return their answers in order, an error of the store as an exception object.
+
+        Scripts that the store does not know are sent again with their text: they have not run.
+        """
+        answers = await self._pipeline([_by_hash(call) for call in calls])
+        unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = await self._pipeline([_by_text(calls[index]) for index in unknown])
+            for index, answer in zip(unknown, again, strict=True):
+                answers[index] = answer
+        return answers
+
+    async def _pipeline(self, commands: list[list[Argument]]) -> list[Any]:
+        await self._connection.send_packed_command(self._connection.pack_commands(commands))
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await self._connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+
+    async def subscribe(self, *channels: str) -> None:
+        """Ask for the messages of these channels; afterwards only `ping` and `message`."""
+        await self._connection.send_command("SUBSCRIBE", *channels)
+
+    async def message(self, within: float) -> list[Any] | None:
+        """Return the next message (kind, channel, data …); None if none arrived within so many seconds."""
+        answer = await self._connection.read_response(timeout=within)
+        return answer if isinstance(answer, list) else None
+
+    async def close(self) -> None:
+        """Close it at once."""
+        await self._connection.disconnect(nowait=True)
+
+
+def _by_hash(call: Call) -> list[Argument]:
+    script, keys, args = call
+    return ["EVALSHA", script.sha, len(keys), *keys, *args]
+
+
+def _by_text(call: Call) -> list[Argument]:
+    script, keys, args = call
+    return ["EVAL", script.text, len(keys), *keys, *args]
+
+
+class Connector:
+    """Opens connections with one configuration."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self._context: ssl.SSLContext | None = None
+
+    async def open(self) -> Wire:
+        """Return a connection that is authenticated. Raises RedisError, OSError or StoreAway."""
+        server = self._config.server
+        if server.socket:
+            return await self._opened(None, server.database, await self._login())
+        address = await self._master() if server.master else server.addresses[0]
+        wire = await self._opened(address, server.database, await self._login())
+        if server.master:
+            await _must_be_master(wire, address)
+        return wire
+
+    async def _login(self) -> dict[str, str]:
+        config = self._config
+        password = config.password.reveal() if config.password is not None else ""
+        if config.password_file is not None:
+            data = await asyncio.to_thread(config.password_file.read_bytes)
+            password = data[:MOST_PASSWORD_BYTES].decode("utf-8", "surrogateescape").rstrip("\r\n")
+        return {"username": config.username, "password": password} if password else {}
+
+    async def _opened(self, address: Address | None, database: int, login: dict[str, str]) -> Wire:
+        config = self._config
+        settings: dict[str, Any] = {
+            "db": database,
+            "socket_timeout": config.timeout,
+            "socket_connect_timeout": config.timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+            **{key: value for key, value in login.items() if value},
+        }
+        if address is None:
+            connection: AbstractConnection = UnixDomainSocketConnection(path=config.server.socket, **settings)
+        elif config.server.tls:
+            if self._context is None:
+                self._context = await asyncio.to_thread(client_context, config.ca_file)
+            connection = _TlsConnection(host=address.host, port=address.port, context=self._context, **settings)
+        else:
+            connection = Connection(host=address.host, port=address.port, **settings)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return Wire(connection)
+
+    async def _master(self) -> Address:
+        """Return the address that most Sentinels name."""
+        server = self._config.server
+        answers = await asyncio.gather(*(self._ask(each) for each in server.addresses), return_exceptions=True)
+        named = Counter(answer for answer in answers if not isinstance(answer, BaseException))
+        if not named:
+            first = next(answer for answer in answers if isinstance(answer, BaseException))
+            raise StoreAway(f"no Sentinel names the server {server.master}: {reason_of(first)}")
+        return named.most_common(1)[0][0]
+
+    async def _ask(self, sentinel: Address) -> Address:
+        wire = await self._opened(sentinel, 0, {})
+        try:
+            answer = await wire.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._config.server.master)
+        finally:
+            await wire.close()
+        if not isinstance(answer, list):
+            raise StoreAway("it does not know that name")
+        host, port = (bytes(part).decode() for part in answer)
+        return type(sentinel)(host, int(port))
+
+
+async def _must_be_master(wire: Wire, address: Address) -> None:
+    """Raise StoreAway unless the server accepts writes; after a fail-over, Sentinels may name the old one."""
+    role = (await wire.command("ROLE"))[0]
+    if role != b"master":
+        await wire.close()
+        raise StoreAway(f"{address} is not the master")

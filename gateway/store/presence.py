@@ -1,0 +1,57 @@
+"""Which instances live, by heartbeats in a sorted set with the store's time. Pure, but for the scripts' text.
+
+A member without a heartbeat for `LIFE` is gone. The number of members rises at once, and falls when a second heartbeat
+confirms it, because limits are divided by it and a store whose clock jumps forgets everybody for a moment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.store.script import Script
+
+LIFE = 2.5
+"""Seconds without a heartbeat after which a member is gone."""
+
+BEAT = Script(
+    "beat",
+    """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now + ARGV[2], '+inf')
+redis.call('PEXPIRE', KEYS[1], 86400000)
+redis.call('PUBLISH', ARGV[3], 'beat')
+return {t[1], t[2], redis.call('ZRANGE', KEYS[1], 0, -1)}
+""",
+)
+"""KEYS: the members. ARGV: this instance, its life in ms, its own channel."""
+LEAVE = Script("leave", "return redis.call('ZREM', KEYS[1], ARGV[1])")
+
+
+class Presence:
+    """What this instance knows of the others."""
+
+    def __init__(self, instance: str) -> None:
+        self._instance = instance
+        self.members = 1
+        self.rank = 0
+        self.names: tuple[str, ...] = (instance,)
+        self._fewer = False
+        self._offset: float | None = None
+
+    def learn(self, answer: list[Any], sent: float) -> None:
+        """Take the answer of `BEAT`, which was sent at the instant `sent`."""
+        seconds, micros, listed = answer
+        self._offset = int(seconds) + int(micros) / 1e6 - sent
+        names = tuple(sorted({bytes(each).decode() for each in listed} | {self._instance}))
+        if len(names) < self.members and not self._fewer:
+            self._fewer = True
+            return
+        self._fewer = False
+        self.names, self.members, self.rank = names, len(names), names.index(self._instance)
+
+    def wall(self, now: float) -> float | None:
+        """Return the store's time at the instant `now`, at most a command too late; None before the first answer."""
+        return None if self._offset is None else now + self._offset

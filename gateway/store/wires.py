@@ -1,0 +1,86 @@
+"""The open connections to the store: as many as commands run at once, within a bound; idle ones are used again.
+
+After any failure all idle ones are closed, because they probably lead to the same dead server. Nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from gateway.errors import StoreAway
+from gateway.store.connection import Connector, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model import StoreConfig
+    from gateway.store.connection import Call, Wire
+
+MOST = 8
+"""Connections at most; further commands wait for one."""
+OPENING = 2
+"""Time-outs of a command that opening a connection may take: TCP and TLS, then authentication."""
+OPENING_BY_SENTINEL = 4
+
+
+class Wires:
+    """Runs scripts over pooled connections."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._idle: list[Wire] = []
+        self._room = asyncio.Semaphore(MOST)
+        self._age = 0
+        self.use(config)
+
+    def use(self, config: StoreConfig) -> None:
+        """Open further connections with another configuration; idle ones are not used any more."""
+        self._timeout = config.timeout
+        self._opening = config.timeout * (OPENING_BY_SENTINEL if config.server.master else OPENING)
+        self._connector = Connector(config)
+        self._age += 1
+
+    async def open(self) -> Wire:
+        """Return a new connection that is not pooled. Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._opening):
+                return await self._connector.open()
+        except (RedisError, OSError) as error:
+            raise StoreAway(reason_of(error)) from error
+
+    async def calls(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one pipeline; an error of the store stands in the list. Raises StoreAway without an answer."""
+        async with self._room:
+            age = self._age
+            wire = await self._take(age)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    answers = await wire.calls(calls)
+            except (RedisError, OSError) as error:
+                await wire.close()
+                await self.close()
+                raise StoreAway(reason_of(error)) from error
+            except BaseException:  # cancelled: an answer may still arrive, and it would be taken for the next one
+                await wire.close()
+                raise
+            if age == self._age and wire.is_open:
+                self._idle.append(wire)
+            else:
+                await wire.close()
+            return answers
+
+    async def _take(self, age: int) -> Wire:
+        while self._idle:
+            wire = self._idle.pop()
+            if age == self._age and await wire.is_clean():
+                return wire
+            await wire.close()
+        return await self.open()
+
+    async def close(self) -> None:
+        """Close all idle connections."""
+        idle, self._idle = self._idle, []
+        for wire in idle:
+            await wire.close()
