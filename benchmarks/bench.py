@@ -223,7 +223,10 @@ def main() -> None:
         sys.exit(
             "not recorded: ratios with such a spread mean nothing; run again on a quiet machine (see results/part.md)"
         )
-    page.write(Report(about(options, chosen), found), "latest" if whole else "part")
+    report = Report(about(options, chosen), found)
+    if whole:
+        page.remember(report)
+    page.write(report, "latest" if whole else "part")
 
 
 if __name__ == "__main__":

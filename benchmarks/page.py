@@ -1,20 +1,20 @@
-"""How results look: a table for the terminal, a page of Markdown, and a picture.
+"""How results look: a table for the terminal, a page of Markdown, a picture, and README's ranges over several runs.
 
-python -m benchmarks.page        # writes the pages anew from results/latest.json
+python -m benchmarks.page        # writes the pages anew from results/latest.json and results/runs.json
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 
 from benchmarks import peers, scenarios
-from benchmarks.report import DIRECT, GOALS, MINE, Report, Result, added, named, ratio, ratio_spread
+from benchmarks.report import DIRECT, GOALS, MINE, Report, Result, added, kept, named, ratio, ratio_spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,20 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCUMENT = HERE.parent / "docs" / "performance.md"
+README = HERE.parent / "README.md"
 MARKED = re.compile(r"(<!-- bench: begin[^>]*-->\n).*(<!-- bench: end -->)", re.DOTALL)
 BUSY = 0.9
+QUOTED = (
+    ("small", "envoy", "small request"),
+    ("small", "plain", "small request"),
+    ("small", "nginx", "small request"),
+    ("small", "lua", "small request"),
+    ("small", "haproxy", "small request"),
+    ("post", "envoy", "POST of 20 KB"),
+    ("download", "envoy", "download of 1 MiB"),
+    ("upload", "envoy", "upload of 5 MiB"),
+)
+"""Scenario, peer, and how README calls the load."""
 FIGURES = {
     "cpu_us": "CPU per request",
     "per_second": "requests/s",
@@ -151,6 +163,19 @@ def markdown(report: Report, picture: str, level: str = "##") -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)) + "\n"
 
 
+def ranges(runs: Sequence[dict[str, Any]]) -> str:
+    """Return README's table: the CPU ratio to each quoted peer, from the lowest to the highest run."""
+    rows: list[Cells] = []
+    for scenario, peer, load in QUOTED:
+        seen = [run["cpu"][scenario][peer] for run in runs if peer in run["cpu"].get(scenario, {})]
+        if seen:
+            rows.append((load, peers.BY_NAME[peer].title, f"{min(seen):.2f} to {max(seen):.2f}"))
+    dates = sorted({run["date"] for run in runs})
+    table = lines_of(("load", "compared with", "CPU of the gateway ÷ CPU of the peer"), rows)
+    said = f"Each range covers the medians of {len(runs)} recorded runs ({' and '.join(dates)})."
+    return "\n".join((*table, "", said)) + "\n"
+
+
 def picture(report: Report) -> str:
     """Return bars of CPU per request, a panel for each scenario, as SVG."""
     panels = []
@@ -161,17 +186,33 @@ def picture(report: Report) -> str:
     return TEMPLATES.get_template("bars.svg").render(panels=panels) + "\n"
 
 
+def remember(report: Report) -> None:
+    """Add a whole run to `results/runs.json`, which keeps the newest runs."""
+    runs = [*recorded(), report.summary()]
+    (RESULTS / "runs.json").write_bytes(orjson.dumps(kept(runs), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Return the summaries of the recorded runs, the oldest first."""
+    return list(orjson.loads((RESULTS / "runs.json").read_bytes()))
+
+
+def replace_marked(page: Path, inner: str) -> None:
+    """Replace what stands between the markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(MARKED.sub(lambda found: f"{found[1]}{inner}{found[2]}", text), encoding="utf-8")
+
+
 def write(report: Report, name: str) -> None:
-    """Write a report's files; the one of a whole run goes into the documentation too."""
+    """Write a report's files; the one of a whole run goes into the documentation, too."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_bytes(orjson.dumps(report.stored(), option=orjson.OPT_INDENT_2) + b"\n")
     (RESULTS / f"{name}.svg").write_text(picture(report), encoding="utf-8")
     page = f"# The bench's result\n\nHow to read it: [README](../README.md).\n\n{markdown(report, f'{name}.svg')}"
     (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
     if name == "latest":
-        inner = markdown(report, "../benchmarks/results/latest.svg", "###")
-        text = MARKED.sub(lambda found: f"{found[1]}{inner}{found[2]}", DOCUMENT.read_text(encoding="utf-8"))
-        DOCUMENT.write_text(text, encoding="utf-8")
+        replace_marked(DOCUMENT, markdown(report, "../benchmarks/results/latest.svg", "###"))
+        replace_marked(README, ranges(recorded()))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
-COMPILED = ROOT / "build" / "compiled"
-"""What `make compiled` makes: the gateway with its hot path in C, as the image has it."""
+
+
+def compiled_for(environment: Path) -> Path:
+    """Return where `make compiled` puts the gateway with its hot path in C, as the image has it.
+
+    Each environment has a folder of its own: `.venv` has `build/compiled`, `.venv-3.13` has `build/compiled-3.13`.
+    """
+    suffix = environment.name.removeprefix(".venv") if environment.name.startswith(".venv") else ""
+    return ROOT / "build" / f"compiled{suffix}"
+
+
+COMPILED = compiled_for(Path(sys.prefix))
 KEY, PROBE = "gp_bench-key-of-no-value", "gp_probe-key-of-no-value"
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 CONFIGS = Environment(

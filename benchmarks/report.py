@@ -69,11 +69,34 @@ class Report:
         """Return it as JSON's types."""
         return asdict(self)
 
+    def summary(self) -> dict[str, Any]:
+        """Return the date, the load and every CPU ratio of the run, to be kept beside those of other runs."""
+        ratios = {
+            scenario: {
+                one.name: round(seen, 3)
+                for one in results
+                if one.name not in {MINE, DIRECT} and (seen := ratio(mine, one, "cpu_us")) is not None
+            }
+            for scenario, results in self.results.items()
+            if (mine := named(results, MINE)) is not None
+        }
+        parts = ("date", "machine", "load", "rounds", "seconds")
+        return {part: self.about[part] for part in parts} | {"cpu": {name: its for name, its in ratios.items() if its}}
+
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Report:
         """Return the report that `stored` gave."""
         results = {name: [result_of(one) for one in found] for name, found in stored["results"].items()}
         return cls(stored["about"], results)
+
+
+RUNS_KEPT: Final = 8
+"""Recorded runs that are quoted together."""
+
+
+def kept(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest runs that are kept."""
+    return runs[-RUNS_KEPT:]
 
 
 def result_of(stored: dict[str, Any]) -> Result:

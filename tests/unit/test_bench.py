@@ -8,8 +8,20 @@ import orjson
 import pytest
 
 from benchmarks import guard, load, page, peers, scenarios, witness
-from benchmarks.processes import render
-from benchmarks.report import DIRECT, Goal, Report, Result, Round, added, ratio, ratio_spread, unsteady
+from benchmarks.processes import ROOT, compiled_for, render
+from benchmarks.report import (
+    DIRECT,
+    RUNS_KEPT,
+    Goal,
+    Report,
+    Result,
+    Round,
+    added,
+    kept,
+    ratio,
+    ratio_spread,
+    unsteady,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,3 +204,45 @@ def test_a_peer_that_is_not_installed_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize(("name", "size"), [("post", 20_000), ("upload", 5 * 1024 * 1024)])
 def test_bodies_have_the_size_that_the_scenario_names(name: str, size: int) -> None:
     assert size * 0.98 < len(scenarios.BY_NAME[name].body) < size * 1.02
+
+
+ABOUT = {"date": "2026-11-20", "machine": "2 cores", "load": 2.0, "rounds": 2, "seconds": 1, "left_out": []}
+
+
+def test_a_run_is_summarised_by_its_cpu_ratios() -> None:
+    results = [result("gatepass", 10, 12), result("envoy", 20, 24), result(DIRECT, 1, 1)]
+    waits = [result("gatepass"), result("envoy")]
+    summary = Report(ABOUT, {"small": results, "idle": waits}).summary()
+    assert summary["cpu"] == {"small": {"envoy": 0.5}}
+    assert summary["date"] == "2026-11-20"
+
+
+def test_readme_quotes_the_lowest_and_the_highest_run() -> None:
+    runs = [
+        {"date": f"2026-11-{day}", "cpu": {"small": {"envoy": ratio}}}
+        for day, ratio in ((20, 0.7), (21, 0.4), (22, 0.5))
+    ]
+    text = page.ranges(runs)
+    assert "| small request | Envoy, credential_injector | 0.40 to 0.70 |" in text
+    assert "3 recorded runs" in text
+    assert "HAProxy" not in text, "a peer that no run had"
+
+
+def test_only_the_newest_runs_are_kept() -> None:
+    runs = [{"date": str(number)} for number in range(20)]
+    assert kept(runs)[-1] == {"date": "19"}
+    assert len(kept(runs)) == RUNS_KEPT
+
+
+def test_readme_shows_the_recorded_runs() -> None:
+    found = page.MARKED.search(page.README.read_text(encoding="utf-8"))
+    assert found is not None
+    assert page.ranges(page.recorded()) in found[0]
+
+
+@pytest.mark.parametrize("name", ["", "-3.13"])
+def test_the_compiled_gateway_of_each_environment_is_found(name: str) -> None:
+    """Where the Makefile puts it; else the bench would measure plain Python without a word."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "COMPILED := build/compiled$(patsubst .venv%,%,$(VENV))" in makefile
+    assert compiled_for(ROOT / f".venv{name}") == ROOT / "build" / f"compiled{name}"
