@@ -169,10 +169,12 @@ def ranges(runs: Sequence[dict[str, Any]]) -> str:
     for scenario, peer, load in QUOTED:
         seen = [run["cpu"][scenario][peer] for run in runs if peer in run["cpu"].get(scenario, {})]
         if seen:
-            rows.append((load, peers.BY_NAME[peer].title, f"{min(seen):.2f} to {max(seen):.2f}"))
+            low, high = f"{min(seen):.2f}", f"{max(seen):.2f}"
+            rows.append((load, peers.BY_NAME[peer].title, low if low == high else f"{low} to {high}"))
     dates = sorted({run["date"] for run in runs})
     table = lines_of(("load", "compared with", "CPU of the gateway ÷ CPU of the peer"), rows)
-    said = f"Each range covers the medians of {len(runs)} recorded runs ({' and '.join(dates)})."
+    several = f"Each range covers the medians of {len(runs)} recorded runs"
+    said = f"{several if len(runs) > 1 else 'Medians of one recorded run'} ({' and '.join(dates)})."
     return "\n".join((*table, "", said)) + "\n"
 
 
