@@ -45,6 +45,7 @@ class TokenCache:
         store: Store,
         token_timeout: float,
         tried: Callable[[], object] = lambda: None,
+        changed: Callable[[], object] = bool,
     ) -> None:
         """Start without a token.
 
@@ -55,6 +56,7 @@ class TokenCache:
             store: keeps tokens for a later cache of the same recipe.
             token_timeout: longest wait of one request, seconds.
             tried: called after the first fetch has succeeded or failed.
+            changed: called after another token is in use, or none.
         """
         self.recipe = recipe
         self.token_timeout = token_timeout
@@ -63,7 +65,7 @@ class TokenCache:
         self._now = clock.monotonic
         self._store = store
         self._on_tried = tried
-        self._report = Report(recipe.credential.name, metrics, clock)
+        self._report = Report(recipe.credential.name, metrics, clock, changed)
         self._secrets = Rotation(recipe.sources, recipe.keys)
         self._waiters = Waiters(clock, metrics)
         self._pace = Pace(recipe.credential.timeout, single_active=recipe.credential.single_active_token)

@@ -1,4 +1,4 @@
-"""Logs and counts every change of a token. Nothing here decides anything.
+"""Logs and counts every change of a token, and tells a listener of it. Nothing here decides anything.
 
 Events show a token only as its fingerprint, and of an endpoint's answer only what `grant.py` returns.
 """
@@ -12,6 +12,8 @@ from gateway.model import CredentialStatus
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model import Clock, Token
     from gateway.observe import CredentialMetrics
     from gateway.tokens.outcome import Outcome
@@ -43,10 +45,14 @@ def _state(token: Token | None, failure: TokenError | None, *, idle: bool) -> St
 class Report:
     """Log events and metrics of one credential."""
 
-    def __init__(self, credential: str, metrics: CredentialMetrics, clock: Clock) -> None:
+    def __init__(
+        self, credential: str, metrics: CredentialMetrics, clock: Clock, changed: Callable[[], object] = bool
+    ) -> None:
+        """`changed` is called after another token is in use, or none; it must return at once and never raise."""
         self._credential = credential
         self._metrics = metrics
         self._clock = clock
+        self._changed = changed
         self.last_success: float | None = None
         """Wall-clock instant of the last fetch that succeeded."""
         self.last_failure: float | None = None
@@ -92,6 +98,7 @@ class Report:
         """A token is in use: it was fetched, or adopted from before a reload."""
         left = token.expires_at - self._clock.monotonic()
         self._metrics.expires(self._clock.wall() + left, token.life)
+        self._changed()
 
     def fetched(
         self, token: Token, outcome: Outcome, *, cause: Cause, duration: float, attempt: int, skew: float | None,
@@ -159,6 +166,7 @@ class Report:
             generation=token.generation, cause="unauthorized", accepted=accepted,
             age=round(self._clock.monotonic() - token.fetched_at, 3),
         )  # fmt: skip
+        self._changed()
 
     def expired(self, token: Token) -> None:
         """A token expired before its successor was fetched."""

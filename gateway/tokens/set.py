@@ -21,7 +21,7 @@ from gateway.tokens.static import StaticTokens
 from gateway.tokens.store import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from gateway.model import Clock, Config, Credential, CredentialStatus, Token, Tokens
     from gateway.observe import Metrics
@@ -59,6 +59,9 @@ class TokenSet:
         """
         self.warmed = asyncio.Event()
         """Set when each credential with `keep_warm: always` was tried once."""
+        self.changed: Callable[[], object] = bool
+        """Called after a token was fetched, adopted or dropped, and after a reload; `held` then tells what is in use.
+        It must return at once and never raise. It is not called when a token expires: `Token.expires_at` tells."""
         self._clock = clock
         self._metrics = metrics
         self._store = store or MemoryStore(clock)
@@ -87,6 +90,11 @@ class TokenSet:
             KeyError: there is no such credential.
         """
         return self._tokens[name]
+
+    def held(self, name: str) -> Token | None:
+        """Return the valid token of the credential `name`, without counting this as use; None if there is none."""
+        tokens = self._tokens.get(name)
+        return None if tokens is None else tokens.peek()
 
     def status(self) -> list[CredentialStatus]:
         """Return the state of each credential, in the configuration's order."""
@@ -127,6 +135,7 @@ class TokenSet:
         """
         self._apply(config)
         self._check_warmed()
+        self._tell_changed()
 
     async def stop(self) -> None:
         """Cancel all fetches, and revoke tokens where that is configured, within `REVOKE_WITHIN`."""
@@ -179,6 +188,7 @@ class TokenSet:
             store=self._store,
             token_timeout=token_timeout,
             tried=self._check_warmed,
+            changed=self._tell_changed,
         )
         if predecessor is not None:
             cache.continue_from(predecessor)
@@ -216,6 +226,9 @@ class TokenSet:
         for fetch in cache.close(successor):
             self._closing.add(fetch)
             fetch.add_done_callback(self._closing.discard)
+
+    def _tell_changed(self) -> None:
+        self.changed()
 
     def _check_warmed(self) -> None:
         if self._started and all(

@@ -35,6 +35,10 @@ class StaticTokens:
         """Return the key."""
         return self._token
 
+    def peek(self) -> Token:
+        """Return the key."""
+        return self._token
+
     async def get(self) -> Token:
         """Return the key."""
         return self._token

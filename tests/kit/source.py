@@ -113,7 +113,12 @@ class HandSource:
 
 
 def cache(
-    clock: FakeClock, *sources: HandSource, token_timeout: float = 5.0, metrics: Metrics | None = None, **settings: Any
+    clock: FakeClock,
+    *sources: HandSource,
+    token_timeout: float = 5.0,
+    metrics: Metrics | None = None,
+    changed: Callable[[], object] = bool,
+    **settings: Any,
 ) -> TokenCache:
     """A cache over sources by hand."""
     recipe = Recipe(Credential(**({"name": "acme"} | settings)), sources, [f"key-{n}" for n in range(len(sources))])
@@ -123,4 +128,5 @@ def cache(
         metrics=(metrics or Metrics(wall=clock.wall)).credential("acme"),
         store=MemoryStore(clock),
         token_timeout=token_timeout,
+        changed=changed,
     )
