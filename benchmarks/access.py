@@ -1,10 +1,10 @@
-"""What knowing a client costs: CPU per request with access open, with a key, and with rules, rate and budget as well.
+"""Measures the CPU that access control costs per request: open access, a key, and a key with rules, rate and budget.
 
     python -m benchmarks.access [--requests 200000]
 
-Runs the very calls of the hot path (identify, admit, release) on one core, without sockets, so that the figure is the
-cost of access and of nothing else. Exit status 1 when a known key, a rate check and a budget check together cost more
-than `LIMIT_US` over open access, or a remembered pass more than `PASS_LIMIT_US` over a key.
+Calls what the hot path calls (identify, check, admit, release) on one core, without sockets, so that the figure
+contains nothing but access control. The exit status is 1 if a known key, a rate check and a budget check together cost
+more than `LIMIT_US` over open access, or if a remembered pass costs more than `PASS_LIMIT_US` over a key.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gateway.observe import Metrics
 KEY = b"gp_bench-key-of-no-value"
 LIMIT_US = 3.0
 PASS_LIMIT_US = 3.0
-"""A remembered pass over a key."""
+"""The most that a remembered pass may cost over a key."""
 PASS = "a remembered pass"
 ROUNDS = 7
 PLENTY = 10**9
@@ -48,7 +48,7 @@ SUBJECTS = {
 
 
 def clients_of(client: Client | None) -> Clients:
-    """Return what the gateway builds for a configuration with this client; none: access is open."""
+    """Return what the gateway builds for a configuration with this client; without a client, access is open."""
     access: Literal["clients", "open"] = "open" if client is None else "clients"
     config = Config(
         (Address("127.0.0.1", 0),),
@@ -68,7 +68,7 @@ def pass_of(clients: Clients) -> bytes:
 
 
 def round_of(clients: Clients, presented: bytes, requests: int) -> float:
-    """Return CPU microseconds per request; each on a connection of its own, which remembers no key."""
+    """Return CPU microseconds per request. Every request has its own connection, so no key is remembered."""
     path = "/bench/v1/checks/7f4c2a"
     began = process_time()
     for _ in range(requests):
@@ -79,17 +79,17 @@ def round_of(clients: Clients, presented: bytes, requests: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, and say whether the limit holds."""
+    """Measure, print the table, and exit with 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.access", description="The price of access control.")
     parser.add_argument("--requests", type=int, default=100_000, help="per round and subject")
     requests = parser.parse_args().requests
     built = {name: clients_of(client) for name, client in SUBJECTS.items()}
     presented = {name: pass_of(clients) if name == PASS else KEY for name, clients in built.items()}
     rounds: dict[str, list[float]] = {name: [] for name in built}
-    for _ in range(ROUNDS):  # interleaved, so that a neighbour on the machine hurts all alike
+    for _ in range(ROUNDS):  # interleaved, so that other load on the machine affects all subjects equally
         for name, clients in built.items():
             rounds[name].append(round_of(clients, presented[name], requests))
-    figures = {name: min(found) for name, found in rounds.items()}  # what disturbs a round only ever adds
+    figures = {name: min(found) for name, found in rounds.items()}  # other load can only make a round dearer
     bare = figures["open access"]
     table = Table("", "CPU per request, µs", "over open access, µs", title="Access")
     for name, figure in figures.items():

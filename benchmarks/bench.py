@@ -1,10 +1,10 @@
-"""The gateway and its peers side by side, under the same load, on one core each.
+"""Compares the gateway with its peers under the same load, on one core each.
 
     python -m benchmarks.bench [--scenarios small,post] [--peers envoy,lua] [--rounds 5] [--seconds 3] [--quick]
 
-All peers of a scenario run at once, and take turns under load, so that a neighbour on the machine hurts them alike. A
-run of everything writes `results/latest.*`, unless its rounds differ so much that ratios mean nothing; one of a part
-writes `results/part.*`, which is not kept.
+All peers of a scenario run at the same time and are put under load in turn, so that other load on the machine affects
+them equally. A run of everything writes `results/latest.*`, unless its rounds differ too much for a ratio to mean
+anything. A run of a part writes `results/part.*`, which is not committed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TOOLS = {"taskset": "util-linux", "nginx": peers.DEBIAN, "wrk": peers.DEBIAN, "h
 
 @dataclass(slots=True)
 class Turn:
-    """A peer that runs, and what was seen of it so far."""
+    """A running peer, and its results so far."""
 
     subject: Subject
     result: Result
@@ -48,7 +48,7 @@ class Turn:
     sent: int = 0
 
     def sends(self, seen: load.Load) -> None:
-        """Take note of a load, which must have been answered well."""
+        """Count a load. End the run if any of its requests failed."""
         if seen.wrong or not seen.requests:
             raise SystemExit(
                 f"{self.subject.name}: {seen.wrong} of {seen.requests} requests went wrong: {seen.complaint}"
@@ -59,7 +59,7 @@ class Turn:
 
 
 def request_of(scenario: Scenario, subject: Subject, folder: Path) -> load.Request:
-    """Return what is sent to a subject."""
+    """Return the request that a scenario sends to a subject."""
     url, headers, body = subject.url + subject.prefix + scenario.path, scenario.headers, folder / "body"
     if subject.name == DIRECT:
         headers["Authorization"] = "Bearer bench-direct"
@@ -70,7 +70,7 @@ def request_of(scenario: Scenario, subject: Subject, folder: Path) -> load.Reque
 
 
 def one_round(scenario: Scenario, turn: Turn, folder: Path, seconds: int) -> Round:
-    """Load one subject and read what it cost."""
+    """Put one subject under load, and return what it cost."""
     request, connections = request_of(scenario, turn.subject, folder), scenario.connections
     before = turn.subject.cpu()
     if rate := scenario.per_second:
@@ -114,7 +114,7 @@ def take_turns(scenario: Scenario, turns: list[Turn], folder: Path, options: arg
 
 
 def hold_idle(scenario: Scenario, turns: list[Turn], folder: Path) -> None:
-    """Open the idle connections and see what they take."""
+    """Open the idle connections and measure their memory."""
     for turn in turns:
         console.print(f"  {scenario.name}: {turn.subject.name}", style="dim")
         request, before = request_of(scenario, turn.subject, folder), turn.subject.rss()
@@ -151,7 +151,7 @@ def run(scenario: Scenario, chosen: list[Peer], options: argparse.Namespace) -> 
 
 
 def allow_files(number: int = 65536) -> None:
-    """Let every process of the run have so many sockets open, or as many as this user may."""
+    """Raise the limit of open files for every process of the run, as far as this user may."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, max(number, most)))
@@ -160,7 +160,7 @@ def allow_files(number: int = 65536) -> None:
 
 
 def present(names: list[str]) -> list[Peer]:
-    """Return those of the peers that are installed, and say which are not."""
+    """Return the peers that are installed; print which are not."""
     chosen = [peers.BY_NAME[name] for name in names]
     for peer in chosen:
         if peer.missing():
@@ -169,7 +169,7 @@ def present(names: list[str]) -> list[Peer]:
 
 
 def about(options: argparse.Namespace, chosen: list[Peer]) -> dict[str, object]:
-    """Return what a reader must know of a run."""
+    """Return the facts that a reader needs to judge a run: date, machine, versions, rounds."""
     gone = [peers.BY_NAME[name].title for name in options.peers if peers.BY_NAME[name] not in chosen]
     parts = [f"{name} {version(name)}" for name in ("aiohttp", "uvloop")]
     parts.append(f"hot path compiled by mypyc {version('mypy')}, {c_compiler()}" if is_compiled() else "not compiled")
@@ -203,7 +203,7 @@ def main() -> None:
             sys.exit(f"{tool} is not installed: {package}")
     options.cores = core, other = cores()
     if core == other:
-        console.print("one core for everything: what follows says little", style="yellow")
+        console.print("one core for everything: the figures mean little", style="yellow")
     os.sched_setaffinity(0, {other})
     allow_files()
     chosen = present(options.peers)

@@ -1,9 +1,9 @@
-"""Counts the bytecodes that `gatepass serve` executes for a request, while a thread beside it sends some.
+"""Counts the bytecodes that `gatepass serve` executes per request, while a thread of the same process sends requests.
 
     python -m benchmarks.counting CONFIG URL RESULT
 
-It starts the command as a user would, so it knows nothing of the gateway's inside. Counted are all frames of
-the main thread, in which the data plane runs, libraries included; those of the thread that writes the log are not.
+It starts the command as a user would, and needs no knowledge of the gateway's inside. It counts every frame of the main
+thread, in which the data plane runs, including libraries. It does not count the thread that writes the log.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from types import FrameType
 
 REQUESTS, BATCHES = 20, 5
-"""The best of so many batches counts: what a timer does in between is not the request's."""
+"""The smallest of five batches is the result, because timers that run during a batch do not belong to the requests."""
 WARM_UP = 50
 SETTLE = 4 * INTERVAL
-"""Seconds after which all that was asked is counted and logged."""
+"""Seconds until all requests of a batch are counted and logged."""
 COUNTED = ("small", "post")
 """The scenarios whose requests are counted."""
 
 
 class Client:
-    """One connection that is used for one request after the other, each sent in one piece."""
+    """One connection that sends one request after the other, each in one piece."""
 
     def __init__(self, url: str, scenario: str) -> None:
         asked, place = scenarios.BY_NAME[scenario], urlsplit(url)
@@ -50,7 +50,7 @@ class Client:
         self.socket = socket.create_connection((place.hostname or "", place.port or 80), timeout=60)
 
     def send(self, number: int) -> None:
-        """Send the request so many times, each when the answer to the last is whole."""
+        """Send the request `number` times, each after the whole answer to the one before."""
         for _ in range(number):
             self.socket.sendall(self.request)
             answer = b""
@@ -63,14 +63,14 @@ class Client:
 
 
 class Counter:
-    """Counts bytecodes while it is on."""
+    """Counts bytecodes while `on` is set."""
 
     def __init__(self) -> None:
         self.on = False
         self.seen = 0
 
     def entered(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """Look at a frame that begins or goes on; `sys.settrace` calls it."""
+        """Start to trace a frame that begins or resumes; called by `sys.settrace`."""
         del event, argument
         if not self.on:
             return None
@@ -84,7 +84,7 @@ class Counter:
         return self.executed
 
     def batch(self, client: Client) -> float:
-        """Return the bytecodes of a request, as one batch shows them."""
+        """Return the bytecodes per request of one batch."""
         self.seen, self.on = 0, True
         client.send(REQUESTS)
         time.sleep(SETTLE)
@@ -92,7 +92,7 @@ class Counter:
         return self.seen / REQUESTS
 
     def count(self, client: Client) -> dict[str, float]:
-        """Return what a request takes."""
+        """Return the bytecodes per request and the memory that a request leaves behind."""
         client.send(WARM_UP)
         return {
             "bytecodes": min(self.batch(client) for _ in range(BATCHES)),
@@ -113,7 +113,7 @@ def kept(client: Client) -> float:
 
 
 def drive(counter: Counter, url: str, result: Path) -> None:
-    """Send the requests, write down what was counted, and let the gateway end."""
+    """Send the requests, write the counts to `result`, and stop the gateway."""
     try:
         wait_for(f"{url}/bench{scenarios.SMALL}")
         found = {
@@ -129,7 +129,7 @@ def main() -> None:
     config, url, result = sys.argv[1:]
     counter = Counter()
     threading.Thread(target=drive, args=(counter, url, Path(result))).start()
-    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - Python 3.12 tells of bytecodes only if one frame wants them now
+    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - Python 3.12 counts bytecodes only if a frame wants them now
     sys.settrace(counter.entered)
     command(["serve", "-c", config], standalone_mode=False)
 

@@ -1,12 +1,12 @@
-"""Holds what a request costs: counts, which do not drift with the machine, against a baseline that is checked in.
+"""Compares what a request costs with a committed baseline, in counts that do not depend on the machine's load.
 
     python -m benchmarks.guard [--update]
 
-Bytecodes are counted everywhere (`counting`), and depend on Python's minor version. Instructions and allocations are
-counted where valgrind is, with every allocation of Python an allocation of the C library, of the compiled gateway too
-where there is one; they depend on the very build of Python. Counted is the main thread, in which the data plane runs,
-less what it does when nobody asks: what a timer or the log's thread does depends on how fast the machine is. A figure
-that the baseline lacks is shown, and fails nothing.
+Bytecodes (`counting`) depend on Python's minor version and are always counted. Instructions and allocations depend on
+the build of Python and are counted if valgrind is installed; also for the compiled gateway, if `make compiled` has made
+one. For that, every allocation of Python is made an allocation of the C library. Only the main thread counts, in which
+the data plane runs. What it does without requests is subtracted, because the work of timers depends on the machine's
+speed. A figure without a baseline is shown and never fails.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 BASELINE = Path(__file__).parent / "guard.json"
 TOLERANCE = 0.05
 LONG = 200
-"""Requests of one count of instructions."""
+"""Requests in one count of instructions."""
 SLACK = 0.5
-"""A figure near zero may grow by so much."""
+"""A figure below 1 may grow by this, because a share of nearly nothing means nothing."""
 Figures = dict[str, float]
 
 
 def configured(folder: Path, upstream: int) -> tuple[Path, str]:
-    """Write the configuration of a gateway; returns it and the gateway's URL."""
+    """Write the configuration of a gateway; return its path and the gateway's URL."""
     port = free_port()
     ports: dict[str, Any] = {"port": port, "admin": free_port(), "upstream": upstream, "token_port": upstream}
     return render("gatepass.yaml", folder, tls=False, **ports), f"http://127.0.0.1:{port}"
 
 
 def bytecodes(folder: Path, upstream: int) -> Figures:
-    """Return what `benchmarks.counting` counts."""
+    """Return the counts of `benchmarks.counting`, which runs as its own process."""
     config, url = configured(folder, upstream)
     result = folder / "bytecodes.json"
     command = [sys.executable, "-m", "benchmarks.counting", str(config), url, str(result)]
@@ -88,14 +88,14 @@ def instructions(folder: Path, upstream: int, core: int, home: Path) -> Figures:
 
 
 def timed(does: Callable[[], None], pid: int, folder: Path) -> tuple[Figures, float]:
-    """Return what callgrind counts while something is done, and the seconds that it takes."""
+    """Return what callgrind counts during a call, and how many seconds the call took."""
     began = time.perf_counter()
     does()
     return dump(pid, folder), time.perf_counter() - began
 
 
 def dump(pid: int, folder: Path) -> Figures:
-    """Return what callgrind has counted in the main thread since the last time."""
+    """Return what callgrind has counted in the main thread since the last dump."""
     control(pid, "--dump")
     [file] = folder.glob("counts.*-01")
     found = read_dump(file.read_text(encoding="utf-8", errors="replace"))
@@ -105,29 +105,29 @@ def dump(pid: int, folder: Path) -> Figures:
 
 
 def control(pid: int, order: str) -> None:
-    """Tell callgrind something."""
+    """Send an order to callgrind."""
     subprocess.run(["callgrind_control", order, str(pid)], check=True, capture_output=True, timeout=60)
 
 
 def read_dump(dump: str) -> Figures:
-    """Read callgrind's file: all instructions, and how often memory was asked for."""
+    """Return the instructions and allocations in a file of callgrind."""
     total = re.search(r"^(?:summary|totals): (\d+)", dump, re.MULTILINE)
     asked = re.findall(r"^cfn=(?:malloc|calloc|realloc)(?:'\d+)?\ncalls=(\d+)", dump, re.MULTILINE)
     return {"instructions": float(total[1]) if total else 0.0, "allocations": float(sum(map(int, asked)))}
 
 
 def rounded(figures: Figures) -> Figures:
-    """Return figures as they are kept: no more digits than mean something."""
+    """Return the figures with the four digits that the baseline keeps."""
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
 def worse(seen: float, held: float) -> bool:
-    """Return whether a figure has grown more than it may."""
+    """Return whether a figure has grown by more than the tolerance."""
     return seen > held * (1 + TOLERANCE) + (SLACK if held < 1 else 0)
 
 
 def shown(key: str, figures: Figures, held: Figures) -> Table:
-    """Return the comparison."""
+    """Return a table that compares figures with the baseline."""
     table = Table("a request", "seen", "baseline", "", title=f"What a request costs: {key}")
     for name, seen in figures.items():
         base = held.get(name)
@@ -140,9 +140,9 @@ def shown(key: str, figures: Figures, held: Figures) -> Table:
 
 
 def main() -> None:
-    """Count, compare, and say whether it holds."""
+    """Count, print the comparison, and exit with 1 if a figure has grown too much."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__.partition("\n")[0])
-    parser.add_argument("--update", action="store_true", help="make what is seen the baseline")
+    parser.add_argument("--update", action="store_true", help="write the figures as the new baseline")
     update = parser.parse_args().update
     minor, build = ".".join(platform.python_version_tuple()[:2]), f"{platform.python_version()} {platform.machine()}"
     core = min(os.sched_getaffinity(0))

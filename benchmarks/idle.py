@@ -1,4 +1,4 @@
-"""Many connections that do nothing: each is opened, used for one request, and kept."""
+"""Opens many connections that do nothing: each sends one request and stays open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE = 100
 
 
 class Connection(asyncio.Protocol):
-    """One connection; `answered` is done when the first answer began."""
+    """One connection; `answered` is set when the first answer begins."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request
@@ -33,19 +33,19 @@ class Connection(asyncio.Protocol):
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        """Look at the answer's status."""
+        """Check the answer's status."""
         if not self.answered.done():
             self.answered.set_result(data.startswith(b"HTTP/1.1 200"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Count as wrong what was not answered."""
+        """Fail if no answer has arrived."""
         del error
         if not self.answered.done():
             self.answered.set_result(False)
 
 
 def hold(request: Request, number: int, look: Callable[[], float]) -> tuple[Load, float]:
-    """Open so many connections, look at something while they are there, and close them."""
+    """Open `number` connections, call `look` while they are open, and close them."""
 
     async def visit() -> tuple[Load, float]:
         crowd = Crowd(request)
@@ -79,7 +79,7 @@ class Crowd:
         return await protocol.answered
 
     async def gather(self, number: int) -> Load:
-        """Open so many, a hundred at a time."""
+        """Open `number` connections, a hundred at a time."""
         began, right = time.perf_counter(), 0
         for _ in range(0, number, AT_ONCE):
             right += sum(await asyncio.gather(*(self.one() for _ in range(AT_ONCE))))

@@ -1,7 +1,7 @@
-"""The load: wrk where as much is wanted as goes through, h2load where so many requests in a second are.
+"""Generates load: wrk sends as much as possible, h2load sends a given number of requests, perhaps at a given rate.
 
-wrk cuts off what is under way when its time is over, so a proxy sees up to one request per connection more than wrk
-reports. h2load is given a number of requests, and every one of them is answered.
+wrk cancels running requests when its time is over, so a proxy sees up to one request per connection more than wrk
+reports. h2load waits for the answer to each of its requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run saw. Seconds throughout."""
+    """The result of one run. All times are in seconds."""
 
     requests: int
     wrong: int
@@ -29,14 +29,14 @@ class Load:
     p50: float
     p99: float
     cut_off: int = 0
-    """At most so many requests more were sent, and cut off at the end."""
+    """The most requests that were sent in addition and cancelled at the end."""
     complaint: str = ""
-    """What the generator says went wrong."""
+    """The generator's own error report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent again and again."""
+    """The request that is repeated."""
 
     url: str
     headers: Mapping[str, str]
@@ -46,7 +46,7 @@ class Request:
 
 
 def saturate(request: Request, *, seconds: int, connections: int, folder: Path) -> Load:
-    """Keep so many connections busy with wrk."""
+    """Keep `connections` connections busy with wrk."""
     fields = [part for field in request.headers.items() for part in ("-H", ": ".join(field))]
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", *fields]
     if request.body:
@@ -68,7 +68,7 @@ def read_wrk(shown: str) -> Load:
 
 
 def exactly(request: Request, number: int, *, connections: int, folder: Path, per_second: int = 0) -> Load:
-    """Send exactly so many requests with h2load; with `per_second`, evenly at that rate."""
+    """Send exactly `number` requests with h2load; with `per_second`, evenly at that rate."""
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     fields = [part for field in request.headers.items() for part in ("-H", ": ".join(field))]
@@ -90,5 +90,5 @@ def read_h2load(log: str) -> Load:
 
 
 def run(*command: str) -> str:
-    """Run a generator on the core that this process is on, and return what it prints."""
+    """Run a load generator on the core of this process, and return what it prints."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

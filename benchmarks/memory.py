@@ -1,9 +1,9 @@
-"""What the gateway holds in memory while bodies pass, and how long it takes to be there.
+"""Measures the gateway's memory while large bodies pass, and the time that it takes to start.
 
     python -m benchmarks.memory [--mib 1024]
 
-Sends one large body up and one down through `gatepass serve` and prints the peak resident size, which must not grow
-with the body; and the time from starting the process to the first answer of a vendor.
+Sends one large body up and one down through `gatepass serve`. Prints the peak resident size, which must not grow with
+the body, and the time from the start of the process to the first answer of a vendor.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ BLOCK = bytes(1024 * 1024)
 
 
 def blocks(mib: int) -> Iterator[bytes]:
-    """Yield a body without ever holding it."""
+    """Yield the pieces of a body, so that the whole body is never in memory."""
     for _ in range(mib):
         yield BLOCK
 
 
 def upload(subject: Subject, mib: int) -> float:
-    """Send a body up; return the seconds until its answer."""
+    """Upload a body; return the seconds until its answer."""
     with contextlib.closing(connect(subject.url.removeprefix("http://"))) as client:
         began = time.perf_counter()
         headers = {"X-Gatepass-Key": KEY, "Content-Length": str(mib * len(BLOCK))}
@@ -46,7 +46,7 @@ def upload(subject: Subject, mib: int) -> float:
 
 
 def download(subject: Subject, mib: int) -> float:
-    """Take a body down; return the seconds until its last byte."""
+    """Download a body; return the seconds until its last byte."""
     with contextlib.closing(connect(subject.url.removeprefix("http://"))) as client:
         began = time.perf_counter()
         client.request("GET", f"/bench/down?{mib * len(BLOCK)}", headers={"X-Gatepass-Key": KEY})

@@ -1,8 +1,8 @@
-"""What being seen costs: CPU per request of metrics, log and trace, and how long a scrape of fifty routes takes.
+"""Measures what observability costs: CPU per request for metrics, log and trace, and the time to scrape fifty routes.
 
-`python -m benchmarks.observe` prints a table, and exits 1 when a figure is over its limit. A request is noted as the
-data plane notes it, and written up in the same batches; the log goes to `/dev/null` through its real writer, whose
-thread counts.
+`python -m benchmarks.observe` prints a table and exits with 1 if a figure exceeds its limit. Requests are added to the
+journal as the data plane adds them, and processed in the same batches. The log goes through its real writer to
+`/dev/null`, and the CPU of the writer's thread is included.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 25
 BATCH = 500
 MICRO = 1e6
 LIMIT = 8.0
-"""Microseconds of CPU that a request may cost in all, tracing off."""
+"""Microseconds of CPU that a request may cost altogether, without tracing."""
 PAGE_LIMIT = 20.0
 """Milliseconds for a page of fifty routes."""
 UPSTREAM = Upstream("https", "api.example", 443)
@@ -36,9 +36,9 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def cost(call: Callable[[], object], journal: Journal) -> float:
-    """Return microseconds of CPU per call, all threads counted: the best of a few rounds.
+    """Return microseconds of CPU per call, all threads included: the best of a few rounds.
 
-    Lines are written out after as many as 50 ms bring at 10,000 requests a second, as the log's thread would.
+    Lines are flushed after as many as arrive in 50 ms at 10,000 requests a second, as the log's thread does.
     """
     best = float("inf")
     for _ in range(ROUNDS):
@@ -53,7 +53,7 @@ def cost(call: Callable[[], object], journal: Journal) -> float:
 
 
 def nothing() -> None:
-    """What a call itself costs."""
+    """Do nothing: measures the cost of a call itself."""
 
 
 def figures() -> dict[str, float]:
@@ -63,7 +63,7 @@ def figures() -> dict[str, float]:
     route, client = metrics.route("idfy"), metrics.client("web", "idfy")
     empty = cost(nothing, journal)
 
-    # As in life, no id comes twice: one that does would be found in every cache on the way.
+    # Every id is new, as in production. A repeated id would be in the CPU's caches.
     ids = cycle([f"{getrandbits(128):032x}" for _ in range(20_000)])
 
     def ended(status: int = 200, code: str = "", reason: str = "", traceparent: bytes | None = None) -> None:
@@ -107,7 +107,7 @@ def figures() -> dict[str, float]:
 
 
 def crowded(routes: int = 50) -> Metrics:
-    """Return metrics of many routes with what they usually have."""
+    """Return the metrics of a gateway with many routes that have served requests."""
     metrics = Metrics()
     for number in range(routes):
         route, credential = metrics.route(f"route-{number}"), metrics.credential(f"credential-{number}")
@@ -121,7 +121,7 @@ def crowded(routes: int = 50) -> Metrics:
 
 
 async def page() -> tuple[float, float, float, float]:
-    """Return milliseconds: a whole page, its longest piece, and a request's wait (p99) without and with scrapes."""
+    """Return milliseconds: a whole page, its longest piece, and a request's wait (p99) without and during scrapes."""
     metrics = crowded()
     pieces: list[float] = []
     wholes: list[float] = []
@@ -150,13 +150,13 @@ async def page() -> tuple[float, float, float, float]:
     watching = asyncio.create_task(waits(2.0))
     while not watching.done():
         await scrape()
-        await asyncio.sleep(0.1)  # a hundred times as often as a Prometheus asks
+        await asyncio.sleep(0.1)  # a hundred times as often as Prometheus scrapes
     busy = await watching
     return min(wholes) * 1000, max(sorted(pieces)[: -len(pieces) // 200]) * 1000, quiet * 1000, busy * 1000
 
 
 def main() -> int:
-    """Print the figures; return 1 when one is over its limit."""
+    """Print the figures; return 1 if one exceeds its limit."""
     found = figures()
     print("| part of a request | CPU µs |\n|---|---|")
     for name, micro in found.items():

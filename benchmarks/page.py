@@ -1,6 +1,6 @@
-"""How results look: a table for the terminal, a page of Markdown, a picture, and README's ranges over several runs.
+"""Shows results: a table in the terminal, a page in Markdown, a picture, and README's ranges over several runs.
 
-python -m benchmarks.page        # writes the pages anew from results/latest.json and results/runs.json
+python -m benchmarks.page        # writes the pages again from results/latest.json and results/runs.json
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Cells = tuple[str, ...]
 
 
 def shown(value: float | None, form: str) -> str:
-    """Return a figure as it is shown; nothing where there is none."""
+    """Return a figure as text; empty for None."""
     return "" if value is None else format(value, form)
 
 
@@ -73,7 +73,7 @@ def cells_idle(one: Result) -> Cells:
 
 
 def cells(scenario: Scenario, one: Result, results: list[Result]) -> Cells:
-    """Return a row about requests; a process that is no proxy has no CPU or memory to speak of."""
+    """Return a row about requests. Without a proxy, CPU and memory are empty."""
     itself = one.name in {MINE, DIRECT}
     mine, proxy = None if itself else named(results, MINE), one.name != DIRECT
     last = added(one, results) if scenario.per_second else ratio(mine, one, "per_second")
@@ -96,7 +96,7 @@ def spread_shown(value: float | None, spread: float | None) -> str:
 
 
 def table(scenario: Scenario, results: list[Result]) -> tuple[Cells, list[Cells]]:
-    """Return a scenario's heads and rows."""
+    """Return the headings and rows of a scenario's table."""
     if scenario.idle:
         return ("", "RSS at start, MiB", "after, MiB", "a connection, KiB"), [cells_idle(one) for one in results]
     last = "p99 added, ms" if scenario.per_second else "req/s ratio"
@@ -105,7 +105,7 @@ def table(scenario: Scenario, results: list[Result]) -> tuple[Cells, list[Cells]
 
 
 def remark(results: list[Result]) -> str:
-    """Return what else is to be said of a scenario."""
+    """Return the caption of a scenario's table: the spread of its rounds, and its token fetches."""
     mine = named(results, MINE)
     if mine is None or not mine.rounds:
         return ""
@@ -125,7 +125,7 @@ def on_terminal(scenario: Scenario, results: list[Result]) -> Table:
 
 
 def lines_of(heads: Cells, rows: Sequence[Cells]) -> list[str]:
-    """Return a table in Markdown; figures to the right."""
+    """Return a table in Markdown, with figures aligned right."""
     rule = ("---", *("--:" for _ in heads[1:]))
     return ["| " + " | ".join(row) + " |" for row in (heads, rule, *rows)]
 
@@ -145,7 +145,7 @@ def goals(report: Report) -> list[Cells]:
 
 
 def markdown(report: Report, picture: str, level: str = "##") -> str:
-    """Return the report as a page, or as part of one."""
+    """Return the report in Markdown, with headings of the given level."""
     about = report.about
     parts = [f"![CPU per request of the gateway and its peers]({picture})", ""]
     for name, results in report.results.items():
@@ -179,7 +179,7 @@ def ranges(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def picture(report: Report) -> str:
-    """Return bars of CPU per request, a panel for each scenario, as SVG."""
+    """Return an SVG with bars for CPU per request, one panel for each scenario."""
     panels = []
     for name, results in report.results.items():
         bars = [(one.title, one.median("cpu_us"), one.name == MINE) for one in results if one.name != DIRECT]
@@ -200,13 +200,13 @@ def recorded() -> list[dict[str, Any]]:
 
 
 def replace_marked(page: Path, inner: str) -> None:
-    """Replace what stands between the markers of a page."""
+    """Replace the text between the markers of a page."""
     text = page.read_text(encoding="utf-8")
     page.write_text(MARKED.sub(lambda found: f"{found[1]}{inner}{found[2]}", text), encoding="utf-8")
 
 
 def write(report: Report, name: str) -> None:
-    """Write a report's files; the one of a whole run goes into the documentation, too."""
+    """Write the files of a report. The report of a whole run goes into the documentation, too."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_bytes(orjson.dumps(report.stored(), option=orjson.OPT_INDENT_2) + b"\n")
     (RESULTS / f"{name}.svg").write_text(picture(report), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The gateway's peers: what each is, how it is started, and what keeps it from being here.
+"""The gateway's peers: how each is started and configured, and what must be installed for it.
 
-Each gets the same work: strip `/bench`, put a bearer token on the request, write a JSON line for it into a file. Each
-is configured as its documentation advises, with its pools and limits opened as far as the load needs. One core each.
+All do the same work: remove `/bench`, add a bearer token to the request, write a JSON line for it to a file. Each is
+configured as its documentation recommends, with pools and limits as large as the load needs. Each runs on one core.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ class Peer:
     name: str
     title: str
     command: tuple[str, ...]
-    """Its words may hold `{config}`, `{folder}`, `{port}`, `{upstream}` and `{scheme}`."""
+    """May contain `{config}`, `{folder}`, `{port}`, `{upstream}` and `{scheme}`."""
     config: str = ""
-    """Template in `templates/`; `{config}` is what it becomes."""
+    """Template in `templates/`; `{config}` is the file that is rendered from it."""
     more: tuple[str, ...] = ()
-    """Further templates, for which the first one has a place."""
+    """Further templates, whose rendered files the first one includes."""
     package: str = ""
-    """Where it is to be had."""
+    """What installs it."""
     needs: tuple[Path, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     version: str = ""
-    """The word that makes it tell its version."""
+    """The argument that prints its version."""
     lines: bool = True
     """Whether it writes access lines."""
     home: Path = ROOT
-    """The folder that it runs in."""
+    """Its working directory."""
 
     def missing(self) -> str:
-        """Return what is not installed, or nothing."""
+        """Return what would install it; empty if it is installed."""
         if not find(self.command[0]):
             return self.package
         return "" if all(path.exists() for path in self.needs) else self.package
@@ -112,11 +112,11 @@ BY_NAME = {peer.name: peer for peer in PEERS}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the processes of one scenario live."""
+    """Folder, cores and ports of the processes of one scenario."""
 
     folder: Path
     core: int
-    """The core of what is measured."""
+    """The core of the subject."""
     other: int
     """The core of everything else."""
     tls: bool
@@ -126,18 +126,18 @@ class Place:
 
     @property
     def scheme(self) -> str:
-        """Return what apps and vendor speak."""
+        """Return the URL scheme of apps and vendor."""
         return "https" if self.tls else "http"
 
 
 def find(command: str) -> str | None:
-    """Return where a command is, in this environment or on the system."""
+    """Return the path of a command, in this environment or on the system."""
     return shutil.which(command, path=os.pathsep.join((str(Path(PYTHON).parent), os.environ["PATH"], "/usr/sbin")))
 
 
 @contextlib.contextmanager
 def place(folder: Path, core: int, other: int, *, tls: bool, token_life: int) -> Iterator[Place]:
-    """Make certificates and run the vendor."""
+    """Create certificates and run the vendor."""
     authority = trustme.CA()
     server = authority.issue_cert("localhost", "127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -157,7 +157,7 @@ def place(folder: Path, core: int, other: int, *, tls: bool, token_life: int) ->
 
 @contextlib.contextmanager
 def started(peer: Peer, here: Place) -> Iterator[tuple[Subject, int]]:
-    """Start a peer; yields it and its admin port (only the gateway's has something on it)."""
+    """Start a peer; yield it and its admin port, which only the gateway uses."""
     port, admin, lines = free_port(), free_port(), here.folder / f"{peer.name}.lines"
     upstream = here.tls_upstream if here.tls else here.upstream
     ports = {"port": port, "admin": admin, "upstream": upstream, "token_port": here.upstream}
@@ -180,7 +180,7 @@ def started(peer: Peer, here: Place) -> Iterator[tuple[Subject, int]]:
 
 
 def version(peer: Peer) -> str:
-    """Return a peer's version, by its own word."""
+    """Return the name and version that a peer prints; empty if it prints none."""
     if not peer.version:
         return ""
     told = subprocess.run([find(peer.command[0]) or "", peer.version], capture_output=True, text=True, check=False)
@@ -189,7 +189,7 @@ def version(peer: Peer) -> str:
 
 
 def said(peer: Peer, here: Place) -> str:
-    """Return the end of what a peer said on its standard error."""
+    """Return the end of a peer's standard error."""
     return (here.folder / f"{peer.name}.err").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
@@ -197,13 +197,13 @@ def check_lines(peer: Peer, here: Place, requests: int) -> None:
     """End the run if a peer did not write a JSON line for each request."""
     with lines_of(peer, here).open("rb") as file:
         number, line = 0, b"{}"
-        for number, line in enumerate(file, 1):  # noqa: B007 - the last one is looked at
+        for number, line in enumerate(file, 1):  # noqa: B007 - the last one is used
             pass
     if number < requests or not isinstance(orjson.loads(line), dict):
         raise SystemExit(f"{peer.name} wrote {number:,} lines for {requests:,} requests")
 
 
 def lines_of(peer: Peer, here: Place) -> Path:
-    """Return the file that a peer's access lines are in: its own, or its standard output."""
+    """Return the file with a peer's access lines: its own, or its standard output."""
     own = here.folder / f"{peer.name}.lines"
     return own if own.exists() else here.folder / f"{peer.name}.out"

@@ -1,8 +1,8 @@
-"""The yardstick: the proxy that one writes with aiohttp in an afternoon.
+"""A plain proxy for comparison: what an engineer writes with aiohttp in an afternoon.
 
-`web.Application` in front, `ClientSession` behind, a structlog line per request as structlog's own page on performance
-advises. Ordinary and not slowed down: uvloop, streaming, raw bodies, no cookie jar, no limit of connections. It checks
-no key, counts nothing, and its token is a constant, so the comparison leans in its favour.
+`web.Application` in front, `ClientSession` behind, and a structlog line per request, configured as structlog's page on
+performance recommends. It is not slowed down: uvloop, streaming, raw bodies, no cookie jar, no limit of connections. It
+checks no key, counts nothing, and its token is a constant, so the comparison favours it.
 
     python -m benchmarks.plain_proxy PORT UPSTREAM FOLDER
 
@@ -50,13 +50,13 @@ log = structlog.get_logger()
 
 
 def end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers without those of one hop."""
+    """Return the headers without hop-by-hop headers."""
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP)
 
 
 @web.middleware
 async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Write a line when the answer is out."""
+    """Log a request after its answer was sent."""
     began = time.perf_counter()
     response = await handler(request)
     log.info(
@@ -72,7 +72,7 @@ async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def forward(request: web.Request) -> web.StreamResponse:
-    """Send the request on with a token, and stream the answer back."""
+    """Forward the request with a token, and stream the answer back."""
     headers = end_to_end(request.headers)
     headers["Authorization"] = "Bearer bench-0123456789abcdef0123456789abcdef"
     url = request.app[UPSTREAM] + request.raw_path.removeprefix(PREFIX)
@@ -88,7 +88,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
 
 
 async def session_of(app: web.Application) -> AsyncIterator[None]:
-    """Keep one ClientSession for the life of the application."""
+    """Open one ClientSession for the life of the application."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=app[TRUST]),
         auto_decompress=False,

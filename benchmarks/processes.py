@@ -1,4 +1,4 @@
-"""Starting, pinning and measuring the processes of a bench. Linux only: it reads /proc and pins to cores."""
+"""Starts, pins and measures the processes of a bench. Linux only, because it reads /proc and pins to cores."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CONFIGS = Environment(
 
 
 def render(template: str, folder: Path, into: str = "", **values: Any) -> Path:
-    """Write a configuration file from its template in `templates/`, and return where it is."""
+    """Render a configuration file from its template in `templates/`; return its path."""
     path = folder / (into or template)
     digests = {"key_sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     digests["probe_sha256"] = hashlib.sha256(PROBE.encode()).hexdigest()
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def cores() -> tuple[int, int]:
-    """Return the core for what is measured and the core for all else."""
+    """Return the core of the subject and the core of everything else."""
     first, *others = sorted(os.sched_getaffinity(0))
     return first, others[0] if others else first
 
@@ -71,7 +71,7 @@ def family(pid: int) -> Iterator[int]:
     """Yield a process and its descendants."""
     yield pid
     for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended while we looked
+        with contextlib.suppress(OSError):  # it ended in between
             if int(entry.read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == pid:
                 yield from family(int(entry.parent.name))
 
@@ -88,7 +88,7 @@ class Subject:
     prefix: str = "/bench"
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used: user and system, all threads, all children."""
+        """Return the CPU seconds used so far: user and system, all threads and children."""
         spent = 0
         for pid in family(self.pid):
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -96,16 +96,16 @@ class Subject:
         return spent * TICK
 
     def rss(self) -> float:
-        """Return the resident size now, MiB, children added."""
+        """Return the current resident size in MiB, including children."""
         return sum(memory(pid, "VmRSS") for pid in family(self.pid))
 
     def peak_rss(self) -> float:
-        """Return the highest resident size so far, MiB."""
+        """Return the highest resident size so far, in MiB."""
         return memory(self.pid, "VmHWM")
 
 
 def memory(pid: int, field: str) -> float:
-    """Return one of the sizes that the kernel keeps of a process, MiB."""
+    """Return a field of /proc/PID/status in MiB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
@@ -120,13 +120,13 @@ def running(
     environ: Mapping[str, str] | None = None,
     home: Path | None = None,
 ) -> Iterator[Subject]:
-    """Run a command on one core until the block ends; yields when it is on its way, not when it is ready.
+    """Run a command on one core until the block ends. It has been started, but need not be ready, when this yields.
 
-    `home` is the folder that it runs in, and for Python the one that modules come from first; else the project's.
+    `home` is its working directory, from which Python imports modules first; by default the project's.
     """
     with output.open("wb") as said, output.with_suffix(".err").open("wb") as complained:
         began = time.perf_counter()
-        # What is installed has its bytecode beside it: where it may not be written, each start would compile anew.
+        # An installed gateway has its bytecode cached. Without the cache, each start would compile all modules again.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
@@ -147,7 +147,7 @@ def running(
 
 
 def wait_for(url: str, *, seconds: float = 20) -> float:
-    """Ask until the answer is 200, and return when that was (`time.perf_counter`)."""
+    """Send requests until one is answered with 200; return that instant (`time.perf_counter`)."""
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -168,14 +168,14 @@ def ask(url: str, key: str | None, method: str = "GET") -> int:
 
 
 def connect(address: str, *, secure: bool = False) -> http.client.HTTPConnection:
-    """Return a client for `host:port`. Of a server's certificate it thinks nothing."""
+    """Return a client for `host:port`. It does not verify the server's certificate."""
     if not secure:
         return http.client.HTTPConnection(address, timeout=60)
     return http.client.HTTPSConnection(address, timeout=60, context=ssl._create_unverified_context())  # noqa: SLF001
 
 
 def wait_for_port(port: int, *, seconds: float = 10) -> None:
-    """Wait until something listens."""
+    """Wait until something listens on the port."""
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -186,7 +186,7 @@ def wait_for_port(port: int, *, seconds: float = 10) -> None:
 
 @contextlib.contextmanager
 def vendor(folder: Path, core: int) -> Iterator[int]:
-    """Run the small upstream of `benchmarks.upstream`, which is the token endpoint too; yields its port."""
+    """Run `benchmarks.upstream`, which is vendor and token endpoint; yield its port."""
     port = free_port()
     command = (sys.executable, "-m", "benchmarks.upstream", str(port))
     with running("upstream", f"http://127.0.0.1:{port}", core, *command, output=folder / "upstream.log"):
@@ -195,25 +195,25 @@ def vendor(folder: Path, core: int) -> Iterator[int]:
 
 
 def is_compiled() -> bool:
-    """Return whether there is a gateway whose hot path is in C, for this very Python."""
+    """Return whether `make compiled` has built a gateway for this version of Python."""
     return any(COMPILED.glob(f"*__mypyc{sysconfig.get_config_var('EXT_SUFFIX')}"))
 
 
 def c_compiler() -> str:
-    """Return the name and version of the compiler that extension modules are made with."""
+    """Return the name and version of the compiler that builds extension modules."""
     command = (sysconfig.get_config_var("CC") or "cc").split()[0]
     told = subprocess.run([command, "-dumpfullversion"], capture_output=True, text=True, check=False)
     return f"{Path(command).name} {told.stdout.strip()}"
 
 
 def gateway_home() -> Path:
-    """Return the folder whose gateway is measured: the compiled one, where there is one."""
+    """Return the folder of the gateway to measure: the compiled one if it exists."""
     return COMPILED if is_compiled() else ROOT
 
 
 @contextlib.contextmanager
 def gatepass(folder: Path, core: int, upstream: int) -> Iterator[Subject]:
-    """Run `gatepass serve` in front of that upstream, with everything on that a real deployment has."""
+    """Run `gatepass serve` in front of that upstream, with all features of a real deployment."""
     port = free_port()
     ports: dict[str, Any] = {"port": port, "admin": free_port(), "upstream": upstream, "token_port": upstream}
     config = render("gatepass.yaml", folder, tls=False, **ports)

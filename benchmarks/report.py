@@ -1,4 +1,4 @@
-"""What a run found, as numbers: rounds, medians, ratios, goals. Pure; how it looks is `page`'s concern."""
+"""The results of a run as numbers: rounds, medians, ratios, goals. Pure; `page` shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 MINE = "gatepass"
 DIRECT = "direct"
-"""Not a peer: the load goes to the vendor itself."""
+"""Not a peer: the load goes directly to the vendor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Round:
     p50_ms: float
     p99_ms: float
     busy: float
-    """Share of its core that the subject used: below 0.9 something else was short, and `per_second` is too low."""
+    """Share of its core that the subject used. Below 0.9 something else was the limit, and `per_second` is too low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Result:
     rss_mib: float | None = None
     """After the load."""
     connection_kib: float | None = None
-    """What one idle connection takes."""
+    """Memory of one idle connection."""
     token_fetches: int | None = None
-    """While the load was on; no request waited for one."""
+    """Under load; no request waited for a fetch."""
 
     def median(self, figure: str) -> float | None:
-        """Return the median of one of the rounds' figures; of any other figure, itself."""
+        """Return the median of a figure over the rounds; a figure that is measured once, as it is."""
         seen: list[float] = [getattr(one, figure) for one in self.rounds] if figure in Round.__slots__ else []
         alone: float | None = getattr(self, figure, None)
         return statistics.median(seen) if seen else alone
 
     def spread(self, figure: str) -> float:
-        """Return how far the rounds are apart, as a share of their median."""
+        """Return the range of the rounds as a share of their median."""
         seen: list[float] = [getattr(one, figure) for one in self.rounds]
         return (max(seen) - min(seen)) / statistics.median(seen)
 
@@ -66,7 +66,7 @@ class Report:
     results: Results
 
     def stored(self) -> dict[str, Any]:
-        """Return it as JSON's types."""
+        """Return the report as values of JSON."""
         return asdict(self)
 
     def summary(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Report:
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Report:
-        """Return the report that `stored` gave."""
+        """Return the report whose `stored` form is given."""
         results = {name: [result_of(one) for one in found] for name, found in stored["results"].items()}
         return cls(stored["about"], results)
 
@@ -100,7 +100,7 @@ def kept(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def result_of(stored: dict[str, Any]) -> Result:
-    """Return the result that was stored so."""
+    """Return the result whose stored form is given."""
     return Result(**{**stored, "rounds": tuple(Round(**one) for one in stored["rounds"])})
 
 
@@ -110,13 +110,13 @@ def named(results: list[Result], name: str) -> Result | None:
 
 
 STEADY: Final = 0.5
-"""A ratio whose rounds differ by more than this share of their median says nothing, and is not recorded."""
+"""A ratio whose rounds differ by more than this share of their median means nothing and is not recorded."""
 
 
 def ratios(mine: Result | None, its: Result | None, figure: str) -> list[float]:
-    """Return the gateway's figure divided by a peer's, for each round: the two ran one after the other.
+    """Return the gateway's figure divided by a peer's for each round, in which one ran right after the other.
 
-    One ratio for a figure that is measured once; empty where one of the two is missing.
+    Returns one ratio for a figure that is measured once, and none if either figure is missing.
     """
     if mine is None or its is None:
         return []
@@ -134,7 +134,7 @@ def ratio(mine: Result | None, its: Result | None, figure: str) -> float | None:
 
 
 def ratio_spread(mine: Result | None, its: Result | None, figure: str) -> float | None:
-    """Return how far the paired ratios are apart, as a share of their median."""
+    """Return the range of the paired ratios as a share of their median."""
     seen = ratios(mine, its, figure)
     return (max(seen) - min(seen)) / statistics.median(seen) if len(seen) > 1 else None
 
@@ -160,9 +160,9 @@ def added(one: Result, results: list[Result]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the gateway is to reach, in relation to a peer or (`peer` empty) by itself.
+    """A figure that the gateway must reach, relative to a peer, or absolute if `peer` is empty.
 
-    Without a scenario it is the median over all of them: it starts once in each.
+    Without a scenario, the median over all scenarios counts, because the gateway starts once in each.
     """
 
     scenario: str
@@ -172,7 +172,7 @@ class Goal:
     at_least: float | None = None
 
     def seen(self, results: Results) -> float | None:
-        """Return what was reached, if it was measured."""
+        """Return the measured figure; None if it was not measured."""
         if not self.scenario:
             ours = [named(found, MINE) for found in results.values()]
             figures = [figure for one in ours if one is not None and (figure := one.median(self.figure)) is not None]
@@ -187,7 +187,7 @@ class Goal:
         return ratio(mine, its, self.figure) if self.peer else mine.median(self.figure)
 
     def met(self, seen: float) -> bool:
-        """Return whether that is enough."""
+        """Return whether a figure reaches the goal."""
         return (self.at_most is None or seen <= self.at_most) and (self.at_least is None or seen >= self.at_least)
 
 
@@ -201,7 +201,7 @@ RATIOS = (
     ("download", "envoy", 1.1, 0.9),
     ("upload", "envoy", 1.1, 0.9),
 )
-"""Scenario, peer; at most so much of its CPU per request, at least so much of its requests per second."""
+"""Scenario and peer; the most CPU per request and the fewest requests per second, as ratios to the peer."""
 GOALS = (
     *(Goal(scenario, peer, "cpu_us", at_most=cpu) for scenario, peer, cpu, _ in RATIOS),
     *(Goal(scenario, peer, "per_second", at_least=rate) for scenario, peer, _, rate in RATIOS),

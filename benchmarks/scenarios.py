@@ -1,4 +1,4 @@
-"""What is asked of the gateway and its peers: one entry, one table in the result."""
+"""The scenarios of the bench. Each makes one table of the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADERS = {
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "X-Gatepass-Key": KEY,
 }
-"""With `Host` they are seven."""
+"""Seven headers together with `Host`."""
 SMALL = "/v1/checks/7f4c2a?expand=documents"
 BOUNDARY = "bench-0f3b9d"
 
@@ -31,35 +31,35 @@ class Scenario:
     path: str = SMALL
     content_type: str = ""
     body: bytes = b""
-    """With one it is a POST."""
+    """A request with a body is a POST."""
     connections: int = 64
     per_second: int = 0
-    """A constant rate; 0: as many as go through."""
+    """A constant rate; 0: as many as possible."""
     idle: int = 0
-    """So many connections that are opened, used once and kept. No other load then."""
+    """Connections that are opened, used once and kept open; then there is no other load."""
     tls: bool = False
-    """On both sides."""
+    """TLS to the app and to the vendor."""
     token_life: int = 3600
-    """Seconds."""
+    """In seconds."""
     only: tuple[str, ...] = ()
-    """The peers that it is for; all unless set."""
+    """The peers that run it; empty: all."""
     direct: bool = False
     """Also measured without any proxy."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the fields of its request."""
+        """Return the headers of its request."""
         return HEADERS | ({"Content-Type": self.content_type} if self.content_type else {})
 
 
 def document(size: int) -> bytes:
-    """Return JSON of about so many bytes."""
+    """Return JSON of about `size` bytes."""
     row = {"kind": "passport", "number": "X0000000", "country": "AE", "name": "Zoë Example", "score": 0.97}
     return orjson.dumps({"documents": [row] * (size // len(orjson.dumps(row)))})
 
 
 def multipart(size: int) -> bytes:
-    """Return a form with one file of so many bytes."""
+    """Return a form with one file of `size` bytes."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="passport.jpg"\r\n'
     return f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + os.urandom(size) + f"\r\n--{BOUNDARY}--\r\n".encode()
 

@@ -1,8 +1,8 @@
-"""What to give a gateway: memory and open files for each connection and each request, CPU for each request.
+"""Measures what a gateway needs: memory and open files per connection and request, CPU per request.
 
     python -m benchmarks.sizing [--number 2000]
 
-Against `gatepass serve` as a process of its own, with keys, metrics and the access log on. Linux only: it reads /proc.
+Runs `gatepass serve` in its own process, with keys, metrics and the access log. Linux only, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SECONDS = 5.0
 
 
 async def vendor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer at once; `/hang` never, `/large` with a large body."""
+    """Answer at once; `/large` with a large body, `/hang` never."""
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -63,7 +63,7 @@ async def vendor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 class App(asyncio.Protocol):
-    """One connection: asks for `path` as often as it is told to, and may stop reading behind the first answer."""
+    """One connection that requests `path` a number of times; it may stop to read after the first answer."""
 
     def __init__(self, path: str, *, deaf: bool = False, again: bool = False) -> None:
         self.request = f"GET /sizing{path} HTTP/1.1\r\nHost: x\r\nX-Gatepass-Key: {KEY}\r\n\r\n".encode()
@@ -86,7 +86,7 @@ class App(asyncio.Protocol):
 
 
 class Seen:
-    """What /proc says of the process."""
+    """Figures of a process from /proc."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")
@@ -106,7 +106,7 @@ class Seen:
 
 
 async def hold(gateway: GatewayProcess, seen: Seen, number: int, path: str, *, deaf: bool = False) -> tuple[str, ...]:
-    """Open so many connections, let them settle, and return what each has cost."""
+    """Open connections, let them settle, and return what each costs."""
     host, port = gateway.listen.split(":")
     memory, files = seen.kib(), seen.files()
     loop, apps = asyncio.get_running_loop(), []
@@ -122,7 +122,7 @@ async def hold(gateway: GatewayProcess, seen: Seen, number: int, path: str, *, d
 
 
 async def busy(gateway: GatewayProcess, seen: Seen) -> tuple[float, float]:
-    """Keep 32 connections busy; return requests per second, and CPU seconds per request."""
+    """Keep 32 connections busy; return requests per second and CPU seconds per request."""
     host, port = gateway.listen.split(":")
     loop = asyncio.get_running_loop()
     apps = [(await loop.create_connection(lambda: App("/", again=True), host, int(port)))[1] for _ in range(32)]
@@ -137,7 +137,7 @@ async def busy(gateway: GatewayProcess, seen: Seen) -> tuple[float, float]:
 
 @contextlib.asynccontextmanager
 async def fresh(folder: Path, vendor_port: int) -> AsyncIterator[tuple[GatewayProcess, Seen]]:
-    """Run a gateway that has served a little: memory that another measurement left behind would be used again."""
+    """Run a new gateway that has served some requests. A used one would reuse memory of the measurement before."""
     config = folder / "config.yaml"
     gateway = GatewayProcess([config], {}, folder / "gateway.log")
     digest = hashlib.sha256(KEY.encode()).hexdigest()
@@ -152,7 +152,7 @@ async def fresh(folder: Path, vendor_port: int) -> AsyncIterator[tuple[GatewayPr
 
 
 async def measure(number: int) -> None:
-    """Run it and print a table."""
+    """Measure, and print a table."""
     server = await asyncio.start_server(vendor, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     table = Table("", "memory", "open files", title="What each one costs")

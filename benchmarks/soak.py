@@ -1,12 +1,12 @@
-"""Mixed load with faults for as long as you like: at the end all must be as it was, and every failure explained.
+"""Runs mixed load with faults; at the end nothing may be left over, and every failure must be explained by a fault.
 
     python -m benchmarks.soak [--seconds 600] [--apps 12]
 
-Apps read, write, upload, listen to events, read slowly and go away in the middle, against the gateway as its own
-process and the emulated vendors. Meanwhile vendors get slow, reset, cut answers short and refuse, tokens are revoked,
-token endpoints go down, and the configuration is reloaded. A failure counts as explained only if its own vendor had a
-fault that causes just this failure, now or a moment ago; of any other the gateway's log line is shown. Writes
-`results/soak.md`; exit status 1 when something is off.
+Apps read, write, upload, receive events, read slowly and disconnect early. They use a gateway in its own process and
+the emulated vendors. Meanwhile vendors are slow, reset connections, truncate answers and refuse tokens, tokens are
+revoked, token endpoints go down, and the configuration is reloaded. A failure is explained only if its own vendor has,
+or had a moment ago, a fault that causes exactly this failure. The gateway's log line of any other failure is printed.
+Writes `results/soak.md`; the exit status is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "soak.md"
 SETTLE = 8.0
-"""Seconds after a fault in which its failures may still come: back-off, requests that had begun."""
+"""Seconds after a fault in which it may still cause failures: back-off, requests that had begun."""
 REST_WITHIN = 60.0
-"""Seconds until idle connections to vendors have been closed (they are kept for 30)."""
+"""Seconds until idle connections to vendors are closed; they are kept for 30."""
 TOKEN_LIFE = 6.0
-"""Seconds: redaction remembers 128 tokens, and that store is to be full when memory is judged."""
+"""In seconds. So short because redaction remembers 128 tokens, and that store must be full before memory is judged."""
 WARM_UP = 0.5
-"""Share of the run after which memory must be flat: stores are full, and the collector has been through everything."""
+"""Share of the run after which memory must be flat: all stores are full, and garbage was collected."""
 LEAST_GROWTH = 1.0
-"""MiB that count as flat in any case: the allocators take and return memory in pieces of that size."""
+"""Growth in MiB that always counts as flat, because allocators take and return memory in pieces of that size."""
 BROKEN = "broken"
-"""What an app sees of an answer that is cut short, or of a connection that was reset."""
+"""How an app sees a truncated answer or a reset connection."""
 OF_A_BODY = " of a request with a body"
-"""Behind a failure that a fault causes only where the app still sends."""
+"""Suffix of a failure that a fault causes only while the app is still sending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong at a vendor, and the only failures that it may cause."""
+    """A fault of a vendor, and the only failures that it may cause."""
 
     name: str
     switches: dict[str, Any]
@@ -69,10 +69,10 @@ class Fault:
 FAULTS = (
     Fault("slow vendor", {"api_latency": 0.4}),
     Fault("vendor resets", {"api_fault": "reset"}, frozenset({"upstream_reset"})),
-    # A reset right behind a short answer may throw away the answer: then there was none.
+    # A reset right after a short answer may discard the answer, so that there was none.
     Fault("answer cut short", {"api_fault": "cut"}, frozenset({BROKEN, "upstream_reset"})),
-    # The vendor closes while a body is on its way to it: the kernel answers that with a reset, and whether the gateway
-    # reads those bytes that are not HTTP or first hears of the reset when it writes, is a matter of microseconds.
+    # The vendor closes while a body is on its way, and the kernel answers that body with a reset. It depends on
+    # microseconds whether the gateway first reads the bytes that are not HTTP, or first gets the reset when it writes.
     Fault("not HTTP", {"api_fault": "not_http"}, frozenset({"upstream_malformed", f"upstream_reset{OF_A_BODY}"})),
     Fault("vendor's own 503", {"api_fault": "503"}, frozenset({"503"})),
     Fault("tokens revoked", {}, revoke=True),
@@ -86,24 +86,24 @@ SOUND = {"api_latency": 0.0, "api_fault": "none", "latency": 0.0, "token_fault":
 
 @dataclass
 class Books:
-    """What happened."""
+    """Counts what happened, and decides which failures a fault explains."""
 
     good: int = 0
     aborted: int = 0
-    """Requests that the app itself gave up, as it was meant to."""
+    """Requests that the app cancelled on purpose."""
     explained: Counter[str] = field(default_factory=Counter)
     unexplained: Counter[str] = field(default_factory=Counter)
     unexplained_ids: set[str] = field(default_factory=set)
-    """Ids of requests whose failure nothing explains, where the answer told one."""
+    """Request ids of unexplained failures, as far as the answer had one."""
     faults: Counter[str] = field(default_factory=Counter)
     reloads: int = 0
     excused: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-    """Per vendor: a failure, and until when it is explained."""
+    """For each vendor: failures, and until when each is explained."""
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds since the start, MiB of resident memory."""
+    """Seconds since the start, and resident memory in MiB."""
 
     def failed(self, vendor: str, failure: str, request_id: str = "", *, body: bool = False) -> None:
-        """Write a failure down, under what it is explained by or not. `body`: the app was sending one."""
+        """Record a failure as explained or unexplained. `body`: the app was sending a body."""
         names = (failure, failure + OF_A_BODY) if body else (failure,)
         if any(time.monotonic() < self.excused[vendor].get(name, 0.0) for name in names):
             self.explained[failure] += 1
@@ -116,7 +116,7 @@ class Books:
 
 
 class App:
-    """An app that does one thing after another, each at random."""
+    """An app that performs random actions, one after another."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str, vendors: list[str], books: Books, seed: int) -> None:
         self._session, self._base, self._vendors, self._books = session, base, vendors, books
@@ -132,7 +132,7 @@ class App:
         ]
 
     async def run(self, over: asyncio.Event) -> None:
-        """Go on until it is over."""
+        """Act until `over` is set."""
         weights, deeds = zip(*self._deeds, strict=True)
         while not over.is_set():
             vendor = self._random.choice(self._vendors)
@@ -192,7 +192,7 @@ class App:
                     if (await socket.receive(timeout=10)).data != str(number):
                         raise _Failed(BROKEN)
         except aiohttp.WSServerHandshakeError as error:
-            # The body with the code is not shown here: any failure of this vendor that is excused explains it.
+            # aiohttp does not show the body with the code here. Any excused failure of this vendor explains it.
             raise _Failed(next(iter(self._excused(url)), f"websocket {error.status}")) from None
         self._books.good += 1
 
@@ -202,7 +202,7 @@ class App:
         return [failure for failure, end in excused.items() if now < end and not failure.endswith(OF_A_BODY)]
 
     async def _leave(self, url: str) -> None:
-        """Go away in the middle of a request or of an answer."""
+        """Disconnect in the middle of a request or of an answer."""
         try:
             async with asyncio.timeout(self._random.uniform(0.001, 0.05)):
                 async with self._session.get(f"{url}/events?count=50&interval=0.1") as answer:
@@ -212,12 +212,12 @@ class App:
 
 
 class _Failed(Exception):
-    """An answer that is a failure."""
+    """The failure that an answer reports."""
 
     def __init__(self, failure: str, request_id: str = "") -> None:
         super().__init__(failure)
         self.failure = failure
-        """Its code or status."""
+        """Its error code, or its status."""
         self.request_id = request_id
 
 
@@ -225,7 +225,7 @@ class _Failed(Exception):
 
 
 async def failing(vendors: list[Vendor], books: Books, reload: Callable[[], None], over: asyncio.Event) -> None:
-    """Let one vendor after another go wrong for a while; reload in between."""
+    """Give one vendor after another a fault for a while; reload in between."""
     dice = random.Random(7)
     while not over.is_set():
         vendor, fault = dice.choice(vendors), dice.choice(FAULTS)
@@ -247,19 +247,19 @@ async def failing(vendors: list[Vendor], books: Books, reload: Callable[[], None
 
 
 class Watched:
-    """What the operating system and `/metrics` say of the gateway's process."""
+    """Figures of the gateway's process, from the operating system and from `/metrics`."""
 
     def __init__(self, gateway: GatewayProcess, pid: int) -> None:
         self._gateway = gateway
         self.pid = pid
 
     def memory(self) -> float:
-        """Resident memory, MiB."""
+        """Return resident memory in MiB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def state(self) -> dict[str, int]:
-        """Open files by kind, and threads."""
+        """Return the numbers of open files by kind, and of threads."""
         kinds: Counter[str] = Counter()
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
@@ -269,13 +269,13 @@ class Watched:
         return {**kinds, "threads": len(list(Path(f"/proc/{self.pid}/task").iterdir()))}
 
     async def gauges(self) -> dict[str, float]:
-        """What must be zero at rest."""
+        """Return the gauges that must be zero at rest."""
         names = ("requests_in_flight", "client_connections", "token_waiters", "pool_open_connections")
         return {name: await self._gateway.metric(f"gatepass_{name}") for name in names}
 
 
 def slope(points: list[tuple[float, float]]) -> float:
-    """Return the slope of the line of least squares."""
+    """Return the slope of the least-squares line."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
@@ -296,7 +296,7 @@ def events(log: Path, ids: set[str]) -> list[str]:
 
 
 async def soak(seconds: float, apps: int) -> bool:
-    """Run it; print and write the result; return whether all is well."""
+    """Run the soak; print and write the result; return whether all checks hold."""
     books = Books()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -401,12 +401,12 @@ def _tell(
 
 
 def main() -> None:
-    """Read the command line and run."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description="Mixed load with faults; everything must be at rest at the end.")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--apps", type=int, default=12)
     arguments = parser.parse_args()
-    # The vendors' side of every request that was cut off.
+    # Otherwise the vendors' server would log every request that was cancelled.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     try:
         import uvloop  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""A vendor that costs next to nothing: fixed answers from a raw asyncio protocol on uvloop.
+"""A vendor that costs very little CPU: fixed answers from a raw asyncio protocol on uvloop.
 
-`POST /token` gives a token, `GET /down?N` gives N bytes, any other request is read to its end and answered with a small
-JSON document. It understands only what the benches send: heads in one piece, bodies with a Content-Length.
+`POST /token` returns a token, `GET /down?N` returns N bytes; any other request is read to its end and answered with a
+small JSON document. It supports only what the benches send: heads in one piece, and bodies with a Content-Length.
 
     python -m benchmarks.upstream PORT
 """
@@ -31,7 +31,7 @@ SMALL, GRANTED, REFUSED = answer(JSON), answer(TOKEN), answer(b"{}", b"401 Unaut
 
 
 class Vendor(asyncio.Protocol):
-    """One connection."""
+    """One connection of the gateway."""
 
     def __init__(self) -> None:
         self.buffer = b""
@@ -41,11 +41,11 @@ class Vendor(asyncio.Protocol):
         self.can_write.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to write."""
+        """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request as its last byte arrives."""
+        """Answer each request when its last byte arrives."""
         if self.body_left:
             taken = min(self.body_left, len(data))
             self.body_left -= taken
@@ -59,7 +59,7 @@ class Vendor(asyncio.Protocol):
             self.take(head)
 
     def take(self, head: bytes) -> None:
-        """Answer one request now, or when its body has come."""
+        """Answer one request now, or after its body has arrived."""
         target = head.split(b" ", 2)[1]
         self.reply = GRANTED if target == b"/token" else SMALL if AUTHORIZED.search(head) else REFUSED
         if target.startswith(b"/down?"):
@@ -73,18 +73,18 @@ class Vendor(asyncio.Protocol):
             self.transport.write(self.reply)
 
     async def pour(self, size: int) -> None:
-        """Write a body of this size, as fast as it is taken."""
+        """Write a body of this size, as fast as the gateway reads it."""
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         for sent in range(0, size, len(BLOCK)):
             await self.can_write.wait()
             self.transport.write(BLOCK[: size - sent])
 
     def pause_writing(self) -> None:
-        """Wait for the reader."""
+        """Stop writing until the gateway reads again."""
         self.can_write.clear()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue writing."""
         self.can_write.set()
 
 

@@ -1,8 +1,8 @@
-"""What the gateway itself says of a run: its lines and its counters must be the requests that were sent.
+"""Compares the gateway's own records of a run with the load: its log lines and counters must match the sent requests.
 
-A bench of a gateway that skipped something is no bench. So each feature is seen at work: keys (one request without),
-rules (one with a method that none of them names), a limit (a client that may send one request), budgets, counters,
-lines. Anything that is not as it must be ends the run.
+A gateway that skips work would make the bench worthless. So each feature is seen at work: keys (a request without one),
+rules (a request that no rule allows), a limit (a client that may send one request), budgets, counters and log lines.
+Every difference ends the run.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ REFUSALS = (
     (PROBE, "GET", 429, "one over a limit"),
 )
 COUNTED = ("gatepass_requests_total", "gatepass_client_requests_total", "gatepass_client_budget_used bench")
-"""Each of them must grow by the requests that were sent."""
+"""Each must grow by the number of requests that were sent."""
 
 
 def demand(holds: bool, what: str) -> None:
-    """End the run if something is not as it must be."""
+    """End the run unless a condition holds."""
     if not holds:
-        raise SystemExit(f"the gateway's own account is not right: {what}")
+        raise SystemExit(f"the gateway's own records are wrong: {what}")
 
 
 def sums(exposition: str) -> dict[str, float]:
-    """Return the sum of each metric's samples by its name, and by its name and client."""
+    """Return the sum of each metric's samples by name, and by name and client."""
     found: dict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
@@ -51,7 +51,7 @@ def sums(exposition: str) -> dict[str, float]:
 
 
 def kinds(lines: Iterable[bytes]) -> Counter[tuple[str, int]]:
-    """Return how many requests the log tells of, by client and status; each line of a good one must be complete."""
+    """Return the logged requests by client and status. End the run if a line with status 200 is incomplete."""
     found: Counter[tuple[str, int]] = Counter()
     for line in map(orjson.loads, lines):
         if line["event"] == "request":
@@ -62,7 +62,7 @@ def kinds(lines: Iterable[bytes]) -> Counter[tuple[str, int]]:
 
 
 class Witness:
-    """The account of one gateway, from before the load to its end."""
+    """The records of one gateway, from before the load to its end."""
 
     def __init__(self, subject: Subject, admin: int, path: str) -> None:
         for key, method, status, what in REFUSALS:
@@ -75,7 +75,7 @@ class Witness:
         self.before = self.at_rest()
 
     def at_rest(self) -> dict[str, float]:
-        """Return what the metrics say once nothing happens any more."""
+        """Wait until no request runs; return the sums of all metrics."""
         last = -1.0
         while True:
             with urllib.request.urlopen(self.admin) as page:
@@ -86,12 +86,12 @@ class Witness:
             time.sleep(0.1)
 
     def sends(self, requests: int, cut_off: int) -> None:
-        """Remember what the load says that it sent."""
+        """Count what the load generator has sent."""
         self.sent += requests
         self.cut_off += cut_off
 
     def close(self) -> int:
-        """Compare the counters with what was sent, while the gateway still runs; returns how many tokens it fetched."""
+        """Compare the counters with what was sent, while the gateway still runs; return how many tokens it fetched."""
         self.after = self.at_rest()
         most = self.sent + self.cut_off
         for name in COUNTED:
@@ -106,7 +106,7 @@ class Witness:
         return self.after[name] - self.before[name]
 
     def read(self, log: Path) -> None:
-        """Compare the lines with the counters, when the gateway has ended."""
+        """Compare the log lines with the counters, after the gateway has ended."""
         with log.open("rb") as file:
             found = kinds(file)
         counted = self.after["gatepass_requests_total"]

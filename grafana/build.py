@@ -1,7 +1,7 @@
-"""The dashboards' source: `python grafana/build.py` writes `dashboards/*.json`; a test holds the files to it.
+"""Writes the dashboards: `python grafana/build.py` makes `dashboards/*.json`; a test compares the files with it.
 
-One line says what a panel asks and what to do when it looks bad; everything that all panels share stands here once.
-Follows the dashboard JSON of Grafana 10 and later (schemaVersion 39).
+Each panel is a few lines: what it shows, what to do when it looks bad, and its queries. What all panels share is written
+once. Uses the dashboard JSON of Grafana 10 and later (schemaVersion 39).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 ROUTE, CREDENTIAL, CLIENT, JOB = (f'{name}=~"${name}"' for name in ("route", "credential", "client", "job"))
 WIDTH, HEIGHT = 24, 8
 TODO = "**When it looks bad:** "
-"""Stands in every panel's description before what to do; Grafana shows descriptions as Markdown."""
+"""Begins the second paragraph of every panel's description, which Grafana shows as Markdown."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Dashboard:
 
 
 def by(label: str, expr: str) -> str:
-    """Sum over everything but a label."""
+    """Return the sum of a query by label."""
     return f"sum by ({label}) ({expr})"
 
 
 def rate(metric: str, selector: str = "") -> str:
-    """Per second, over as long as the panel's resolution asks for."""
+    """Return the rate of a metric per second, over the interval that fits the panel's resolution."""
     return (
         f"rate(gatepass_{metric}{{{selector}}}[$__rate_interval])"
         if selector
@@ -72,12 +72,12 @@ def rate(metric: str, selector: str = "") -> str:
 
 
 def quantile(share: float, label: str, metric: str, selector: str) -> str:
-    """A quantile of a histogram, by label."""
+    """Return a quantile of a histogram by label."""
     return f"histogram_quantile({share}, {by(f'le, {label}', rate(f'{metric}_bucket', selector))})"
 
 
 def mean(label: str, metric: str, selector: str) -> str:
-    """A histogram's mean, by label."""
+    """Return the mean of a histogram by label."""
     return f"{by(label, rate(f'{metric}_sum', selector))} / {by(label, rate(f'{metric}_count', selector))}"
 
 
@@ -100,63 +100,63 @@ OVERVIEW = Dashboard(
     (
         Row("Are we serving?", (
             Panel("Requests", "Requests per second by route.",
-                  "A route at zero while others run: look at its clients, then at unrouted requests (errors by code, below).",
+                  "A route at zero while others have requests: look at its clients, then at unrouted requests (errors by code, below).",
                   ((by("route", rate("requests_total", ROUTE)), "{{route}}"),), "reqps", stack=True),
             Panel("Good answers", "Share of requests that the gateway itself did not fail.",
                   "Below 99.9 %: look at the errors by code below; each code has its row in docs/errors.md.",
                   ((f"1 - (sum({rate('requests_total', OWN_ERRORS)}) or vector(0)) / sum({rate('requests_total', ROUTE)})", "served"),), "percentunit", "stat", 4),
-            Panel("Versions", "Versions and configurations that run.",
-                  "Two digests or versions for more than a rollout: find the instance that lags in its log (reload_refused) and reload or restart it.",
+            Panel("Versions", "Versions and configurations in use.",
+                  "Two versions or digests for longer than a rollout: find the instance with the old one, read its log (reload_refused), and reload or restart it.",
                   (("count by (version) (gatepass_build_info)", "version {{version}}"), ("count by (digest) (gatepass_config_info)", "{{digest}}")), kind="stat", width=4),
-            Panel("In flight and connections", "Requests being served and connections of apps.",
-                  "Rising without more requests: a vendor became slow. Find its route in the latencies below and ask the vendor.",
+            Panel("In flight and connections", "Requests that are being served, and connections of apps.",
+                  "Rising without more requests: a vendor has become slow. Find its route in the latencies below and ask the vendor.",
                   ((by("route", f"gatepass_requests_in_flight{{{ROUTE}}}"), "{{route}}"), ("sum(gatepass_client_connections)", "connections"))),
         )),
         Row("Which hop fails?", (
             Panel("Errors of the gateway, by code", "The gateway's own answers.",
-                  "token_* and credential_*: see the tokens dashboard. upstream_*: look at the vendor or the way to it. client_*: find the app with a wrong key on the clients dashboard. internal: a defect, report the traceback in the log.",
+                  "token_* and credential_*: see the tokens dashboard. upstream_*: look at the vendor or the network to it. client_*: find the app with a wrong key on the clients dashboard. internal: a defect, report the traceback in the log.",
                   ((by("code", rate("requests_total", f'{ROUTE}, code!=""')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps", stack=True, red_at=1),
-            Panel("Vendors' own answers, by status", "Vendors' answers that were passed on unchanged.",
-                  "5xx here is the vendor's: tell it, with the time and an X-Request-Id. The gateway's own errors are to the left.",
+            Panel("Vendors' own answers, by status", "Vendors' answers, which are passed on unchanged.",
+                  "A 5xx here comes from the vendor: report it to the vendor with the time and an X-Request-Id. The gateway's own errors are on the left.",
                   ((by("status", rate("requests_total", f'{ROUTE}, code=""')), "{{status}}"),), "reqps", stack=True),
-            Panel("Vendors' 5xx and refused tokens", "Answers that say that the vendor failed, and those that refused our token.",
+            Panel("Vendors' 5xx and refused tokens", "Answers with which the vendor failed, and answers that refused our token.",
                   "5xx: ask the vendor. Constant refusals: follow the runbook, tokens refused.",
                   ((by("route", rate("requests_total", f'{ROUTE}, code="", status=~"5.."')), "5xx {{route}}"), (by("route", rate("upstream_refusals_total", ROUTE)), "refused {{route}}")), "reqps"),
         )),
         Row("How fast, and who is slow?", (
-            Panel("Latency by route, p50 and p99", "Whole time of a request.",
-                  "Compare with the vendor's part beside it before looking at the gateway: what both show is the vendor's; follow the runbook, route slow.",
+            Panel("Latency by route, p50 and p99", "Duration of whole requests.",
+                  "Compare it with the vendor's part on the right: if both rise, the vendor is slow. Follow the runbook, route slow.",
                   ((quantile(0.5, "route", "request_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "request_duration_seconds", ROUTE), "p99 {{route}}")), "s", width=6),
-            Panel("The vendor's part, p50 and p99", "From the head sent to the vendor to the head of its answer.",
-                  "Rising: ask the vendor; until it is well, lower the route's timeouts if apps cannot wait.",
+            Panel("The vendor's part, p50 and p99", "Time from sending the request's head to the vendor until the head of its answer.",
+                  "Rising: ask the vendor. Until it has recovered, lower the route's timeouts if apps cannot wait.",
                   ((quantile(0.5, "route", "upstream_duration_seconds", ROUTE), "p50 {{route}}"), (quantile(0.99, "route", "upstream_duration_seconds", ROUTE), "p99 {{route}}")), "s", width=6),
             Panel("The gateway's part, mean", "The difference of the two means: routing, tokens, waits for a connection, and the transfer of bodies. Milliseconds with small bodies.",
-                  "More than that: look for waits for a connection below and for a full processor; follow the runbook, gateway slow.",
+                  "More than that: look for waits for a connection (below) and for high CPU; follow the runbook, gateway slow.",
                   ((f"{mean('route', 'request_duration_seconds', ROUTE)} - {mean('route', 'upstream_duration_seconds', ROUTE)}", "{{route}}"),), "s", width=6, red_at=0.25),
-            Panel("Body bytes", "In from apps and out to apps, per second.",
-                  "A sudden step is an app that changed what it sends: find it among the requests by client and ask its owner; routes.*.max_body bounds what it may send.",
+            Panel("Body bytes", "Bytes of bodies from apps (in) and to apps (out), per second.",
+                  "A sudden step: an app has changed what it sends. Find it in the requests by client and ask its owner; routes.*.max_body limits request bodies.",
                   ((f"sum({rate('request_bytes_total', ROUTE)})", "in"), (f"sum({rate('response_bytes_total', ROUTE)})", "out")), "Bps", width=6),
         )),
-        Row("The way to the vendors", (
-            Panel("Connections to vendors", "In use, idle and the most there may be.",
-                  "In use at the most for long: the pool is full; ask why the vendor is slow, or raise pool.size.",
+        Row("Connections to the vendors", (
+            Panel("Connections to vendors", "Connections in use, idle connections, and the most that are allowed.",
+                  "In use at the maximum for long: the pool is full. Ask why the vendor is slow, or raise pool.size.",
                   ((by("route", f"gatepass_pool_open_connections{{{ROUTE}}} - gatepass_pool_idle_connections{{{ROUTE}}}"), "in use {{route}}"), (by("route", f"gatepass_pool_idle_connections{{{ROUTE}}}"), "idle {{route}}"), (by("route", f"gatepass_pool_size_connections{{{ROUTE}}}"), "most {{route}}"))),
-            Panel("Waits for a connection", "How many requests per second found the pool full, and how long they waited (p99).",
-                  "Above zero: the pool is full, see the panel to the left and the runbook, pool exhausted.",
+            Panel("Waits for a connection", "Requests per second that waited because the pool was full, and how long they waited (p99).",
+                  "Above zero: the pool is full. See the panel on the left, and follow the runbook, pool exhausted.",
                   ((by("route", rate("pool_wait_seconds_count", ROUTE)), "waits {{route}}"), (quantile(0.99, "route", "pool_wait_seconds", ROUTE), "p99 {{route}}"))),
-            Panel("Connects to vendors", "Attempts by outcome and their p99.",
-                  "Failures: look for name resolution, network or TLS; the log's reason names which it is.",
+            Panel("Connects to vendors", "Attempts to connect, by outcome, and their duration (p99).",
+                  "Failures: name resolution, network or TLS is the cause; the log's reason says which.",
                   ((by("route, outcome", rate("upstream_connects_total", ROUTE)), "{{route}} {{outcome}}"), (quantile(0.99, "route", "upstream_connect_duration_seconds", ROUTE), "p99 {{route}}"))),
         )),
         Row("The process", (
-            Panel("CPU and memory", "Cores in use (one process uses one at most) and resident bytes. Bodies are streamed, so the size of uploads does not show here.",
-                  "Near one core: run another instance. Memory that rises for hours under even load: compare with connections and requests in flight, then report it.",
+            Panel("CPU and memory", "Cores in use (one process uses at most one), and resident memory. Bodies are streamed, so large uploads need no more memory.",
+                  "Near one core: run another instance. Memory rises for hours under constant load: compare it with connections and requests in flight, then report it.",
                   ((f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "cores {{instance}}"), (f"process_resident_memory_bytes{{{JOB}}} / 1073741824", "GiB {{instance}}"))),
-            Panel("Configuration", "Readings of the configuration, and whether the last one is in force (1) or was refused (0, the old one goes on).",
-                  "At 0: read the problem in the log (reload_refused) or on the status page, mend the file, and follow the runbook, config refused. Do not restart before.",
-                  ((by("outcome", "increase(gatepass_config_loads_total[$__rate_interval])"), "{{outcome}}"), ("min(gatepass_config_last_load_successful)", "in force"))),
+            Panel("Configuration", "Loads of the configuration by outcome, and whether the last one is active (1) or was refused (0; the old one stays active).",
+                  "At 0: read the problem in the log (reload_refused) or on the status page, correct the file, and follow the runbook, config refused. Do not restart before that.",
+                  ((by("outcome", "increase(gatepass_config_loads_total[$__rate_interval])"), "{{outcome}}"), ("min(gatepass_config_last_load_successful)", "active"))),
             Panel("Dropped events and state file", "Dropped log lines and spans, and writes of the state file by outcome. Requests are not affected.",
-                  "Lines or spans above zero: standard output or the collector of traces is slow or closed; see to whatever reads it. State file failed: look at its folder's space and rights before the next restart.",
+                  "Lines or spans above zero: the reader of standard output, or the collector of traces, is slow or down; repair it. State file failed: check the space and permissions of its folder before the next restart.",
                   (("sum(increase(gatepass_log_events_dropped_total[$__rate_interval]))", "log lines"), ("sum(increase(gatepass_trace_spans_dropped_total[$__rate_interval]))", "spans"), (by("outcome", "increase(gatepass_state_writes_total[$__rate_interval])"), "state file {{outcome}}"))),
         )),
         Row("The shared store", (
@@ -183,46 +183,46 @@ OVERVIEW = Dashboard(
 )  # fmt: skip
 
 TOKENS = Dashboard(
-    "tokens", "Gatepass: tokens", "How does every credential stand, and what does it ask of its vendor?",
+    "tokens", "Gatepass: tokens", "What is the state of every credential, and which token requests does it send?",
     (("credential", "label_values(gatepass_token_consecutive_failures, credential)"), ("route", "label_values(gatepass_requests_in_flight, route)")),
     (
-        Row("How every credential stands", (
-            Panel("State", "valid is good; none: no token is asked for.",
-                  "valid, renewal fails: act before the token ends. down: requests of its routes are refused now. Follow the runbook, token endpoint failing and credential refused.",
+        Row("State of every credential", (
+            Panel("State", "valid is good; none: no token is requested.",
+                  "valid, renewal fails: act before the token expires. down: requests of its routes are refused now. Follow the runbook, token endpoint failing and credential refused.",
                   ((STATE, "{{credential}}"),), kind="state-timeline", width=16, mappings=STATES),
-            Panel("Ends in", "Seconds until the token in hand ends; static keys are not shown.",
+            Panel("Expires in", "Seconds until the current token expires; static keys are not shown.",
                   "Below a minute and falling: its renewal fails; follow the runbook, token not renewed.",
                   ((f"min by (credential) (gatepass_token_expiry_timestamp_seconds{{{CREDENTIAL}}} < +Inf) - time()", "{{credential}}"),), "s", "stat"),
-            Panel("Token lives for", "Seconds until the token in hand ends, over time. It should saw between the life that was granted and the refresh margin.",
-                  "A tooth that runs down to zero: its renewal failed; follow the runbook, token not renewed. Teeth much shorter than before: ask the vendor why it grants less, or look for revocations below.",
+            Panel("Remaining life", "Seconds until the current token expires, over time. Normally it falls from the granted life to the refresh margin, then jumps back.",
+                  "It falls to zero: the renewal failed; follow the runbook, token not renewed. It jumps back much earlier than before: ask the vendor why it grants a shorter life, or look for revocations below.",
                   ((f"min by (credential) (gatepass_token_expiry_timestamp_seconds{{{CREDENTIAL}}} < +Inf) - time()", "{{credential}}"), (f"max by (credential) (gatepass_token_life_seconds{{{CREDENTIAL}}} < +Inf)", "granted {{credential}}")), "s"),
-            Panel("Age, and time since the last good fetch", "Both should stay below the life that was granted.",
-                  "Both grow beyond it: its renewal fails; follow the runbook, token endpoint failing. An age that grows alone: the endpoint hands out the same token again, which is recognised and needs nothing.",
+            Panel("Age, and time since the last successful fetch", "Both should stay below the granted life.",
+                  "Both exceed it: the renewal fails; follow the runbook, token endpoint failing. Only the age grows: the endpoint returns the same token again, which the gateway recognises; nothing to do.",
                   ((f"time() - max by (credential) (gatepass_token_issued_timestamp_seconds{{{CREDENTIAL}}})", "age {{credential}}"), (f"time() - max by (credential) (gatepass_token_last_success_timestamp_seconds{{{CREDENTIAL}}})", "since {{credential}}")), "s"),
-            Panel("Failures in a row", "Token requests that failed since the last good one.",
-                  "Above zero for minutes ends in refused requests when the token ends: read the reason on the status page and follow the runbook, token endpoint failing.",
+            Panel("Failures in a row", "Failed token requests since the last successful one.",
+                  "Above zero for minutes: requests will be refused when the token expires. Read the reason on the status page and follow the runbook, token endpoint failing.",
                   ((f"max by (credential) (gatepass_token_consecutive_failures{{{CREDENTIAL}}})", "{{credential}}"),), red_at=3),
         )),
-        Row("What is asked of the endpoints", (
+        Row("Requests to the token endpoints", (
             Panel("Token requests, by outcome", "ok and unchanged are good.",
                   "unavailable: the endpoint is down or slow, follow the runbook. refused: our credential is wrong, act now. malformed: the vendor changed its answer, run gatepass check and adapt the grant.",
                   ((by("credential, outcome, cause", f"increase(gatepass_token_fetches_total{{{CREDENTIAL}}}[$__rate_interval])"), "{{credential}} {{outcome}} ({{cause}})"), (by("credential", f"increase(gatepass_token_unchanged_total{{{CREDENTIAL}}}[$__rate_interval])"), "{{credential}} unchanged"))),
-            Panel("Duration of token requests, p50 and p99", "How long the token endpoints take. A slow one is asked earlier, so this alone harms nobody.",
-                  "Near ten seconds it times out: ask the vendor, or raise the credential's timeout.",
+            Panel("Duration of token requests, p50 and p99", "Response time of the token endpoints. The gateway renews earlier if an endpoint is slow, so this alone delays no request.",
+                  "Near ten seconds token requests time out: ask the vendor, or raise the credential's timeout.",
                   ((quantile(0.5, "credential", "token_fetch_duration_seconds", CREDENTIAL), "p50 {{credential}}"), (quantile(0.99, "credential", "token_fetch_duration_seconds", CREDENTIAL), "p99 {{credential}}")), "s"),
             Panel("Requests that waited for a token", "Should be zero after the start.",
-                  "Else renewing ahead failed, or a vendor revoked a token: look at the token requests and the refused tokens. With keep_warm used or never a wait now and then is as configured; set always to end them.",
+                  "Above zero: a renewal failed, or a vendor revoked a token. Look at the token requests and the refused tokens. With keep_warm used or never, a few waits are expected; set always to avoid them.",
                   ((by("credential", rate("token_waits_total", CREDENTIAL)), "waits {{credential}}"), (by("credential", f"gatepass_token_waiters{{{CREDENTIAL}}}"), "now {{credential}}"))),
         )),
         Row("Refused tokens", (
-            Panel("Refused tokens", "Answers that refused a token which we had injected. One now and then is a revocation, healed by sending again.",
-                  "Constant refusals: the vendor revokes tokens early, or somebody else uses the same credential; follow the runbook, tokens refused.",
+            Panel("Refused tokens", "Answers that refused an injected token. A single one is a revocation; the request was sent again with a new token.",
+                  "Constant refusals: the vendor revokes tokens early, or another system uses the same credential. Follow the runbook, tokens refused.",
                   ((by("route", rate("upstream_refusals_total", ROUTE)), "{{route}}"),), "reqps", red_at=0.1),
-            Panel("Sent again", "What came of the second try. sent is good; after refused_again, no_token and not_replayable the app got the vendor's refusal.",
-                  "refused_again: look for a right that the account lacks. not_replayable: raise replay.up_to where uploads are larger. no_token: look at the token requests above.",
+            Panel("Sent again", "Requests whose token was refused, by what happened next. sent is good: sent again with a new token. After refused_again, no_token and not_replayable the app got the vendor's refusal.",
+                  "refused_again: the account may lack a permission. not_replayable: raise replay.up_to if bodies are larger. no_token: look at the token requests above.",
                   ((by("route, outcome", rate("replays_total", ROUTE)), "{{route}} {{outcome}}"),), "reqps"),
-            Panel("Tokens in answers", "Answers in which the vendor sent our token back, and it was masked.",
-                  "Tell the vendor, and keep echo_guard on.",
+            Panel("Tokens in answers", "Answers in which the vendor repeated our token, which the gateway masked.",
+                  "Report it to the vendor, and keep echo_guard on.",
                   ((by("route, place", f"increase(gatepass_echoed_tokens_total{{{ROUTE}}}[$__rate_interval])"), "{{route}} {{place}}"),)),
         )),
         Row("Clocks and rotations", (
@@ -230,7 +230,7 @@ TOKENS = Dashboard(
                   "Minutes: check NTP here; if ours is right, tell the vendor.",
                   ((f"max by (credential) (gatepass_token_clock_skew_seconds{{{CREDENTIAL}}})", "{{credential}}"),), "s"),
             Panel("Secret in use", "During a rotation: which secret worked last.",
-                  "When all show next, make it the current one and drop the old.",
+                  "When all instances show next, make it the current secret and remove the old one.",
                   ((f"max by (credential, secret) (gatepass_token_secret_in_use{{{CREDENTIAL}}}) == 1", "{{credential}} {{secret}}"),)),
             Panel("Certificate of the data port", "Time until it expires.",
                   "Below 14 days: renew it, and follow the runbook, certificate expires.",
@@ -249,32 +249,32 @@ CLIENTS = Dashboard(
     (
         Row("Who calls what", (
             Panel("Requests by client", "Requests per second.",
-                  "A client at zero: ask its owner before you look here; its refusals are below.",
+                  "A client at zero: ask its owner first; its rejected requests are below.",
                   ((by("client", rate("client_requests_total", f"{CLIENT}, {ROUTE}")), "{{client}}"),), "reqps", stack=True),
             Panel("Requests by client and route", "Who uses which vendor.",
-                  "A pair that nobody expected: narrow clients.routes, and ask the client's owner.",
+                  "An unexpected pair: restrict clients.routes, and ask the client's owner.",
                   ((by("client, route", rate("client_requests_total", f"{CLIENT}, {ROUTE}")), "{{client}} → {{route}}"),), "reqps", stack=True),
-            Panel("In flight by client", "Requests being served now.",
-                  "One client near all of it holds the connections to the vendor: set its in_flight limit.",
+            Panel("In flight by client", "Requests that are being served.",
+                  "One client has nearly all of them: it occupies the connections to the vendor. Set its in_flight limit.",
                   ((by("client", f"gatepass_client_requests_in_flight{{{CLIENT}, {ROUTE}}}"), "{{client}}"),)),
         )),
         Row("Who is refused", (
-            Panel("How requests end", "All but ok. vendor_error was passed on; refused is our 4xx, failed our 5xx; gone: the app hung up first.",
-                  "failed: see the errors by code on the overview. refused: look which limit or rule it was, below and in the log. vendor_error: tell the client's owner, then the vendor. gone: compare the app's own time-out with the latency of the route.",
+            Panel("How requests end", "All outcomes except ok. vendor_error: the vendor's own error, passed on; refused: a 4xx of the gateway; failed: a 5xx of the gateway; gone: the app disconnected first.",
+                  "failed: see the errors by code on the overview. refused: find the limit or rule below and in the log. vendor_error: tell the client's owner, then the vendor. gone: compare the app's own time-out with the latency of the route.",
                   ((by("client, outcome", rate("client_requests_total", f'{CLIENT}, {ROUTE}, outcome!="ok"')), "{{client}} {{outcome}}"),), "reqps", red_at=1),
-            Panel("Limits that were reached", "429 by limit.",
-                  "rate, in_flight: the app is faster than agreed; slow it down or raise its limits. budget: it has used up its day or month; raise it or let it wait.",
+            Panel("Limits that were reached", "Requests that were answered with 429, by limit.",
+                  "rate, in_flight: the app is faster than agreed; slow it down or raise its limits. budget: it has used up its day or month; raise the budget, or wait.",
                   ((by("client, limit", rate("client_limited_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{limit}}"),), "reqps"),
-            Panel("Token requests of apps", "Passes given to SDKs that fetch their token themselves, and refusals.",
-                  "invalid_client: an app sends a wrong key as its client secret; the log (app_token) names the route. A rate above one an hour and process: an app that does not keep its token.",
+            Panel("Token requests of apps", "Token requests of SDKs, by outcome; issued: the SDK got a pass.",
+                  "invalid_client: an app sends a wrong key as its client secret; the log (app_token) names the route. More than one an hour for each process: an app that does not keep its pass.",
                   ((by("client, outcome", rate("app_tokens_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{outcome}}"),), "reqps"),
             Panel("Unknown callers", "Requests without a known client or route, by code.",
-                  "Many client_unknown: an app lost its key, or somebody tries keys; find the address in the log (remote).",
+                  "Many client_unknown: an app has a wrong key, or somebody tries to guess keys; find the address in the log (remote).",
                   ((by("code", rate("requests_total", 'code=~"client_.*"')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps"),
         )),
         Row("What it costs", (
             Panel("Billed calls", "Calls that vendors bill, in the range of the dashboard.",
-                  "Steeper than on other days: ask the client's owner what changed; a hard budget bounds it.",
+                  "More than on other days: ask the client's owner what has changed; a hard budget limits it.",
                   ((by("client, route", f"increase(gatepass_client_billed_calls_total{{{CLIENT}, {ROUTE}}}[$__range])"), "{{client}} → {{route}}"),), kind="stat"),
             Panel("Cost", "Billed calls times the route's price, in the range of the dashboard; only routes with a price.",
                   "gatepass usage has the exact amounts by day; compare them with the vendor's invoice.",
@@ -282,13 +282,13 @@ CLIENTS = Dashboard(
         )),
         Row("Budgets and identities", (
             Panel("Spent of each budget", "Share of the hard limit that is used.",
-                  "Above 90 %: tell the client's owner, or raise the budget, before it is refused.",
+                  "Above 90 %: tell the client's owner, or raise the budget, before requests are refused.",
                   ((BUDGET_SPENT, "{{client}} → {{route}} a {{per}}"),), "percentunit", "bargauge", red_at=0.9),
-            Panel("Calls counted", "Calls in the day or month that runs, with the limits, soft and hard.",
-                  "Above soft, or steeper than on other days: ask the client's owner what changed; at hard its calls are refused, so raise the budget first if they are meant.",
+            Panel("Calls counted", "Calls in the current day or month, with the soft and hard limits.",
+                  "Above soft, or more than on other days: ask the client's owner what has changed. At hard, calls are refused; if the calls are wanted, raise the budget before that.",
                   ((f"max by (client, route, per) (gatepass_client_budget_used{{{CLIENT}, {ROUTE}}})", "{{client}} → {{route}} a {{per}}"), (f"max by (client, route, per, level) (gatepass_client_budget_limit{{{CLIENT}, {ROUTE}}})", "{{level}} {{client}} → {{route}} a {{per}}"))),
-            Panel("Issuers' keys", "Requests for the keys that JWTs are judged by, and the time since they were last seen.",
-                  "failed, or a time beyond the issuer's refresh: look at the issuer and the way to it (the log says issuer_keys_not_fetched and why); after max_age its clients are refused.",
+            Panel("Issuers' keys", "Fetches of the keys that verify JWTs, and the time since the last successful fetch.",
+                  "failed, or more time than the issuer's refresh: look at the issuer and the network to it (the log has issuer_keys_not_fetched with the reason). After max_age its clients are refused.",
                   ((by("issuer, outcome", "increase(gatepass_issuer_key_fetches_total[$__rate_interval])"), "{{issuer}} {{outcome}}"), ("time() - max by (issuer) (gatepass_issuer_keys_last_success_timestamp_seconds)", "since {{issuer}}"))),
         )),
     ),
@@ -425,7 +425,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def texts() -> dict[str, str]:
-    """Return every file's text by its name."""
+    """Return the text of each file by name."""
     return {f"{it.name}.json": json.dumps(dashboard(it), indent=2) + "\n" for it in ALL}
 
 

@@ -1,6 +1,6 @@
-"""The four vendors, emulated as strictly as their documents allow, and the demo that uses them.
+"""Emulates the four vendors as strictly as their documents allow; the demo uses the emulation.
 
-`Sandbox` for tests, `run_sandbox` for people, `run_demo` for both. Everything listens on real sockets.
+`Sandbox` is for tests, `run_sandbox` for people, `run_demo` for both. Everything listens on real sockets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Akiba, emulated as the platform it runs on behaves (Fusio), or as its own document reads (switch `literal`).
+"""Emulates Akiba: like its platform (Fusio), or exactly like Akiba's own document (switch `literal`).
 
-Sources: Akiba's "Authentication" page (revoke, whoami, the three form fields) and Fusio's documentation and source
-(path of the token endpoint, HTTP Basic, errors, limits). Tokens are opaque; a refresh kills the old token at once.
+Sources: Akiba's "Authentication" page (revoke, whoami, the three form fields), and Fusio's documentation and source
+(path of the token endpoint, HTTP Basic, errors, limits). Tokens are opaque; a refresh revokes the old token at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MESSAGES: dict[Why, str] = {
 
 
 class Akiba(Vendor):
-    """api.akibaone.com: token endpoint and API on one host."""
+    """Stands for api.akibaone.com, with token endpoint and API on one host."""
 
     name: ClassVar[str] = "akiba"
     life: ClassVar[float] = 172_800  # Fusio's default; the 3600 of Akiba's page is oauth.com's sample
@@ -46,7 +46,7 @@ class Akiba(Vendor):
     token_on_api: ClassVar[bool] = True
 
     def make_credentials(self) -> dict[str, Secret]:
-        """Return the three fields of Akiba's page; id and secret are also the platform's app key and secret."""
+        """Return the three fields of Akiba's page. Id and secret are also the platform's app key and secret."""
         return {
             "client_id": Secret(str(uuid.uuid4())),
             "client_secret": Secret(secrets.token_hex(32)),
@@ -54,14 +54,14 @@ class Akiba(Vendor):
         }
 
     def overlay(self) -> dict[str, Any]:
-        """Also the two addresses that `check --probe` and `revoke_on_shutdown` call."""
+        """Return the addresses, including those that `check --probe` and `revoke_on_shutdown` call."""
         below = self.base_url + "/authorization/"
         return {**super().overlay(), "probe": {"url": below + "whoami"}, "revoke": {"url": below + "revoke"}}
 
     # ------------------------------------------------------------------------------------------- the token endpoint
 
     async def grant(self, request: web.Request) -> Granted:
-        """Take a form by POST: Basic proves the client, except in literal mode, where three fields do."""
+        """Check a form that was sent by POST, and the client: by HTTP Basic, or in literal mode by three fields."""
         if request.method != "POST":
             raise Refusal(405, self.error_body(405, "Given request method is not supported"), {"Allow": "POST"})
         if self._banned():
@@ -109,13 +109,13 @@ class Akiba(Vendor):
         return Granted(self.life, (wanted & SCOPES) or SCOPES)
 
     def make_token(self, granted: Granted, life: float) -> Issued:
-        """Issue an opaque token with its refresh token."""
+        """Issue an opaque token, with a refresh token."""
         issued = opaque(self, granted, life)
         issued.refresh = Secret(secrets.token_hex(32))
         return issued
 
     def answer(self, issued: Issued) -> dict[str, Any]:
-        """Scopes are joined by commas, as the platform does."""
+        """Return the answer; like the platform, it joins scopes with commas."""
         return {
             "access_token": issued.value.reveal(),
             "token_type": "bearer",
@@ -126,15 +126,15 @@ class Akiba(Vendor):
     # ------------------------------------------------------------------------------------------------------ the API
 
     def unauthorized(self, why: Why) -> Refusal:
-        """The platform's 401."""
+        """Return the platform's 401."""
         return Refusal(401, self.error_body(401, _MESSAGES[why]), {"WWW-Authenticate": _REALM})
 
     def error_body(self, status: int, message: str) -> Any:  # noqa: ARG002 - the body does not show the status
-        """The platform's error body; its title is the same for every status."""
+        """Return the platform's error body, whose title is the same for every status."""
         return {"success": False, "title": "Internal Server Error", "message": message}
 
     def before(self, request: web.Request) -> None:  # noqa: ARG002 - all requests count alike
-        """The ban comes first, then the hourly limit."""
+        """Check the ban first, then the hourly limit."""
         if self._banned():
             raise Refusal(403, self.error_body(403, _BANNED))
         hour = self.clock.monotonic() - 3600
@@ -145,12 +145,12 @@ class Akiba(Vendor):
         self._seen.append(self.clock.monotonic())
 
     def after(self, status: int) -> None:
-        """Count errors for the ban."""
+        """Count errors, which cause the ban."""
         if 400 <= status < 500:  # noqa: PLR2004 - a class of statuses
             self._errors.append(self.clock.monotonic())
 
     def decorate(self, response: web.StreamResponse) -> None:
-        """The limit's fields."""
+        """Add the headers of the hourly limit."""
         response.headers["RateLimit-Limit"] = str(HOURLY)
         response.headers["RateLimit-Remaining"] = str(max(0, HOURLY - len(self._seen)))
 
@@ -164,7 +164,7 @@ class Akiba(Vendor):
         return self.switches.ip_ban and now < self._banned_until
 
     def api_routes(self) -> list[web.RouteDef]:
-        """The endpoints whose path is documented, and one outside of every scope."""
+        """Return the endpoints whose path is documented, and one that no scope allows."""
         self._seen: deque[float] = deque()
         self._errors: deque[float] = deque()
         self._banned_until = 0.0
@@ -178,16 +178,16 @@ class Akiba(Vendor):
         ]
 
     async def whoami(self, _request: web.Request) -> web.Response:
-        """The user object; the real one shows the app's secret too, which is why a gateway should deny this path."""
+        """Return the user object. The real one contains the app's secret, so a gateway should deny this path."""
         return web.json_response({"id": 1, "status": 1, "name": "sandbox", "scopes": sorted(SCOPES), "apps": []})
 
     async def revoke_token(self, request: web.Request) -> web.Response:
-        """Kill the token that came with the request."""
+        """Revoke the token of the request."""
         request[TOKEN].revoked = True
         return web.json_response({"success": True})
 
     async def upload(self, request: web.Request) -> web.Response:
-        """A bank statement; answers with a task."""
+        """Receive a bank statement; answer with a task."""
         types = frozenset({"application/pdf", "image/png"})
         try:
             parts = await receive(request, {"file": Rule(types=types), "clientId": Rule(False, file=False)})
@@ -197,18 +197,18 @@ class Akiba(Vendor):
         return web.json_response({"task_id": str(uuid.uuid4()), "parts": [part.as_json() for part in parts]})
 
     async def affordability(self, request: web.Request) -> web.Response:
-        """A score for an uploaded statement."""
+        """Return the score of an uploaded statement."""
         if "task_id" not in await self.json_body(request):
             raise Refusal(400, self.error_body(400, "task_id is required"))
         return web.json_response({"version": "1.0", "score": 712, "tier": "B", "explanations": [], "metrics": {}})
 
     async def transactions(self, request: web.Request) -> web.Response:
-        """A read that is done with POST."""
+        """Answer a read that is sent by POST."""
         body = await self.json_body(request)
         row = {"clientId": body.get("clientId"), "amount": -120.5, "description": "Groceries"}
         return web.json_response({"transaction": [row]})
 
     async def out_of_scope(self, _request: web.Request) -> web.Response:
-        """What the platform does about a scope: 401, not 403."""
+        """Reject a missing scope as the platform does: with 401, not 403."""
         message = "Access to this operation is not in the scope of the provided token"
         raise Refusal(401, self.error_body(401, message), {"WWW-Authenticate": _REALM})

@@ -1,6 +1,6 @@
-"""What can go wrong at a vendor's API, done to real sockets.
+"""Faults of a vendor's API below HTTP, applied to real sockets.
 
-Statuses are the vendor's own business (its error shapes differ); here is what happens below them.
+Faults that are statuses are not here, because each vendor has its own error bodies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CUT_LENGTH = 64 * 1024
 
 
 async def instead(request: web.Request, fault: str) -> web.StreamResponse | None:
-    """Break the exchange as the fault says; None when it says nothing about the connection."""
+    """Break the exchange as the fault says; return None if the fault is not about the connection."""
     if fault == "reset":
         reset(request.transport)
         return web.Response(status=500)
@@ -25,7 +25,7 @@ async def instead(request: web.Request, fault: str) -> web.StreamResponse | None
         response = web.StreamResponse(headers={"Content-Length": str(CUT_LENGTH)})
         await response.prepare(request)
         await response.write(b"x" * (CUT_LENGTH // 2))
-        await asyncio.sleep(0.02)  # a reset drops what the kernel still holds; let the half arrive first
+        await asyncio.sleep(0.02)  # a reset discards what the kernel has not sent; let the half arrive first
         reset(request.transport)
         return response
     if fault == "not_http" and request.transport is not None:

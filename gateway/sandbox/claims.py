@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def signed(vendor: VendorRules, granted: Granted, life: float, claims: dict[str, Any]) -> Issued:
-    """Issue a JWT (HS256) with `iat`, `exp` and `jti` beside the vendor's claims; dates by the vendor's clock."""
+    """Return a JWT (HS256) with the vendor's claims and `iat`, `exp` and `jti`, by the vendor's clock."""
     now = vendor.now()
     whole = int(now) if life == int(life) else now
     payload = {**claims, "iat": whole, "exp": whole + life, "jti": claims.get("jti", str(uuid.uuid4()))}
@@ -24,7 +24,7 @@ def signed(vendor: VendorRules, granted: Granted, life: float, claims: dict[str,
 
 
 def opaque(vendor: VendorRules, granted: Granted, life: float) -> Issued:
-    """Issue a random token that says nothing."""
+    """Return a random token without any meaning."""
     return _issued(vendor, granted, life, secrets.token_hex(32))
 
 

@@ -1,7 +1,6 @@
-"""The control port: JSON over HTTP to look at the vendors and to change them while they run.
+"""The control port: shows the vendors, and changes them while they run. JSON over HTTP.
 
-Knows the switches' names through `Switches` and nothing else of a vendor's inside. Shows fingerprints, never a token or
-a credential. `docs/sandbox.md` lists it for people.
+Shows fingerprints, never a token or a credential. `docs/sandbox.md` describes it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Control:
-    """Serves `/`, `/vendors`, `/vendors/{name}` and what is below."""
+    """Serves `/`, `/vendors`, `/vendors/{name}` and the paths below."""
 
     def __init__(self, vendors: Mapping[str, Vendor]) -> None:
         self._vendors = vendors
@@ -47,7 +46,7 @@ class Control:
         return app
 
     async def index(self, _request: web.Request) -> web.Response:
-        """What can be done here."""
+        """Return what the control port offers: vendors, switches, faults."""
         fields = {name: field.description for name, field in Switches.model_fields.items()}
         return web.json_response(
             {
@@ -59,11 +58,11 @@ class Control:
         )
 
     async def show_all(self, _request: web.Request) -> web.Response:
-        """Every vendor's state."""
+        """Return every vendor's state."""
         return web.json_response({name: self._state(vendor) for name, vendor in self._vendors.items()})
 
     async def show(self, request: web.Request) -> web.Response:
-        """One vendor's state."""
+        """Return one vendor's state."""
         return web.json_response(self._state(self._vendor(request)))
 
     async def change(self, request: web.Request) -> web.Response:
@@ -86,17 +85,17 @@ class Control:
             raise _error(400, problems) from error
 
     async def revoke(self, request: web.Request) -> web.Response:
-        """Kill all live tokens, or with {"which": "newest"} one."""
+        """Revoke all live tokens; with {"which": "newest"} only the newest."""
         which = (await _object(request)).get("which", "all")
         if which not in {"all", "newest"}:
             raise _error(400, ["which: must be all or newest"])
         return web.json_response({"revoked": self._vendor(request).revoke(cast('Literal["all", "newest"]', which))})
 
     async def rotate(self, request: web.Request) -> web.Response:
-        """Replace secrets, as {"client_secret": "the new one"}: from now on the old ones are refused."""
+        """Replace secrets, as {"client_secret": "the new one"}. Old secrets are rejected from now on."""
         vendor = self._vendor(request)
         new, there_are = await _object(request), ", ".join(vendor.credentials)
-        problems = [f"{name}: is no secret; there are {there_are}" for name in new if name not in vendor.credentials]
+        problems = [f"{name}: unknown; the secrets are {there_are}" for name in new if name not in vendor.credentials]
         problems += [f"{name}: must be a text" for name, value in new.items() if not (isinstance(value, str) and value)]
         if problems or not new:
             raise _error(400, problems or [f"name at least one of {there_are}"])
@@ -104,13 +103,13 @@ class Control:
         return web.json_response({"rotated": {name: Secret(value).fingerprint for name, value in new.items()}})
 
     async def restore(self, request: web.Request) -> web.Response:
-        """All switches as they were at the start."""
+        """Reset all switches to their defaults."""
         vendor = self._vendor(request)
         await vendor.set(**Switches().model_dump())
         return web.json_response(self._state(vendor))
 
     async def reset(self, request: web.Request) -> web.Response:
-        """All counters to zero."""
+        """Reset all counters to zero."""
         vendor = self._vendor(request)
         vendor.reset_counters()
         return web.json_response(self._state(vendor))
@@ -119,7 +118,7 @@ class Control:
         try:
             return self._vendors[request.match_info["name"]]
         except KeyError as error:
-            raise _error(404, [f"no such vendor; there are {', '.join(self._vendors)}"]) from error
+            raise _error(404, [f"unknown vendor; the vendors are {', '.join(self._vendors)}"]) from error
 
     def _state(self, vendor: Vendor) -> dict[str, Any]:
         now = vendor.clock.monotonic()
@@ -142,9 +141,9 @@ async def _object(request: web.Request) -> dict[str, Any]:
     try:
         body = json.loads(text or "{}")
     except ValueError as error:
-        raise _error(400, ["the body is no JSON"]) from error
+        raise _error(400, ["the body is not JSON"]) from error
     if not isinstance(body, dict):
-        raise _error(400, ["the body is no JSON object"])
+        raise _error(400, ["the body is not a JSON object"])
     return body
 
 

@@ -1,7 +1,7 @@
-"""The endpoints under `/sandbox/` that every emulated API has beside its vendor's own.
+"""The endpoints under `/sandbox/` that every emulated API has in addition to its vendor's endpoints.
 
-They show what arrived (`echo`), move bodies of any size without keeping them (`bytes`, `sink`, `upload`), and hold
-connections open (`events`, `ws`). They demand a live token like everything else.
+They show what arrived (`echo`), send and receive bodies of any size without keeping them (`bytes`, `sink`, `upload`),
+and hold connections open (`events`, `ws`). Like all endpoints, they require a live token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATTERN = bytes(range(256)) * (CHUNK // 256)
 
 
 def shown(name: str, value: str) -> str:
-    """Return a header value as the echo shows it: what may be a secret only as its fingerprint, its scheme kept."""
+    """Return a header value as the echo shows it. What may be a secret is shown as its scheme and a fingerprint."""
     if not _SECRET_NAME.search(name):
         return value
     scheme, space, rest = value.partition(" ")
@@ -35,7 +35,7 @@ def shown(name: str, value: str) -> str:
 
 
 def pattern_sha256(size: int) -> str:
-    """Return the SHA-256 of what `/sandbox/bytes/{size}` sends."""
+    """Return the SHA-256 of the body of `/sandbox/bytes/{size}`."""
     digest = hashlib.sha256()
     for start in range(0, size, CHUNK):
         digest.update(_PATTERN[: min(CHUNK, size - start)])
@@ -49,7 +49,7 @@ class Endpoints:
         self._vendor = vendor
 
     def routes(self) -> list[web.RouteDef]:
-        """Return them for the vendor's application."""
+        """Return the endpoints for the vendor's application."""
         return [
             web.route("*", "/sandbox/echo", self.echo),
             web.route("*", "/sandbox/echo/{tail:.*}", self.echo),
@@ -63,7 +63,7 @@ class Endpoints:
         ]
 
     async def echo(self, request: web.Request) -> web.Response:
-        """Show the request as it arrived: raw target, fields in their order, size and hash of the body."""
+        """Return the request as it arrived: raw target, headers in their order, size and hash of the body."""
         digest, size = await self._drain(request, hashed=True)
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
         seen = {
@@ -98,7 +98,7 @@ class Endpoints:
         return web.json_response({"bytes": size, "sha256": digest} if hashed else {"bytes": size})
 
     async def upload(self, request: web.Request) -> web.Response:
-        """Parse a multipart upload and tell what each part was."""
+        """Parse a multipart upload; return name, size and hash of each part."""
         try:
             parts = await receive(request, None)
         except UploadRefused as refused:
@@ -123,7 +123,7 @@ class Endpoints:
         return socket
 
     async def status(self, request: web.Request) -> web.Response:
-        """Answer with this status; `?retry_after=` and `?location=` become fields."""
+        """Answer with this status; `?retry_after=` and `?location=` become headers."""
         await self._drain(request, hashed=False)
         names = {"retry_after": "Retry-After", "location": "Location"}
         headers = {field: request.query[name] for name, field in names.items() if name in request.query}
@@ -140,7 +140,7 @@ class Endpoints:
 
 
 async def event_stream(request: web.Request, count: int, interval: float, name: str = "status") -> web.StreamResponse:
-    """Stream `count` events `{"sequence": n, "of": count}`; each leaves at once."""
+    """Stream `count` events `{"sequence": n, "of": count}`; send each at once."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await response.prepare(request)
     for sequence in range(1, count + 1):

@@ -1,6 +1,6 @@
-"""Reading a token request as a strict server does: form bodies, HTTP Basic.
+"""Parses token requests as a strict server does: form bodies and HTTP Basic.
 
-Knows RFC 6749 §2.3.1, RFC 7617 and the WHATWG urlencoded form; raises `BadForm` where a request is none of these.
+Follows RFC 6749 §2.3.1, RFC 7617 and the WHATWG urlencoded form; raises `BadForm` for anything else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class BadForm(Exception):
-    """`status` 415 when the content type is wrong, 400 when the body is."""
+    """`status` is 415 if the content type is wrong, and 400 if the body is malformed."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ async def read_form(request: web.Request) -> dict[str, str]:
 
 
 def read_basic(request: web.Request) -> tuple[Secret, Secret] | None:
-    """Return user name and password of HTTP Basic, read raw as RFC 7617 writes them; None without a usable header."""
+    """Return user name and password of HTTP Basic, undecoded as in RFC 7617; None without a valid header."""
     values = request.headers.getall("Authorization", [])
     if len(values) != 1 or values[0][:6].lower() != "basic ":
         return None

@@ -1,7 +1,7 @@
-"""Hypersign, emulated: three hosts (tokens, SSI, KYC), one secret per service, custom token headers on KYC.
+"""Emulates Hypersign: three hosts (tokens, SSI, KYC), one secret for each service, custom token headers for KYC.
 
-Sources: docs.hypersign.id and the source of its open services (NestJS): error shapes with message arrays, the limit of
-ten token requests a minute answered with a bare JSON string, the Origin check of the API, `expiresIn` and `tokenType`.
+Sources: docs.hypersign.id and the source of its open services (NestJS): errors with arrays of messages, the limit of
+ten token requests a minute whose answer is a bare JSON string, the API's check of Origin, `expiresIn`, `tokenType`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MESSAGES: dict[Why, list[str]] = {
 
 
 class Hypersign(Vendor):
-    """api.entity.dashboard.hypersign.id (tokens), api.entity.hypersign.id (SSI), api.cavach.hypersign.id (KYC)."""
+    """Stands for api.entity.dashboard (tokens), api.entity (SSI) and api.cavach (KYC) of hypersign.id."""
 
     name: ClassVar[str] = "hypersign"
     life: ClassVar[float] = 14_400
@@ -46,21 +46,21 @@ class Hypersign(Vendor):
     def __init__(self, clock: Time, host: str) -> None:
         self._asked: deque[float] = deque()
         self.allowed_origins: set[str] = set()
-        """Origins of the app's own CORS list; any other Origin that is present is a 401."""
+        """Origins of the app's own CORS list; a request with any other Origin gets 401."""
         super().__init__(clock, host)
         self.kyc_listener = Listener(self._api_app(self.kyc_routes()), host)
 
     def listeners(self) -> dict[str, Listener]:
-        """Beside token and API the KYC host."""
+        """Return the ports of tokens and API, and that of the KYC host."""
         return {**super().listeners(), "kyc": self.kyc_listener}
 
     @property
     def kyc_url(self) -> str:
-        """The KYC API, without a trailing slash."""
+        """The URL of the KYC API, without a trailing slash."""
         return self.kyc_listener.url
 
     def make_credentials(self) -> dict[str, Secret]:
-        """Return one secret for each service, in the vendor's shape: 29 hex digits, a dot, 97 hex digits."""
+        """Return one secret for each service, in the vendor's format: 29 hex digits, a dot, 97 hex digits."""
 
         def one() -> Secret:
             return Secret(f"{secrets.token_hex(15)[:29]}.{secrets.token_hex(49)[:97]}")
@@ -70,7 +70,7 @@ class Hypersign(Vendor):
     # ------------------------------------------------------------------------------------------- the token endpoint
 
     async def grant(self, request: web.Request) -> Granted:
-        """POST, empty body, X-Api-Secret-Key; optional grant_type in the query, optional ExpiresIn in hours."""
+        """Check a POST with an empty body and X-Api-Secret-Key; grant_type and ExpiresIn (hours) are optional."""
         if request.method != "POST":
             raise self._nest(404, f"Cannot {request.method} {request.path}")
         self._limit()
@@ -79,7 +79,7 @@ class Hypersign(Vendor):
             raise self._nest(401, "x-api-secret-key header is missing")
         service = self._service(Secret(keys[0]) if len(keys) == 1 else None, request.query.get("grant_type"))
         if await request.read():
-            # Stricter than documented: the vendor reads no body, so a body is a sign of a wrong request.
+            # Stricter than documented: the vendor reads no body, so a request with one is probably wrong.
             raise self._nest(400, "the request body must be empty")
         return Granted(self._life(request), service=service)
 
@@ -109,12 +109,12 @@ class Hypersign(Vendor):
         return int(hours) * 3600.0
 
     def make_token(self, granted: Granted, life: float) -> Issued:
-        """Issue a JWT. The vendor's has no `jti`; here it keeps two tokens of one second apart."""
+        """Issue a JWT. The vendor's has no `jti`; here it makes two tokens of the same second different."""
         claims = {"appId": "sandbox", "appName": "Sandbox", "grantType": granted.service, "subdomain": "ent-5a4db0c"}
         return signed(self, granted, life, claims)
 
     def answer(self, issued: Issued) -> dict[str, Any]:
-        """Camel case, except for the token."""
+        """Return the answer, in camel case except for the token."""
         return {"access_token": issued.value.reveal(), "tokenType": "Bearer"}
 
     # ------------------------------------------------------------------------------------------------------ the APIs
@@ -123,21 +123,21 @@ class Hypersign(Vendor):
         return Refusal(status, {"statusCode": status, "message": list(messages), "error": phrase(status)})
 
     def unauthorized(self, why: Why) -> Refusal:
-        """Nest's 401."""
+        """Return Nest's 401."""
         return self._nest(401, *_MESSAGES[why])
 
     def error_body(self, status: int, message: str) -> Any:
-        """Nest's error body; an array of messages."""
+        """Return Nest's error body, which has an array of messages."""
         return self._nest(status, message).body
 
     def before(self, request: web.Request) -> None:
-        """An Origin that the app's list does not hold is a 401 that looks like a bad token."""
+        """Reject an Origin that is not in the app's list, with a 401 that looks like that for a bad token."""
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self.allowed_origins:
             raise self._nest(401, "Origin mismatch")
 
     def authenticate(self, request: web.Request) -> Issued:
-        """Bearer, or on v2 of the KYC host the service's token in a header of its own, without `Bearer `."""
+        """Return the token: from Authorization, or on v2 of the KYC host from its own header, without `Bearer `."""
         if request.path.startswith("/api/v2/"):
             return self._in_header(request, "x-kyc-access-token", KYC)
         if "/status/" in request.path and "authorization" in request.query:
@@ -162,14 +162,14 @@ class Hypersign(Vendor):
         return issued
 
     def _user(self, request: web.Request) -> None:
-        """The end user's own Authorization must have come through; here any bearer token but ours will do."""
+        """Require that the end user's own Authorization was passed on: any bearer token that is not ours."""
         value = request.headers.get("Authorization", "")
         user = Secret(value.removeprefix("Bearer "))
         if not value.startswith("Bearer ") or not user or self.ledger.find(user) is not None:
             raise self._nest(401, "Unauthorized", "the end user's access token is missing")
 
     def api_routes(self) -> list[web.RouteDef]:
-        """SSI."""
+        """Return the endpoints of SSI."""
         return [
             web.get("/api/v1/edv/state", self.edv),
             web.get("/api/v1/did", self.dids),
@@ -179,7 +179,7 @@ class Hypersign(Vendor):
         ]
 
     def kyc_routes(self) -> list[web.RouteDef]:
-        """KYC and KYB. The status stream is also on the SSI port, so that one route can show it."""
+        """Return the endpoints of KYC and KYB. The status stream is on the SSI port, too, for a route of that port."""
         return [
             web.post("/api/v2/session", self.session),
             web.post("/api/v2/auth/exchange", self.exchange),
@@ -189,11 +189,11 @@ class Hypersign(Vendor):
         ]
 
     async def edv(self, _request: web.Request) -> web.Response:
-        """The vendor's health, without a token."""
+        """Return the vendor's health; no token is required."""
         return web.json_response({"status": 200, "isEdvLive": True})
 
     async def dids(self, request: web.Request) -> web.Response:
-        """A page of DIDs; page ≥ 1, limit 1 to 100."""
+        """Return a page of DIDs; page ≥ 1, limit 1 to 100."""
         try:
             page, limit = int(request.query.get("page", "1")), int(request.query.get("limit", "10"))
         except ValueError as error:
@@ -204,35 +204,35 @@ class Hypersign(Vendor):
         return web.json_response({"totalCount": 25, "data": data})
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """A DID document. The id is taken as it was written: re-encoding `:` or decoding `%23` would be seen."""
+        """Return a DID document with the id as it was sent, so that a changed `:` or `%23` would be seen."""
         did = request.raw_path.partition("?")[0].rpartition("/")[2]
         if not did.startswith("did:hid:"):
             raise self._nest(400, "Invalid did")
         return web.json_response({"didDocument": {"id": did}, "didDocumentMetadata": {}})
 
     async def create(self, request: web.Request) -> web.Response:
-        """Create a DID; 201."""
+        """Create a DID; answer 201."""
         await self.json_body(request)
         return web.json_response({"did": f"did:hid:testnet:z{secrets.token_hex(22)}"}, status=201)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events; the bearer may also stand in the query, as the vendor's widget does."""
+        """Send server-sent events; the token may also be in the query, as the vendor's widget sends it."""
         count, interval = int(request.query.get("count", "3")), float(request.query.get("interval", "1"))
         return await event_stream(request, count, interval, "verification")
 
     async def session(self, request: web.Request) -> web.Response:
-        """Open a KYC session: the service's token in x-kyc-access-token, no Authorization."""
+        """Open a KYC session. Needs the service's token in x-kyc-access-token, and no Authorization."""
         await self.json_body(request)
         return self._success({"sessionId": secrets.token_hex(12)})
 
     async def exchange(self, request: web.Request) -> web.Response:
-        """Both service tokens in their own headers, the end user's in Authorization."""
+        """Needs both services' tokens in their own headers, and the end user's in Authorization."""
         self._both(request)
         await self.json_body(request)
         return self._success({"userAccessToken": secrets.token_hex(16)})
 
     async def extract(self, request: web.Request) -> web.Response:
-        """As exchange, with a big base64 picture."""
+        """Needs the same tokens; receives a large base64 picture."""
         self._both(request)
         body = await self.json_body(request)
         if body.get("documentType") not in {"PASSPORT", "GOVT_ID"}:
@@ -241,7 +241,7 @@ class Hypersign(Vendor):
         return self._success({"characters": len(str(body.get("documentFront", "")))})
 
     async def upload(self, request: web.Request) -> web.Response:
-        """As exchange, multipart."""
+        """Needs the same tokens; receives a multipart upload."""
         self._both(request)
         try:
             parts = await receive(request, {"file": Rule(), "documentType": Rule(False, file=False)})

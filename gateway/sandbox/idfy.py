@@ -1,7 +1,7 @@
-"""IDfy (Nordic, idfy.io), emulated: IdentityServer's token endpoint, scopes on every path.
+"""Emulates IDfy (Nordic, idfy.io): the token endpoint of IdentityServer, and a scope for every path.
 
-Sources: IDfy's "API Authentication" page, its SDKs and API introduction, and IdentityServer's source: every error of
-the token endpoint is a 400, wrong credentials too. Basic and form credentials both work, one at a time.
+Sources: IDfy's "API Authentication" page, its SDKs and API introduction, and IdentityServer's source. Every error of
+the token endpoint is a 400, even for wrong credentials. HTTP Basic and form credentials work, but not both together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PDF = b"%PDF-1.7\n" + random.Random(3).randbytes(200_000) + b"\n%%EOF\n"  # noqa
 PDF_SHA256 = hashlib.sha256(PDF).hexdigest()
 FORMATS = frozenset({"pades", "native", "standard_packaging", "xades", "unsigned"})
 EVENTS_LOCK = 600.0
-"""Seconds for which read events are hidden from the next reader."""
+"""Seconds for which events that were read are hidden from the next reader."""
 DOCUMENTS = 7
 LISTED = {
     "/signature/documents": "document_read",
@@ -53,11 +53,11 @@ LISTED = {
     "/notification/webhooks/{id}": "event",
     "/notification/webhooks/{id}/ping": "event",
 }
-"""Paths of the vendor's SDKs that have no rules of their own here, and the scope that each needs."""
+"""Paths of the vendor's SDKs with a generic answer here, and the scope that each needs."""
 
 
 class Idfy(Vendor):
-    """api.idfy.io: token endpoint and API on one host; test or production by the credentials."""
+    """Stands for api.idfy.io: token endpoint and API on one host; the credentials select test or production."""
 
     name: ClassVar[str] = "idfy"
     life: ClassVar[float] = 3600
@@ -71,7 +71,7 @@ class Idfy(Vendor):
     # ------------------------------------------------------------------------------------------- the token endpoint
 
     async def grant(self, request: web.Request) -> Granted:
-        """Take a form by POST with grant_type and scope, credentials by Basic or in the form."""
+        """Check a form that was sent by POST: grant_type, scope, and credentials by Basic or in the form."""
         if request.method != "POST":
             raise oauth_error(400, "invalid_request")
         try:
@@ -106,22 +106,22 @@ class Idfy(Vendor):
         return signed(self, granted, life, claims)
 
     def answer(self, issued: Issued) -> dict[str, Any]:
-        """As documented."""
+        """Return the answer as documented."""
         return {"access_token": issued.value.reveal(), "token_type": "Bearer"}
 
     # ------------------------------------------------------------------------------------------------------ the API
 
     def unauthorized(self, why: Why) -> Refusal:
-        """401 with a challenge (RFC 6750 §3)."""
+        """Return a 401 with a challenge (RFC 6750 §3)."""
         challenge = "Bearer" if why == "missing" else 'Bearer error="invalid_token"'
         return Refusal(401, self.error_body(401, "Unauthorized"), {"WWW-Authenticate": challenge})
 
     def error_body(self, status: int, message: str) -> Any:
-        """`code`, `message`, `errors`."""
+        """Return an error body with `code`, `message` and `errors`."""
         return {"code": f"error_{status}", "message": message, "errors": []}
 
     def decorate(self, response: web.StreamResponse) -> None:
-        """The fields that every answer has."""
+        """Add the headers that every answer has."""
         response.headers["X-Idfy-Environment"] = "test"
         response.headers["RequestId"] = str(uuid.uuid4())
 
@@ -130,7 +130,7 @@ class Idfy(Vendor):
             raise Refusal(403, self.error_body(403, f"The token lacks the scope {scope}"))
 
     def api_routes(self) -> list[web.RouteDef]:
-        """Signature documents, their files, events, and uploads to a bucket."""
+        """Return the endpoints for signature documents, their files, events, and uploads to a bucket."""
         self._locked_until = 0.0
         self._documents: dict[str, dict[str, Any]] = {}
         return [
@@ -146,13 +146,13 @@ class Idfy(Vendor):
         ]
 
     async def listed(self, request: web.Request) -> web.Response:
-        """Answer a path of the vendor's SDKs that has no rules of its own here: what was asked, and for which id."""
+        """Answer a path of the vendor's SDKs generically: with what was requested, and for which id."""
         resource = request.match_info.route.resource
         self._need(request, LISTED[resource.canonical if resource is not None else ""])
         return web.json_response({"path": request.path, "method": request.method, **request.match_info})
 
     async def summary(self, request: web.Request) -> web.Response:
-        """A page of documents; `links.next` is an absolute address of the vendor, as the real one's."""
+        """Return a page of documents; like the vendor's, `links.next` is an absolute address."""
         self._need(request, "document_read")
         try:
             limit, offset = int(request.query.get("limit", "2")), int(request.query.get("offset", "0"))
@@ -167,12 +167,12 @@ class Idfy(Vendor):
         return web.json_response({"offset": offset, "limit": limit, "size": DOCUMENTS, "links": links, "data": rows})
 
     async def document(self, request: web.Request) -> web.Response:
-        """One document."""
+        """Return one document."""
         self._need(request, "document_read")
         return web.json_response({"documentId": request.match_info["id"], "status": {"documentStatus": "unsigned"}})
 
     async def files(self, request: web.Request) -> web.Response:
-        """The signed file: a PDF with a known hash."""
+        """Return the signed file: a PDF with a known hash."""
         self._need(request, "document_file")
         if request.query.get("fileFormat", "unsigned") not in FORMATS:
             raise Refusal(400, self.error_body(400, "unknown fileFormat"))
@@ -192,12 +192,12 @@ class Idfy(Vendor):
         return web.json_response(document, status=201)
 
     async def peek(self, request: web.Request) -> web.Response:
-        """Look at events without locking them."""
+        """Return events without locking them."""
         self._need(request, "event")
         return web.json_response(self._events())
 
     async def events(self, request: web.Request) -> web.Response:
-        """Read events and lock them for ten minutes: a GET that must not be sent twice."""
+        """Return events and lock them for ten minutes: a GET that must not be sent twice."""
         self._need(request, "event")
         now = self.clock.monotonic()
         if now < self._locked_until:
@@ -210,7 +210,7 @@ class Idfy(Vendor):
         return [{"id": str(uuid.UUID(int=n)), "type": "document_signed"} for n in range(3)]
 
     async def share(self, request: web.Request) -> web.Response:
-        """Upload a file to a bucket."""
+        """Receive a file for a bucket."""
         self._need(request, "share_write")
         try:
             parts = await receive(request, None)

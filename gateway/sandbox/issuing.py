@@ -1,4 +1,4 @@
-"""Issuing a token for an accepted token request, and writing its lifetime into the answer.
+"""Issues a token for an accepted token request, and writes its lifetime into the answer.
 
 Implements the switches `life`, `same_token`, `single_active` and `expires_in`.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def issue(vendor: VendorRules, granted: Granted) -> tuple[Issued, float]:
-    """Return a token, new or the current one again, and its remaining lifetime in seconds."""
+    """Return a new token, or the current one again, and its remaining lifetime in seconds."""
     live = [issued for issued in vendor.ledger.live() if issued.service == granted.service]
     if vendor.switches.same_token and live:
         return live[-1], round(live[-1].expires_at - vendor.clock.monotonic(), 3)

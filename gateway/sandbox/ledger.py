@@ -1,7 +1,6 @@
-"""The vendor's own books: which tokens it issued, which still live, who asked for them and when.
+"""A vendor's record of its tokens: which it issued, which are live, and when they were requested.
 
-Knows tokens as `Secret` and instants of the sandbox's clock; no HTTP. What a client must not see (the tokens) is only
-ever shown as a fingerprint.
+Knows no HTTP. Tokens are wrapped in `Secret` and shown as fingerprints only.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ State = Literal["live", "expired", "revoked"]
 
 
 class Time:
-    """The sandbox's clock: lives on `monotonic`, dates on `wall`. Delays on the wire are always real time."""
+    """The sandbox's clock: `monotonic` for lives, `wall` for dates. Delays of answers are always in real time."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.monotonic = clock.monotonic if clock else time.monotonic
@@ -52,11 +51,11 @@ class Ledger:
         self._tokens: dict[Secret, Issued] = {}
 
     def add(self, issued: Issued) -> None:
-        """Enter a new token."""
+        """Record a new token."""
         self._tokens[issued.value] = issued
 
     def find(self, value: Secret) -> Issued | None:
-        """Return the token with this value, dead or alive."""
+        """Return the token with this value, whether live, expired or revoked."""
         return self._tokens.get(value)
 
     def refreshed_by(self, value: Secret) -> Issued | None:
@@ -64,21 +63,21 @@ class Ledger:
         return next((issued for issued in self._tokens.values() if issued.refresh == value), None)
 
     def state(self, issued: Issued) -> State:
-        """Say how a token stands now."""
+        """Return the present state of a token."""
         if issued.revoked:
             return "revoked"
         return "live" if self._clock.monotonic() < issued.expires_at else "expired"
 
     def live(self) -> list[Issued]:
-        """Return all tokens that live now, newest last."""
+        """Return all live tokens, newest last."""
         return [issued for issued in self._tokens.values() if self.state(issued) == "live"]
 
     def all(self) -> list[Issued]:
-        """Return every token ever issued, newest last."""
+        """Return all issued tokens, newest last."""
         return list(self._tokens.values())
 
     def revoke(self, which: Literal["all", "newest"]) -> list[str]:
-        """Kill live tokens at once; return their fingerprints."""
+        """Revoke live tokens at once; return their fingerprints."""
         doomed = self.live() if which == "all" else self.live()[-1:]
         for issued in doomed:
             issued.revoked = True
@@ -87,7 +86,7 @@ class Ledger:
 
 @dataclass(slots=True)
 class Counters:
-    """What a vendor saw since the start or the last reset."""
+    """What a vendor received since its start or the last reset."""
 
     token_requests: int = 0
     tokens_issued: int = 0

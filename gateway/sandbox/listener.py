@@ -1,7 +1,7 @@
-"""A port that can go away and come back: an `aiohttp.web` application behind a listening socket of its own.
+"""A port that can be closed and opened again: an `aiohttp.web` application with its own listening socket.
 
-Knows sockets and connections; nothing of vendors. While it refuses, the port stays bound but is not listened on, so
-that nobody else can take it and every connection gets ECONNREFUSED.
+Knows nothing about vendors. While the port is closed it stays bound but does not listen, so that no other program can
+take it, and every connection is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def reset(transport: BaseTransport | None) -> None:
-    """Close a connection with RST instead of FIN, dropping what was not sent yet."""
+    """Close a connection with RST instead of FIN, and discard what was not sent yet."""
     if transport is None or transport.is_closing():
         return
     own = transport.get_extra_info("socket")
@@ -29,7 +29,7 @@ def reset(transport: BaseTransport | None) -> None:
 
 
 class Listener:
-    """One host and port. `port` 0 takes a free one, which is then kept."""
+    """One host and port. With `port` 0 a free port is chosen and then kept."""
 
     def __init__(self, app: web.Application, host: str, port: int = 0) -> None:
         self.host = host
@@ -52,7 +52,7 @@ class Listener:
         return self._server is None
 
     async def start(self) -> None:
-        """Bind and listen. Raises OSError when the port is taken."""
+        """Bind and listen. Raises OSError if the port is in use."""
         self._reserved = self._bind()
         self.port = self._reserved.getsockname()[1]
         await self._runner.setup()
@@ -69,7 +69,7 @@ class Listener:
             self._reserved = None
 
     def refuse(self) -> None:
-        """Close the port and reset every connection that it has."""
+        """Close the port and reset all its connections."""
         if self._server is None:
             return
         self._server.close()
@@ -78,13 +78,13 @@ class Listener:
         self.reset_connections()
 
     def reset_connections(self) -> None:
-        """Reset every open connection; the port itself stays as it is."""
+        """Reset all open connections; the port stays open or closed."""
         protocol = self._runner.server
         for connection in list(protocol.connections) if protocol else []:
             reset(connection.transport)
 
     async def stop(self) -> None:
-        """Close the port and whatever still runs on it."""
+        """Close the port and everything that still runs on it."""
         if self._server is not None:
             self._server.close()
             self._server = None

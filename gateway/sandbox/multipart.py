@@ -1,7 +1,7 @@
-"""A multipart upload, really parsed: every part is read to its end, checked and hashed, none is kept.
+"""Parses multipart uploads: every part is read to its end, checked and hashed, and none is kept.
 
-Knows RFC 7578 and the rules that a vendor gives; answers with byte counts and SHA-256 so that a client can verify that
-what arrived is what it sent. Memory stays at one chunk whatever the size.
+Follows RFC 7578 and the rules of a vendor. Returns byte counts and SHA-256, so that a client can verify that its upload
+arrived unchanged. Memory is one chunk, whatever the size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 256 * 1024
 
 
 class UploadRefused(Exception):
-    """The upload breaks a rule; `status` is 400, 413 or 415."""
+    """The upload violates a rule; `status` is 400, 413 or 415."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class UploadRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one part may be. Empty `types`: any media type. `file`: needs a file name."""
+    """Rules for one part. Empty `types`: any media type. `file`: needs a file name."""
 
     required: bool = True
     max_bytes: int | None = None
@@ -39,7 +39,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one part was."""
+    """A part that was received."""
 
     name: str
     filename: str | None
@@ -48,7 +48,7 @@ class Part:
     sha256: str
 
     def as_json(self) -> dict[str, object]:
-        """Return it for the answer."""
+        """Return the part's facts for the answer."""
         return {
             "name": self.name,
             "filename": self.filename,
@@ -59,10 +59,10 @@ class Part:
 
 
 async def receive(request: web.Request, rules: dict[str, Rule] | None) -> list[Part]:
-    """Read the whole upload. `rules` by part name; None takes any parts, at least one.
+    """Read the whole upload. `rules` by part name; with None, any parts, but at least one.
 
     Raises:
-        UploadRefused: no multipart, a broken one, or one that breaks a rule.
+        UploadRefused: not multipart, malformed, or against a rule.
     """
     if request.content_type != "multipart/form-data":
         raise UploadRefused(415, f"expected multipart/form-data, got {request.headers.get(hdrs.CONTENT_TYPE)}")

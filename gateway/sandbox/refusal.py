@@ -1,6 +1,6 @@
-"""A vendor's "no": raised anywhere in a vendor, answered once by its middleware.
+"""A vendor's error answer: raised anywhere in a vendor, and sent by its middleware.
 
-Knows status, body and fields of an error answer; the shape of the body is each vendor's own.
+Has status, body and headers; each vendor has its own kind of body.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Refusal(Exception):
-    """An error answer: `body` becomes JSON whatever it is (one vendor answers a bare string)."""
+    """An error answer. `body` is sent as JSON, even a bare string, which one vendor sends."""
 
     def __init__(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status}")
@@ -25,7 +25,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> web.Response:
-        """Return it as an HTTP answer."""
+        """Return the error as an HTTP answer."""
         return web.Response(
             status=self.status,
             text=json.dumps(self.body, separators=(",", ":")),
@@ -35,7 +35,7 @@ class Refusal(Exception):
 
 
 def phrase(status: int) -> str:
-    """Return a status' reason; some vendors use numbers that no RFC names."""
+    """Return the reason phrase of a status, even of numbers that no RFC names."""
     return HTTPStatus(status).phrase if status in {known.value for known in HTTPStatus} else "Unknown"
 
 

@@ -1,7 +1,7 @@
-"""What differs from vendor to vendor, and the state that every emulated vendor has: clock, switches, counters, ledger.
+"""The state of an emulated vendor (clock, switches, counters, ledger), and abstract methods for what differs.
 
-The four modules that carry a vendor's name implement the abstract methods; their documents are the source. Where the
-sandbox is stricter than a document, the line says so. Knows no ports: `vendor.py` serves a vendor on sockets.
+The four modules that are named after vendors implement the methods after the vendors' documents. A comment says where
+the sandbox is stricter than a document. `vendor.py` serves a vendor on sockets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Why = Literal["missing", "unknown", "expired", "revoked"]
 
 @dataclass(slots=True)
 class Granted:
-    """A token request that the vendor accepted, before a token is made. `life` is in seconds."""
+    """A token request that the vendor has accepted, before it issues the token. `life` is in seconds."""
 
     life: float
     scopes: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class VendorRules(ABC):
     """Whether the API's host also serves the token endpoint, as the vendor's does."""
     fields: ClassVar[tuple[str, str, str]] = ("access_token", "token_type", "expires_in")
     open_paths: ClassVar[frozenset[str]] = frozenset()
-    """Paths of the API that need no token."""
+    """Paths of the API that require no token."""
 
     def __init__(self, clock: Time) -> None:
         self.clock = clock
@@ -53,19 +53,19 @@ class VendorRules(ABC):
         self.ledger = Ledger(clock)
         self.signing_key = Secret(secrets.token_hex(32))
         self.credentials: dict[str, Secret] = self.make_credentials()
-        """What a client must configure, by the names of the vendor's document. Replace a value to rotate it."""
+        """The secrets that a client must have, by the names in the vendor's document. Replace a value to rotate it."""
 
     def now(self) -> float:
-        """Return the vendor's own wall clock."""
+        """Return the wall-clock time of the vendor."""
         return self.clock.wall() + self.switches.clock_offset
 
     @abstractmethod
     def make_credentials(self) -> dict[str, Secret]:
-        """Return fresh random credentials."""
+        """Return new random credentials."""
 
     @abstractmethod
     async def grant(self, request: web.Request) -> Granted:
-        """Check a token request and return what it gets. Raises Refusal."""
+        """Check a token request; return what to issue. Raises Refusal."""
 
     @abstractmethod
     def make_token(self, granted: Granted, life: float) -> Issued:

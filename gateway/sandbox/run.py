@@ -1,7 +1,7 @@
-"""`gatepass sandbox`: the emulated vendors alone, until a signal.
+"""`gatepass sandbox`: runs only the emulated vendors, until a signal.
 
-Prints where everything is and the command that points a gateway at it. Credentials go into a file that only its owner
-can read, never onto the terminal.
+Prints all addresses, and the command that starts a gateway for them. Credentials are written to a file that only its
+owner can read, and never to the terminal.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """The configuration that the sandbox stands behind."""
+    """The configuration whose vendors the sandbox emulates."""
 
     paths: tuple[Path, ...]
     profiles: Mapping[str, str | None]
-    """Credential → its profile."""
+    """The profile of each credential."""
     routes: Mapping[str, tuple[tuple[str, ...], str | None]]
-    """Route → its credentials, and the upstream that the configuration names."""
+    """The credentials of each route, and its upstream in the configuration."""
 
 
 async def run_sandbox(
@@ -43,14 +43,14 @@ async def run_sandbox(
     """Run until SIGINT or SIGTERM; return the exit status.
 
     Args:
-        host: where to listen.
-        ports: the first of ten ports in a row; 0 takes free ones.
+        host: the address to listen on.
+        ports: the first of ten consecutive ports; 0 chooses free ones.
         console: where to print.
-        behind: write an overlay for this configuration; None for the shipped one, whose secrets are variables.
-        output: where to write the overlay; a temporary folder unless given.
+        behind: the configuration that needs an overlay; None for the shipped one, whose secrets are variables.
+        output: the path of the overlay; by default in a temporary folder.
 
     Raises:
-        OSError: a port is taken, or the overlay cannot be written.
+        OSError: a port is in use, or the overlay cannot be written.
     """
     with until_signal() as stop, tempfile.TemporaryDirectory(prefix="gatepass-sandbox-") as folder:
         async with Sandbox(host, ports) as sandbox:
@@ -101,7 +101,7 @@ def write_files(sandbox: Sandbox, folder: Path) -> tuple[Path, Path]:
 
 
 def addresses(sandbox: Sandbox) -> Table:
-    """Return a table of where each vendor listens."""
+    """Return a table with the addresses of each vendor."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("vendor", "API", "token endpoint", "control"):
         table.add_column(column, overflow="fold")
@@ -113,7 +113,7 @@ def addresses(sandbox: Sandbox) -> Table:
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[asyncio.Event]:
-    """Give an event that SIGINT or SIGTERM sets; inside the block neither ends the process."""
+    """Yield an event that SIGINT or SIGTERM sets; inside the block neither ends the process."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

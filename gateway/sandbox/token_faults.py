@@ -1,7 +1,7 @@
-"""What can go wrong at a token endpoint, done to real sockets and real bytes.
+"""Faults of a token endpoint, applied to real sockets and real bytes.
 
-`instead` answers (or breaks off) before the vendor looks at the request; `bent` spoils the answer that the vendor would
-have given. Which fault does what is listed in `switches.TOKEN_FAULTS`.
+`instead` answers or disconnects before the vendor checks the request; `bent` damages the vendor's answer.
+`switches.TOKEN_FAULTS` describes each fault.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKENS: dict[str, Any] = {
 
 
 async def instead(request: web.Request, switches: Switches) -> web.StreamResponse | None:
-    """Answer in the vendor's place where the fault says so; else None."""
+    """Answer in place of the vendor if the fault demands it; otherwise return None."""
     fault = switches.token_fault
     if fault in {"reset", "refuse"}:
         reset(request.transport)
@@ -50,7 +50,7 @@ async def instead(request: web.Request, switches: Switches) -> web.StreamRespons
 async def bent(
     request: web.Request, fault: str, answer: dict[str, Any], names: tuple[str, str], headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Return the vendor's answer, spoilt as the fault says. `names`: the fields of the token and of its type."""
+    """Return the vendor's answer, damaged as the fault says. `names`: the fields of the token and of its type."""
     token, token_type = names
     if fault == "no_token":
         answer.pop(token)
@@ -84,6 +84,6 @@ async def _cut(request: web.Request, body: bytes) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
-    await asyncio.sleep(0.02)  # a reset drops what the kernel still holds; let the half arrive first
+    await asyncio.sleep(0.02)  # a reset discards what the kernel has not sent; let the half arrive first
     reset(request.transport)
     return response

@@ -1,7 +1,7 @@
-"""Uqudo, emulated: form credentials at a host of its own, JWS tokens, images up and down.
+"""Emulates Uqudo: form credentials at a separate host, JWS tokens, images in both directions.
 
-Sources: docs.uqudo.com, "Authorisation API", "Scan", "Face", "Info", "Lookup". The bodies of its errors are not
-documented; these are Spring's, whose shape its answers have. Clients must not depend on them.
+Sources: docs.uqudo.com, "Authorisation API", "Scan", "Face", "Info", "Lookup". Its error bodies are not documented;
+those here are Spring's, because its answers look like Spring's. Clients must not depend on them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PHOTO = Rule(max_bytes=5 * MIB, types=frozenset({"image/jpeg", "image/png"}))
 
 
 class Uqudo(Vendor):
-    """auth.uqudo.io and id.uqudo.io."""
+    """Stands for auth.uqudo.io and id.uqudo.io."""
 
     name: ClassVar[str] = "uqudo"
     life: ClassVar[float] = 1859  # documented 1800, observed 1859
@@ -45,7 +45,7 @@ class Uqudo(Vendor):
         return {"client_id": Secret(str(uuid.uuid4())), "client_secret": Secret(uuid.uuid4().hex + uuid.uuid4().hex)}
 
     async def grant(self, request: web.Request) -> Granted:
-        """Take a form with grant_type, client_id and client_secret, by POST only."""
+        """Check a form with grant_type, client_id and client_secret, which must be sent by POST."""
         self._check_method(request)
         try:
             form = await read_form(request)
@@ -72,19 +72,19 @@ class Uqudo(Vendor):
             raise oauth_error(400, "invalid_request", "parameters belong in the form, not in the query")
 
     def make_token(self, granted: Granted, life: float) -> Issued:
-        """Issue a JWS with the claims that were seen in the vendor's."""
+        """Issue a JWS with the claims that the vendor's tokens have."""
         client = self.credentials["client_id"].reveal()
         claims = {"aud": "kyc", "client_id": client, "iss": "uqudo", "sub": client, "scope": sorted(granted.scopes)}
         return signed(self, granted, life, {**claims, "nbf": int(self.now())})
 
     def answer(self, issued: Issued) -> dict[str, Any]:
-        """Lower-case `bearer`, `scope` and `jti`, as documented."""
+        """Return the answer with lower-case `bearer`, `scope` and `jti`, as documented."""
         jti = jwt.decode(issued.value.reveal(), options={"verify_signature": False})["jti"]
         scope = " ".join(sorted(issued.scopes))
         return {"access_token": issued.value.reveal(), "token_type": "bearer", "scope": scope, "jti": jti}
 
     def unauthorized(self, why: Why) -> Refusal:
-        """401; the scheme must be written `Bearer`, whatever token_type says."""
+        """Return a 401. The scheme must be written `Bearer`, whatever token_type says."""
         if why == "missing":
             description = "Full authentication is required to access this resource"
             return Refusal(401, {"error": "unauthorized", "error_description": description})
@@ -95,11 +95,11 @@ class Uqudo(Vendor):
         )
 
     def error_body(self, status: int, message: str) -> Any:
-        """Spring's default error body."""
+        """Return Spring's default error body."""
         return {"status": status, "error": phrase(status), "message": message}
 
     def api_routes(self) -> list[web.RouteDef]:
-        """The endpoints of docs.uqudo.com that move bodies of every kind."""
+        """Return endpoints of docs.uqudo.com with bodies of every kind."""
         return [
             web.post("/api/v1/scan", self.scan),
             web.post("/api/v1/face", self.face),
@@ -112,12 +112,12 @@ class Uqudo(Vendor):
         ]
 
     async def scan(self, request: web.Request) -> web.Response:
-        """Two sides of a document, JPEG, PNG or PDF, at most 5 MB each."""
+        """Receive two sides of a document, as JPEG, PNG or PDF of at most 5 MB each."""
         parts = await self._upload(request, {"front": _SIDE, "back": Rule(False, _SIDE.max_bytes, _SIDE.types)})
         return web.json_response({"documentType": "GENERIC_ID", "parts": parts})
 
     async def face(self, request: web.Request) -> web.Response:
-        """A portrait; answers 201 with a session."""
+        """Receive a portrait; answer 201 with a session."""
         parts = await self._upload(request, {"idPhoto": _PHOTO})
         return web.json_response({"sessionId": str(uuid.uuid4()), "parts": parts}, status=201)
 
@@ -130,14 +130,14 @@ class Uqudo(Vendor):
         return [part.as_json() for part in parts]
 
     async def match(self, request: web.Request) -> web.Response:
-        """Two base64 pictures in JSON (up to 13.4 MB)."""
+        """Receive two base64 pictures in JSON (up to 13.4 MB)."""
         body = await self.json_body(request)
         if not isinstance(body.get("sourceImage"), str) or not isinstance(body.get("targetImage"), str):
             raise Refusal(400, self.error_body(400, "sourceImage and targetImage are required"))
         return web.json_response({"match": body["sourceImage"] == body["targetImage"], "matchLevel": 4})
 
     async def info(self, request: web.Request) -> web.Response:
-        """A session's result as `application/jwt`: compact JWS, not JSON. The session is in the path or a header."""
+        """Return a session's result as `application/jwt`: a JWS, not JSON. The path or a header names the session."""
         session = request.match_info.get("session") or request.headers.get("UQ-Session-ID")
         if not session:
             raise Refusal(400, self.error_body(400, "UQ-Session-ID is missing"))
@@ -147,16 +147,16 @@ class Uqudo(Vendor):
         )
 
     async def purge(self, _request: web.Request) -> web.Response:
-        """Forget a session."""
+        """Delete a session."""
         return web.Response(status=204)
 
     async def image(self, request: web.Request) -> web.Response:
-        """A JPEG with a known hash, whatever the id; `gone` is one of a session that is over."""
+        """Return a JPEG with a known hash for any id; `gone` stands for an ended session."""
         if request.match_info["id"] == "gone":
             raise Refusal(404, self.error_body(404, "Image not found"))
         return web.Response(body=IMAGE, content_type="image/jpeg")
 
     async def lookup(self, request: web.Request) -> web.Response:
-        """A government's register. The real one may take 35 s: switch `api_latency` 36 and `api_fault` 503 for that."""
+        """Return an entry of a government's register. The real one may take 35 s: `api_latency` 36, `api_fault` 503."""
         await self.json_body(request)
         return web.json_response({"country": request.match_info["country"], "verified": True})

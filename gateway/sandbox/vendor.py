@@ -1,7 +1,7 @@
 """An emulated vendor on its sockets: a token port and an API port.
 
-Handles each request in the same order (count, fault, authenticate, answer). What a vendor demands and how it refuses
-is in `rules.py` and in the four modules that carry a vendor's name.
+Handles each request in the same order: count, fault, authenticate, answer. What a vendor requires and how it rejects is
+in `rules.py` and in the four modules that are named after vendors.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ class Vendor(VendorRules):
 
     @property
     def token_url(self) -> str:
-        """The token endpoint, whole."""
+        """The token endpoint's URL."""
         return self.token_listener.url + self.token_path
 
     def overlay(self) -> dict[str, Any]:
-        """Return the keys that point a configuration's credential at this vendor: addresses only."""
+        """Return the keys of a credential that uses this vendor: addresses only."""
         return {"grant": {"request": {"url": self.token_url}}}
 
     def listeners(self) -> dict[str, Listener]:
-        """Return every port of this vendor by its role."""
+        """Return the vendor's ports by role."""
         return {"token": self.token_listener, "api": self.api_listener}
 
     # ------------------------------------------------------------------------------------------------ the controls
 
     async def set(self, **changes: Any) -> Switches:
-        """Change switches, all or none. Raises pydantic.ValidationError on an unknown name or a wrong value."""
+        """Change switches, all or none. Raises pydantic.ValidationError for an unknown name or a wrong value."""
         self.switches = Switches.model_validate({**self.switches.model_dump(), **changes})
         if self.switches.token_fault == "refuse":
             self.token_listener.refuse()

@@ -1,7 +1,7 @@
-"""All emulated vendors together, and what a gateway must be told to use them.
+"""All emulated vendors together, and the configuration of a gateway that uses them.
 
-Knows where each vendor listens; writes the overlay that points a config.yaml at the sandbox and the environment that it
-reads. Credentials are random for every sandbox and are never printed here.
+Writes the overlay that makes a config.yaml use the sandbox, and the environment for it. Credentials are random for
+every sandbox, and this module never prints them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 SUCCESSOR_HOST = "-signicat"
-"""Ending of the profile for a vendor's new host, which works as the old one does."""
+"""Suffix of the profile for a vendor's new host, which works like the old one."""
 KYC_HOST = "api.cavach."
-"""Beginning of the host of a vendor's second API."""
+"""Prefix of the host of a vendor's second API."""
 Routes = Mapping[str, tuple[tuple[str, ...], str | None]]
-"""Route → its credentials, and the upstream that the configuration names."""
+"""The credentials of each route, and its upstream in the configuration."""
 
 
 class Sandbox:
     """The four vendors and the control port. Also an asynchronous context manager.
 
     Args:
-        host: where to listen; a loopback address unless you know better, for the control port asks for no password.
-        ports: the first of ten ports in a row (control first, then each vendor's); 0 takes free ones.
-        clock: for lives and dates; None is the system's. Delays on the wire are always real.
+        host: the address to listen on; normally a loopback address, because the control port has no password.
+        ports: the first of ten consecutive ports (control first, then each vendor's); 0 chooses free ones.
+        clock: for lives and dates; None is the system's. Delays of answers are always in real time.
     """
 
     def __init__(self, host: str = "127.0.0.1", ports: int = 0, clock: Clock | None = None) -> None:
@@ -56,7 +56,7 @@ class Sandbox:
             listener.port = ports + number if ports else 0
 
     def listeners(self) -> list[Listener]:
-        """Return every port: control, then for each vendor token, API and what else it has."""
+        """Return all ports: control first, then those of each vendor."""
         return [self.control, *(port for vendor in self.vendors.values() for port in vendor.listeners().values())]
 
     @property
@@ -65,7 +65,7 @@ class Sandbox:
         return self.control.url
 
     async def start(self) -> None:
-        """Open all ports. Raises OSError when one is taken."""
+        """Open all ports. Raises OSError if one is in use."""
         try:
             await self.control.start()
             for vendor in self.vendors.values():
@@ -76,7 +76,7 @@ class Sandbox:
             raise
 
     async def stop(self) -> None:
-        """Close all ports and break off what runs."""
+        """Close all ports and abort running requests."""
         for vendor in self.vendors.values():
             await vendor.stop()
         await self.control.stop()
@@ -91,7 +91,7 @@ class Sandbox:
         await self.stop()
 
     def overlay(self, **more: Any) -> str:
-        """Return YAML for a second `-c` file: only addresses, and whatever top-level keys `more` adds."""
+        """Return YAML for a second `-c` file: addresses, and the top-level keys of `more`."""
         overlay = {
             "credentials": {name: vendor.overlay() for name, vendor in self.vendors.items()},
             "routes": {name: {"upstream": vendor.base_url} for name, vendor in self.vendors.items()},
@@ -100,10 +100,10 @@ class Sandbox:
         return yaml.safe_dump(overlay, sort_keys=False)
 
     def overlay_for(self, profiles: Mapping[str, str | None], routes: Routes) -> str:
-        """Return YAML that points a configuration at the sandbox, with made-up secrets: a file for its owner alone.
+        """Return YAML that makes a configuration use the sandbox, with made-up secrets; only its owner may read it.
 
-        `profiles`: credential → its profile. A credential whose profile has no emulated vendor is left as it is, and so
-        are its routes.
+        `profiles` has the profile of each credential. A credential whose vendor is not emulated stays as it is, and so
+        do its routes.
         """
         emulated = {name: vendor for name, profile in profiles.items() if (vendor := self.of_profile(profile))}
         kyc = {name for names, upstream in routes.values() if KYC_HOST in (upstream or "") for name in names[:1]}
@@ -120,20 +120,20 @@ class Sandbox:
         return yaml.safe_dump(overlay, sort_keys=False)
 
     def _secrets(self, vendor: Vendor, *, kyc: bool) -> dict[str, str]:
-        """Return the parameters of the vendor's profile; a secret of Hypersign is for one of its services."""
+        """Return the parameters of the vendor's profile. Hypersign has a secret for each of its services."""
         if vendor is self.hypersign:
             return {"api_secret_key": vendor.credentials["kyc_api_secret_key" if kyc else "api_secret_key"].reveal()}
         return {name: secret.reveal() for name, secret in vendor.credentials.items()}
 
     def of_profile(self, profile: str | None) -> Vendor | None:
-        """Return the vendor that a profile is emulated by; None if there is none."""
+        """Return the emulated vendor of a profile; None if there is none."""
         return self.vendors.get((profile or "").removesuffix(SUCCESSOR_HOST))
 
     def _upstream(self, vendor: Vendor, upstream: str | None) -> str:
         return self.hypersign.kyc_url if vendor is self.hypersign and KYC_HOST in (upstream or "") else vendor.base_url
 
     def environ(self) -> dict[str, str]:
-        """Return the variables that config.yaml reads, `UQUDO_CLIENT_ID` and so on: secrets, in the clear."""
+        """Return the variables of config.yaml, such as `UQUDO_CLIENT_ID`, with their secrets as plain text."""
         return {
             f"{vendor.name}_{name}".upper(): value.reveal()
             for vendor in self.vendors.values()

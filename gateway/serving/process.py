@@ -1,7 +1,7 @@
-"""`serve`: one gateway in one process, from its first reading of the configuration to its exit status.
+"""`serve`: runs one gateway in one process, from reading the configuration to the exit status.
 
-SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the configuration again; SIGUSR2 upgrades in place.
-SIGHUP and SIGUSR2 that arrive before the gateway serves take effect when it does.
+SIGTERM and SIGINT drain the gateway, and a second one ends the process at once. SIGHUP reloads the configuration,
+SIGUSR2 upgrades in place. If these two arrive before the gateway serves, they take effect as soon as it does.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _log = get_logger("gatepass")
 def serve(load: Callable[[], Config], *, before_exit: Callable[[], object] = bool, stream: Any = None) -> NoReturn:
     """Run a gateway until SIGTERM or SIGINT, and end the process.
 
-    `load` reads the configuration, at the start and again whenever it may have changed. Raises ConfigError for the
-    first reading; a later one that fails is logged, and the old configuration stays active. `before_exit` ends programs
-    that `load` may be running on a thread.
+    `load` reads the configuration, at the start and whenever it may have changed. Raises ConfigError if the first
+    reading fails; if a later one fails, that is logged and the old configuration stays active. `before_exit` ends
+    programs that `load` may be running on a thread.
     """
     since = time.time_ns()
     try:
@@ -52,8 +52,8 @@ def serve(load: Callable[[], Config], *, before_exit: Callable[[], object] = boo
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             status = runner.run(Process(load, since, before_exit).run(config))
-            # Everything is closed. A thread that resolves a name, or waits for a program, may hang for a minute, and
-            # both the loop and the interpreter would wait for it.
+            # Everything is closed. The loop and the interpreter would wait for threads, and one that resolves a name or
+            # waits for a program may hang for a minute.
             close_logging()
             before_exit()
             os._exit(status)
@@ -62,14 +62,14 @@ def serve(load: Callable[[], Config], *, before_exit: Callable[[], object] = boo
 
 
 class Process:
-    """A gateway and the signals that it obeys."""
+    """A gateway, and the handlers of its signals."""
 
     def __init__(self, load: Callable[[], Config], since: int, before_exit: Callable[[], object] = bool) -> None:
         self._load = load
         self._since = since
         self._before_exit = before_exit
         self._asked: set[int] = set()
-        """Signals that wait until the gateway serves."""
+        """Signals that arrived before the gateway served."""
         self._watch: Watch | None = None
         self._gateway: Gateway | None = None
         self._notifier = Notifier(os.environ)
@@ -142,7 +142,7 @@ class Process:
         _log.info("stopped", successor=self._successor)
 
     def _ask(self, number: int) -> None:
-        """Reload or upgrade, now or as soon as the gateway serves."""
+        """Reload or upgrade now, or as soon as the gateway serves."""
         if self._watch is None or self._gateway is None:
             self._asked.add(number)
         elif number == signal.SIGHUP:
@@ -181,7 +181,7 @@ def _tell_failed_start(error: OSError | GatepassError) -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
-        import uvloop  # noqa: PLC0415 - not there on every Python; the gateway is slower without, not other
+        import uvloop  # noqa: PLC0415 - not available on every Python; without it the gateway is slower, but the same
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop

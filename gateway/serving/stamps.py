@@ -1,7 +1,7 @@
-"""What tells a file from its successor, read on threads: a file system that hangs must not stop the event loop.
+"""Detects changed files. Stamps are read on threads, so that a hanging file system does not stop the event loop.
 
-A file that does not answer keeps its last stamp and is not asked again until it has answered; the others are read as
-ever.
+A file that does not answer keeps its last stamp, and is not read again until the pending read has ended. That does not
+affect other files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def changed_at(mark: Stamp) -> int:
-    """Return when a file was last changed or put in its place, in nanoseconds since the epoch."""
+    """Return when a file was last changed or replaced, in nanoseconds since the epoch."""
     return max(mark[3:], default=0)
 
 
@@ -39,7 +39,7 @@ class _Reading:
     def __init__(self, paths: Iterable[Path], read: Callable[[Path], Stamp]) -> None:
         self.stamps: dict[Path, Stamp] = {}
         self.at: Path | None = None
-        """The file that is being asked; None when all have answered."""
+        """The file that is being read; None after the last one."""
         self._paths = list(paths)
         self._read = read
         self._loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ class Stamps:
         self._hanging: list[_Reading] = []
 
     async def of(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
-        """Return the stamps of files, for each the last known one if it does not answer within a second."""
+        """Return the stamps of files; for a file that does not answer within a second, its last known stamp."""
         wanted = list(dict.fromkeys(paths))
         self._hanging = [each for each in self._hanging if each.at is not None]
         silent = {each.at for each in self._hanging}

@@ -1,7 +1,7 @@
-"""Warnings about where the gateway runs: files that are mounted alone, and loopback addresses in a container.
+"""Warns about mistakes in the gateway's surroundings: files that are mounted alone, loopback addresses in a container.
 
-Both are mistakes that nothing else shows: the gateway starts, says that it is well, and ignores a new configuration, or
-no app reaches it.
+Nothing else shows these mistakes: the gateway starts and reports that it is healthy, but it never sees a new
+configuration, or no app reaches it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ MARKERS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
 def mounted_alone(paths: Iterable[Path], mounts: Path = MOUNTS) -> list[str]:
-    """Return the files that are mounts of their own (proc_pid_mountinfo(5)); none where that cannot be told.
+    """Return the files that are mounts themselves (proc_pid_mountinfo(5)); none if the system does not tell.
 
-    Such a mount keeps the file that it was made with: a file that is renamed into its place outside stays unseen.
+    Such a mount keeps its original file: a file that replaces it outside is not seen.
     """
     try:
         text = mounts.read_text(encoding="utf-8", errors="surrogateescape")

@@ -1,8 +1,8 @@
 """An upgrade in place: starts the same command line with the listening sockets, which takes over when it is ready.
 
-The sockets are the same objects of the kernel in both processes, with one queue of connections, so none is lost and
-none is refused (SO_REUSEPORT would give each process a queue of its own and drop what stands in the one that closes).
-The successor first gets its tokens and only then serves the ports; until it says so, the predecessor goes on alone.
+Both processes share the kernel's sockets and their one queue of connections, so no connection is lost or refused. (With
+SO_REUSEPORT each process would have its own queue, and connections in a closed queue would be lost.) The successor
+fetches its tokens before it serves the ports; until it reports that it is ready, the predecessor serves alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WITHIN = 60.0
 
 
 async def upgrade(listening: Mapping[str, Sequence[socket.socket]]) -> int | None:
-    """Start a successor and wait until it serves; return its process id, or None if it did not come up."""
+    """Start a successor and wait until it serves; return its process id, or None if it failed to start."""
     ours, theirs = os.pipe()
     try:
         value, numbers = passing(listening, theirs)
@@ -56,7 +56,7 @@ def _start(value: str, numbers: Sequence[int]) -> subprocess.Popen[bytes]:
 
 
 async def _says_ready(number: int) -> bool:
-    """Return whether the successor sent its byte; the end of the pipe or a time-out means no."""
+    """Return whether the successor has sent its byte; False after the end of the pipe or a time-out."""
     loop = asyncio.get_running_loop()
     spoken = asyncio.Event()
     os.set_blocking(number, False)

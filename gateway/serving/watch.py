@@ -1,8 +1,8 @@
 """Reloads the configuration: on request, when a file has changed, or when the output of a program is old.
 
-Files are looked at, not subscribed to: four looks a second see every way in which Kubernetes, Vault Agent or an editor
-replaces a file, on any file system. A file that is still being written is left alone until it holds still. Whatever
-goes wrong, the old configuration stays in force and the watch goes on.
+Files are polled four times a second, because that detects every way in which Kubernetes, Vault Agent or an editor
+replaces a file, on any file system. A file is read only after two polls have seen the same state, because it may still
+be being written. After any error the old configuration stays active and the watch continues.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass")
 INTERVAL = 0.25
-"""Seconds between two looks; a change is taken up at the second look that sees it."""
+"""Seconds between two polls. A change takes effect at the second poll that sees it."""
 RETRY = 10.0
-"""Seconds until a configuration that was refused is tried again: a file that it names may have come."""
+"""Seconds until a rejected configuration is read again, because a file that it names may exist by then."""
 
 
 class Watch:
-    """Keeps one gateway on the latest configuration that is right.
+    """Keeps a gateway on its latest valid configuration.
 
     `since` is when the reading of the gateway's first configuration began, in nanoseconds since the epoch.
     """
@@ -49,7 +49,7 @@ class Watch:
         self._again_at = math.inf
         self._stamps = Stamps()
         self._refused_files: tuple[Path, ...] = ()
-        """Files that a refused configuration names: when one changes, it is read again."""
+        """Files that a rejected configuration names. If one changes, the configuration is read again."""
         self._warned: set[tuple[str, str]] = set()
         self._alone: set[str] = set()
         self._look_ahead(gateway.config)
@@ -61,7 +61,7 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
-        # A file that has changed since the start began may have been read before or after: it is read once more.
+        # A file that has changed since the start began may have been read before its change, so it is read again.
         seen = {path: mark if changed_at(mark) < self._since else () for path, mark in (await self._look()).items()}
         await self._warn_of_files(self._gateway.config)
         moving: dict[Path, Stamp] | None = None
@@ -72,12 +72,12 @@ class Watch:
                 if now == seen:
                     moving = None
                     continue
-                if now != moving:  # still being written, perhaps
+                if now != moving:  # it may still be being written
                     moving = now
                     continue
             moving = None
             await self.reload(asked=asked)
-            # The stamps from before the reading: a change since then is seen at the next look.
+            # The stamps are from before the reading, so that the next poll sees any change since then.
             seen = await self._look() | now
             seen = {path: seen[path] for path in self._watched()}
 
@@ -97,15 +97,15 @@ class Watch:
         return await self._stamps.of(self._watched())
 
     async def reload(self, *, asked: bool = True) -> tuple[str, ...]:
-        """Read the configuration and put it in force; return what is wrong with it, nothing if it is in force now."""
+        """Read the configuration and activate it; return its problems, or nothing if it is active now."""
         async with self._reading:
             self._notifier.reloading()
             try:
-                # On a thread: reading takes tens of milliseconds, a command much longer, and requests go on.
+                # On a thread, because reading takes tens of milliseconds, and a command much longer.
                 config = await asyncio.to_thread(self._load)
                 if asked or config.digest != self._gateway.config.digest:
                     await self._gateway.reload(config)
-                elif self._gateway.problems:  # the mistake was taken back: the file is what is active already
+                elif self._gateway.problems:  # the mistake was undone: the file is what is already active
                     self._gateway.metrics.config_loaded("ok", config.digest)
                     _log.info("reload_recovered", digest=config.digest[:12])
                 problems: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class Watch:
                 problems = tuple(OwnWords(problem) for problem in error.problems)
             except (GatepassError, OSError, ValueError) as error:
                 problems = (f"{type(error).__name__}: {error}",)
-            except Exception as error:  # noqa: BLE001 - told with its traceback; the gateway goes on as it is
+            except Exception as error:  # noqa: BLE001 - logged with its traceback; the old configuration stays active
                 _log.exception("reload_crashed")
                 problems = (type(error).__name__,)
             finally:
@@ -140,16 +140,16 @@ class Watch:
         self._again_at = math.inf if after is None else asyncio.get_running_loop().time() + after
 
     async def _warn_of_files(self, config: Config) -> None:
-        """Warn once of each secret file that others may read or change, and of each file that is a mount of its own."""
+        """Warn once about each secret file that other users can access, and about each file that is a mount itself."""
         alone = set(mounted_alone(config.watched_files))
         for name in sorted(alone - self._alone):
-            _log.warning("file_mounted_alone", path=name, hint="mount its folder: a file put in its place is not seen")
+            _log.warning("file_mounted_alone", path=name, hint="mount its folder: a file that replaces it is not seen")
         self._alone = alone
         try:
             async with asyncio.timeout(PATIENCE):
                 is_open = set(await asyncio.to_thread(too_open, config.secret_files))
         except TimeoutError:
-            return  # a file system hangs; the files are looked at again after the next reload
+            return  # a file system hangs; the files are checked again after the next reload
         for path, mode in sorted(is_open - self._warned):
             _log.warning("secret_file_open", path=path, mode=mode, hint="chmod 0400, owned by the gateway's user")
         self._warned = is_open

@@ -1,4 +1,4 @@
-"""Asking the sandbox's vendors for tokens the way their documents say, for tests that need one at hand."""
+"""Requests tokens from the sandbox's vendors as their documents say, for tests that need a token."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A token request as `ClientSession.request` takes it."""
+    """The arguments of a token request for `ClientSession.request`."""
 
     url: str
     arguments: dict[str, Any]
 
     def but(self, **changes: Any) -> TokenRequest:
-        """Return it with other arguments; None takes one away."""
+        """Return the request with other arguments; None removes an argument."""
         arguments = {name: value for name, value in {**self.arguments, **changes}.items() if value is not None}
         return TokenRequest(self.url, arguments)
 
 
 def basic(name: str, password: str) -> str:
-    """Return the value of an Authorization field (RFC 7617)."""
+    """Return the value of an Authorization header (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
 def documented(sandbox: Sandbox, vendor: str) -> TokenRequest:
-    """Return the token request as this vendor's document says."""
+    """Return a vendor's token request as its document describes it."""
     emulated = sandbox.vendors[vendor]
     mine = {name: value.reveal() for name, value in emulated.credentials.items()}
     form = {"grant_type": "client_credentials"}
@@ -48,13 +48,13 @@ def documented(sandbox: Sandbox, vendor: str) -> TokenRequest:
 
 
 async def ask(session: aiohttp.ClientSession, request: TokenRequest) -> tuple[int, Any]:
-    """Send it; return status and JSON."""
+    """Send the request; return status and JSON."""
     async with session.request(url=request.url, allow_redirects=False, **request.arguments) as response:
         return response.status, await response.json(content_type=None)
 
 
 async def bearer(session: aiohttp.ClientSession, sandbox: Sandbox, vendor: str) -> dict[str, str]:
-    """Return the header that carries a fresh token of this vendor."""
+    """Return the header with a new token of this vendor."""
     status, answer = await ask(session, documented(sandbox, vendor))
     assert status == 200, answer
     return {"Authorization": f"Bearer {answer['access_token']}"}

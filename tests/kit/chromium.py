@@ -1,6 +1,6 @@
-"""A real Chromium, driven over its DevTools protocol: just enough to open a page, run a line in it, and look.
+"""Drives a real Chromium over its DevTools protocol: opens pages, evaluates expressions, takes pictures.
 
-Needs the `chromium` program of the system and nothing else. Every browser has a profile folder of its own.
+Needs only the system's `chromium` program. Every browser has its own profile folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLAGS = (
 
 
 class Tab:
-    """One page. `errors` holds what it said on its console as an error, violations of its policy included."""
+    """One page. `errors` are the errors on its console, including violations of its content security policy."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, session: str) -> None:
         self._socket = socket
@@ -62,7 +62,7 @@ class Tab:
         return said["result"]
 
     async def open(self, url: str) -> None:
-        """Go to a page and wait until it is loaded."""
+        """Load a page and wait until it is complete."""
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -79,12 +79,12 @@ class Tab:
                 await asyncio.sleep(0.05)
 
     async def holds(self, condition: str) -> bool:
-        """Whether an expression is true now; false as well between two pages, where nothing can be asked."""
+        """Whether an expression is true now. Also false while the browser changes from one page to the next."""
         said = await self.call("Runtime.evaluate", expression=condition, returnByValue=True, awaitPromise=True)
         return "exceptionDetails" not in said and bool(said["result"].get("value"))
 
     async def look(self, path: Path, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
-        """Put a picture of the page, as wide as a screen of `width`, into a file."""
+        """Save a picture of the page on a screen of this width."""
         await self.size(width, height, dark=dark, scale=scale)
         whole = await self.run("Math.ceil(document.documentElement.scrollHeight)")
         clip = {"x": 0, "y": 0, "width": width, "height": max(height, whole), "scale": 1}
@@ -92,7 +92,7 @@ class Tab:
         path.write_bytes(base64.b64decode(said["data"]))  # noqa: ASYNC240 - a picture, in a test
 
     async def size(self, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
-        """Be a screen of this size, in light or dark."""
+        """Emulate a screen of this size, in light or dark."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
         )
@@ -128,7 +128,7 @@ async def chromium() -> AsyncIterator[Tab]:
 
 
 async def _address(profile: Path) -> str:
-    """Where the browser listens: it says so in a file; a pipe would be held open by its children beyond its end."""
+    """Return where the browser listens. It writes that to a file; a pipe would stay open until its children end."""
     said = profile / "DevToolsActivePort"
     async with asyncio.timeout(60):
         while not (said.exists() and len(said.read_text().split()) == 2):  # noqa: ASYNC110 - a file says no word

@@ -1,4 +1,4 @@
-"""Clients of a configuration, built as the gateway builds them, for tests that need no socket."""
+"""Builds the clients of a configuration as the gateway does, for tests that need no socket."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Two clocks for tests, both a `model.Clock`: one that stands still until a test moves it, and one that never stalls.
+"""Two clocks for tests, both a `model.Clock`: `FakeClock` stands still until it is moved, `SteadyClock` never stalls.
 
-`FakeClock.advance` fires the timers that come due in their order, at their own instants, and lets tasks run in between,
-so that an hour of refreshes takes milliseconds. Tasks on real sockets need real time as well: `until` gives it to them
-without moving this clock. `SteadyClock` is real time less the time in which the machine did something else.
+`FakeClock.advance` fires all timers that become due, in order and at their own instants, and lets tasks run in between,
+so that an hour of refreshes takes milliseconds. Tasks on real sockets also need real time: `until` waits in real time
+without moving this clock. `SteadyClock` is real time without the time in which the machine was busy with other work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TURNS = 25
-"""Turns of the event loop that tasks get whenever time stands still: more than any chain of awaits here is long."""
+"""Turns of the event loop for tasks at each instant: more than the longest chain of awaits in any test."""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -37,7 +37,7 @@ class FakeTimer:
 
 
 class FakeClock:
-    """Time by hand. Both clocks move together unless a test sets `wall_offset`."""
+    """A clock that is moved by hand. Monotonic and wall time move together unless a test sets `wall_offset`."""
 
     def __init__(self, start: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
         self._now = start
@@ -66,12 +66,12 @@ class FakeClock:
 
     @property
     def next_timer(self) -> float | None:
-        """Seconds until the next timer; None when there is none."""
+        """Seconds until the next timer; None without a timer."""
         live = [at for at, _, timer in self._timers if not timer.cancelled]
         return min(live) - self._now if live else None
 
     async def advance(self, seconds: float) -> None:
-        """Move time on by `seconds`, firing each timer at its own instant."""
+        """Move time forward by `seconds`, and fire each timer at its own instant."""
         end = self._now + seconds
         await self.settle()
         while self._timers and self._timers[0][0] <= end:
@@ -85,12 +85,12 @@ class FakeClock:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let every task run as far as it can without time passing."""
+        """Let every task run until it waits for time to pass."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], object], *, within: float = 30.0) -> None:
-        """Wait in real time, for work on sockets, until `condition` holds; this clock stands still meanwhile."""
+        """Wait in real time until `condition` holds, for work on sockets; this clock does not move meanwhile."""
         end = time.monotonic() + within
         while not condition():
             if time.monotonic() > end:
@@ -100,7 +100,7 @@ class FakeClock:
 
 
 class SteadyTimer:
-    """A scheduled call of a `SteadyClock`; it looks again when the clock has fallen behind the loop's timer."""
+    """A scheduled call of a `SteadyClock`. It is scheduled again if the clock is behind the loop's timer."""
 
     def __init__(self, clock: SteadyClock, at: float, callback: Callable[[], object]) -> None:
         self._clock = clock
@@ -123,10 +123,10 @@ class SteadyTimer:
 
 
 class SteadyClock:
-    """Real time that passes only while this process runs: a stall of the machine takes none of a token's life.
+    """Real time that passes only while this process runs, so that no token expires while the machine stalls.
 
-    Between two of its ticks no more than `GAP` passes, however long the process was stopped. Made in a running loop;
-    `stop()` it in the end.
+    At most `GAP` seconds pass between two ticks, however long the process was stopped. Create it in a running loop, and
+    call `stop()` at the end.
     """
 
     TICK = 0.005

@@ -1,4 +1,4 @@
-"""Configurations for tests: written to a file, loaded with an environment of canaries."""
+"""Writes configurations of tests to files, and loads them with canaries as secrets."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ NEEDED = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
 
 def written(folder: Path, text: str, name: str = "config.yaml") -> Path:
-    """Write a configuration, given with the indentation of the test."""
+    """Write a configuration that is indented like the test; return its path."""
     path = folder / name
     path.write_text(dedent(text), encoding="utf-8")
     return path
 
 
 def loaded(folder: Path, text: str, **environ: str) -> Config:
-    """Write and load."""
+    """Write a configuration and load it."""
     return load([written(folder, text)], environ=environ)
 
 
 def problems(folder: Path, text: str, **environ: str) -> list[str]:
-    """The mistakes in a configuration, one line each, the folder left out; empty when it loads."""
+    """Return the mistakes in a configuration, one line each, without the folder; empty if it loads."""
     path = written(folder, text)
     try:
         load([path], environ=environ)
@@ -40,5 +40,5 @@ def problems(folder: Path, text: str, **environ: str) -> list[str]:
 
 
 def canaries(text: str) -> dict[str, str]:
-    """Every variable that a configuration cannot do without, with a made-up secret for each."""
+    """Return every variable that a configuration needs, each with a made-up secret."""
     return {name: f"CANARY-{name.lower()}-+%&=~/ x" for name in NEEDED.findall(text)}

@@ -1,4 +1,4 @@
-"""A gateway in front of the emulated vendors, and apps that call it all the time."""
+"""Runs a gateway in front of the emulated vendors, and apps that call it continuously."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ async def emulated(
 ) -> AsyncIterator[tuple[Running, Sandbox]]:
     """Run the shipped config.yaml against the sandbox; `routes`, `credentials` and `top` add settings.
 
-    Limits that a vendor sets to its token endpoint are off: tests of many short lives would meet them. Tokens live by
-    a clock that does not count the stalls of the machine, here and there.
+    The vendors' limits on token requests are off, because tests with many short-lived tokens would exceed them. Gateway
+    and vendors use a clock that does not count stalls of the machine.
     """
     clock = SteadyClock()
     async with Sandbox(clock=clock) as sandbox:
@@ -37,7 +37,7 @@ async def emulated(
         config = yaml.safe_load((ROOT / "config.yaml").read_text())
         overlay = yaml.safe_load(sandbox.overlay())
         merged = {
-            "limits": {"header_timeout": 120},  # a busy machine takes its time to open a thousand connections
+            "limits": {"header_timeout": 120},  # a busy machine needs time to open a thousand connections
             "credentials": {
                 name: {**config["credentials"][name], **overlay["credentials"][name], "min_interval": 0}
                 | credentials.get(name, {})
@@ -63,7 +63,7 @@ async def warm(it: Running) -> None:
 
 
 async def ask(it: Running, vendor: Vendor | str, path: str = "/sandbox/echo") -> tuple[int, float, dict[bytes, bytes]]:
-    """Send one GET on a connection of its own; return status, seconds by the town's clock and the answer's fields."""
+    """Send one GET on a new connection; return status, seconds by the sandbox's clock, and the answer's headers."""
     app = await connect(it.address)
     name = vendor if isinstance(vendor, str) else vendor.name
     started = it.clock.monotonic()
@@ -74,7 +74,7 @@ async def ask(it: Running, vendor: Vendor | str, path: str = "/sandbox/echo") ->
 
 
 class Load:
-    """Apps that each send one request after another over a kept connection, until told to stop."""
+    """Apps that each send one request after another over one connection, until they are stopped."""
 
     def __init__(self, it: Running, names: list[str], *, apps: int = 2, pause: float = 0.01) -> None:
         self._it = it

@@ -1,7 +1,7 @@
-"""A token endpoint on a real socket that does as it is told.
+"""A token endpoint on a real socket, controlled by the test.
 
-It records every request as raw bytes and answers from a script, else with a fresh token. It parses no more HTTP than it
-must, so that what it saw is what was sent. For tests only: it says yes to everybody.
+It records every request as raw bytes, and answers from a script, or with a new token without a script. It parses as
+little HTTP as possible, so that it records exactly what was sent. It accepts every credential.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer; `fault` instead of an answer: `hang` says nothing, `close` and `reset` end the connection."""
+    """An answer. `fault` replaces it: `hang` sends nothing, `close` and `reset` end the connection."""
 
     status: int = 200
     body: bytes = b""
@@ -56,7 +56,7 @@ def json_answer(document: object, status: int = 200, **fields: object) -> Answer
 
 @dataclass
 class TokenEndpoint:
-    """`async with TokenEndpoint() as endpoint:`; `endpoint.url` is where to ask."""
+    """Use it as `async with TokenEndpoint() as endpoint:`; token requests go to `endpoint.url`."""
 
     life: float = 3600
     latency: float = 0.0
@@ -77,12 +77,12 @@ class TokenEndpoint:
         await self.shut()
 
     async def listen(self) -> None:
-        """Listen, on the same port as before if there was one."""
+        """Listen, on the same port as before if it was already open."""
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def shut(self) -> None:
-        """Refuse connections from now on, and drop what is open."""
+        """Refuse new connections, and close the open ones."""
         self._server.close()
         for task in list(self._connections):
             task.cancel()

@@ -1,4 +1,4 @@
-"""A gateway with clients, budgets and all that can go wrong, so that each panel and alert has something to show."""
+"""A gateway with clients, budgets and every kind of failure, so that each panel and alert has data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _config(sandbox: Sandbox, budget: int) -> dict[str, Any]:
 
 @asynccontextmanager
 async def failing(*, budget: int = 50) -> AsyncIterator[tuple[Running, Sandbox]]:
-    """Run a gateway in front of the sandbox, with apps that call it all the time and keep knocking at wrong doors."""
+    """Run a gateway in front of the sandbox, with apps that call it continuously and that also send wrong requests."""
     async with Sandbox() as sandbox:
         for each in sandbox.vendors.values():
             await each.set(rate_limit=False)
@@ -87,7 +87,7 @@ def _apps(it: Running) -> list[Any]:
 
 
 async def _app(it: Running, path: str, key: str, *, pause: float) -> None:
-    """One app that calls for ever, over a kept connection where it is kept."""
+    """One app that sends requests until it is cancelled, over one connection as long as that stays open."""
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
             peer = await connect(it.address)
@@ -100,10 +100,10 @@ async def _app(it: Running, path: str, key: str, *, pause: float) -> None:
 
 
 async def make_failures(it: Running, sandbox: Sandbox) -> None:
-    """Break something of everything: tokens revoked, an endpoint dead, a secret refused, a configuration refused.
+    """Cause each kind of failure: revoked tokens, a dead endpoint, a rejected secret, a rejected configuration.
 
-    What no fault of a vendor makes (issuers' keys, echoed tokens, the state file) is counted by hand: the queries are
-    what is proved here.
+    Failures that no vendor can cause (issuers' keys, echoed tokens, the state file) are added to the counters by hand,
+    because these tests are about the queries.
     """
     it.gateway.metrics.certificate_expires(time.time() + 3600)  # as with `tls`, which a scrape by name would not trust
     metrics = it.gateway.metrics

@@ -1,4 +1,4 @@
-"""A running gateway for tests, from YAML through the real loader; its log and metrics are searched for canaries."""
+"""Runs a gateway for tests from YAML, with the real loader; searches its log and metrics for canaries."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from gateway.resolver import Resolver
 
 CANARY = "CANARY-5f1d2c-do-not-print"
-"""The secret that tests use everywhere, and that may be found nowhere but on the vendors' wires."""
+"""The secret that all tests use. It may appear only in requests to vendors."""
 
 
 class Running:
-    """A gateway under test and what it has said."""
+    """A gateway under test, with its log and metrics."""
 
     def __init__(self, gateway: Gateway, stream: io.StringIO, clock: Clock) -> None:
         self.gateway = gateway
         self.clock = clock
-        """What its tokens live by."""
+        """The clock for the lives of its tokens."""
         self._stream = stream
 
     @property
@@ -50,7 +50,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """Everything logged so far."""
+        """All events logged so far."""
         self.gateway._journal.close()
         return self._stream.getvalue()
 
@@ -87,7 +87,7 @@ async def running(
     resolver: Resolver | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a gateway on free ports; afterwards no canary may stand in its log or metrics."""
+    """Run a gateway on free ports; at the end, fail if its log or metrics contain a canary."""
     text = config if isinstance(config, str) else yaml.safe_dump(dict(config))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
@@ -113,7 +113,7 @@ async def running(
 
 
 def one_route(port: int, **route: object) -> dict[str, Any]:
-    """Return a config with one route `/v` to a vendor on `port`, carrying a static token (the canary)."""
+    """Return a configuration with one route `/v` to a vendor on `port`, with a static token (the canary)."""
     return {
         "credentials": {"key": {"static": {"token": "${CANARY}"}}},
         "routes": {"v": {"credential": "key", "upstream": f"http://127.0.0.1:{port}", **route}},

@@ -1,4 +1,4 @@
-"""A script in a fresh interpreter: for what an import or the allocator does to a whole process."""
+"""Runs a script in a new interpreter, for tests of imports and of the allocator."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from typing import Any
 
 
 def said(script: str) -> Any:
-    """Run a script in a fresh interpreter; return what it prints, as JSON."""
+    """Run a script in a new interpreter; return the JSON that it prints."""
     command = [sys.executable, "-c", textwrap.dedent(script)]
     return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=100).stdout)

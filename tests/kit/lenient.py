@@ -1,7 +1,7 @@
-"""How other servers read a path, and what a pattern means: written without the gateway's code, to check it by.
+"""How other servers read a path, and what a pattern means. Independent of the gateway's code, which it checks.
 
-`SERVERS` maps a name to a reader: a request's path → the path that the server's application gets. They are as lenient
-as the frameworks that they are named after can be configured. `glob` is the meaning of patterns, slow and plain.
+`SERVERS` maps a name to a reader, which returns the path that the server's application gets for a request's path. A
+reader is as lenient as the framework of its name can be configured. `glob` is the meaning of patterns, plain and slow.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ def _resolved(segments: Iterable[str]) -> str:
 
 
 def wsgi(path: str) -> str:
-    """Werkzeug over a WSGI server: PATH_INFO is decoded once, and slashes are merged."""
+    """Werkzeug on a WSGI server: PATH_INFO is decoded once, and slashes are merged."""
     return _resolved(unquote_to_bytes(path).decode("utf-8", "replace").split("/"))
 
 
 def servlet(path: str) -> str:
-    """Tomcat with encodedSolidusHandling=decode: parameters are cut off each segment, then it decodes and resolves."""
+    """Tomcat with encodedSolidusHandling=decode: removes the parameters of each segment, decodes, and resolves."""
     bare = "/".join(segment.partition(";")[0] for segment in path.split("/"))
     return _resolved(unquote(bare).split("/"))
 
 
 def late_parameters(path: str) -> str:
-    """A framework behind a proxy that decodes: parameters are cut off what is decoded already."""
+    """A framework behind a proxy that decodes: removes parameters after decoding."""
     return _resolved(segment.partition(";")[0] for segment in unquote(path).split("/"))
 
 
 def segments(path: str) -> str:
-    """A router that splits first and decodes each segment: an encoded slash is data, shown as a backslash here."""
+    """A router that splits first, then decodes each segment: an encoded slash is data, shown as a backslash here."""
     return _resolved(unquote(segment).replace("/", "\\") for segment in path.split("/"))
 
 
 def windows(path: str) -> str:
-    """Files on Windows: backslashes separate, case is ignored, dots and blanks at the end of a name too."""
+    """Files on Windows: backslashes separate; case, and dots and blanks at the end of a name, are ignored."""
     plain = unquote(path).replace("\\", "/").lower()
     return _resolved(segment if segment in {".", ".."} else segment.rstrip(". ") for segment in plain.split("/"))
 
@@ -118,7 +118,7 @@ _TRICKS = (
     lambda text, random: _at(text, random, "%2Fb"),
     lambda text, random: _at(text, random, "%2fa%2Fb"),
 )
-"""What an attacker does to a path; several of them, one after the other, make a spelling."""
+"""Changes that an attacker makes to a path. Several of them, one after the other, make a spelling."""
 
 
 def _escaped(text: str, random: Random, share: float) -> str:
@@ -129,35 +129,35 @@ def _escaped(text: str, random: Random, share: float) -> str:
 
 
 def _at(text: str, random: Random, piece: str) -> str:
-    """Put something behind a segment."""
+    """Append something to a segment."""
     places = [place for place, _ in enumerate(text) if place and text[place] == "/"] + [len(text)]
     place = random.choice(places)
     return text[:place] + piece + text[place:]
 
 
 def spelling(path: str, random: Random) -> str:
-    """Return the path in a way of writing that some server reads as `path`, or nearly."""
+    """Return a spelling of the path that some server reads as `path`, or almost."""
     for _ in range(random.randint(1, 3)):
         path = random.choice(_TRICKS)(path, random)
     return path
 
 
 def named_by(pattern: str, random: Random) -> str:
-    """Return a path that the pattern names."""
+    """Return a path that the pattern matches."""
     fill = {"**": ["", "x", "a/b", "q/r/s"], "*": ["x", "a1", "z-z"]}
     path = re.sub(r"\*\*?", lambda wild: random.choice(fill[wild[0]]), pattern)
     return re.sub("/{2,}", "/", path) or "/"
 
 
 def read_pattern(pattern: str, server: Callable[[str], str]) -> str:
-    """Return the pattern as the server would read the paths that it names: its wildcards stay what they are."""
+    """Return the pattern as the server reads the paths that it matches; wildcards stay unchanged."""
     marks = {"**": "wildwild", "*": "wildone"}
     marked = re.sub(r"\*\*?", lambda wild: marks[wild[0]], pattern)
     return server(marked).replace("wildwild", "**").replace("wildone", "*")
 
 
 def reaches(pattern: str, path: str) -> str | None:
-    """Return the server that reads `path` as one that the pattern denies, None if none does."""
+    """Return a server that reads `path` as a path that the pattern denies; None if no server does."""
     for name, server in SERVERS.items():
         rule, seen = read_pattern(pattern, server), server(path)
         if glob(rule, seen) or (name == "windows" and glob(rule.lower(), seen.lower())):

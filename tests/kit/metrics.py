@@ -1,4 +1,4 @@
-"""Reads metrics as a scrape does: from the text that the gateway serves."""
+"""Reads metrics as Prometheus does: from the text that the gateway serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def families(metrics: Metrics) -> list[Metric]:
 
 
 def sample(metrics: Metrics, name: str, labels: Mapping[str, str] | None = None) -> float | None:
-    """Return the value of one sample, None if the scrape does not contain it."""
+    """Return the value of one sample; None if the scrape does not contain it."""
     wanted = dict(labels or {})
     values = (
         each.value

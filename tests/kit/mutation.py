@@ -1,6 +1,6 @@
-"""Requests and answers that were right until somebody changed a few bytes, and a gateway that must not mind.
+"""Sends correct requests and answers with a few changed bytes, which the gateway must survive.
 
-`python -m tests.kit.mutation` goes on until it is stopped (`make fuzz`); tests run a fixed number with a fixed seed.
+`python -m tests.kit.mutation` runs until it is stopped (`make fuzz`); tests run a fixed number with a fixed seed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _PIECES = (
 
 
 def mutated(random: Random, data: bytes) -> bytes:
-    """Return `data` with one to four changes: bytes changed, dropped, doubled, moved, or something telling put in."""
+    """Return `data` with one to four changes: bytes changed, removed, doubled or moved, or a special text inserted."""
     out = bytearray(data)
     for _ in range(random.randint(1, 4)):
         at = random.randrange(len(out) + 1)
@@ -137,7 +137,7 @@ _ANSWERS = (
 
 
 async def _echo(peer: Peer) -> None:
-    """A vendor that holds every request to what must hold, and answers with its target."""
+    """A vendor that checks every request, and answers with its target."""
     while True:
         request = await peer.head()
         names = [name.lower() for name, _ in request.headers]
@@ -149,14 +149,14 @@ async def _echo(peer: Peer) -> None:
         try:
             await peer.body(request)
         except TimeoutError:
-            return  # its app has not sent it whole, and on a busy machine the gateway has not given up on it yet
+            return  # the app has not sent all of it, and on a busy machine the gateway has not yet timed out
         is_head = request.start.startswith(b"HEAD")
         answer = ok(request.target)
         await peer.send(answer[: answer.index(b"\r\n\r\n") + 4] if is_head else answer)
 
 
 async def send_mutated_requests(seed: int, count: int) -> None:
-    """Send `count` changed requests, a hundred at a time; raise AssertionError if anything is not as it must be."""
+    """Send `count` changed requests, a hundred at a time; raise AssertionError if a check fails."""
     random = Random(seed)
     async with vendor(_echo) as upstream, running({**one_route(upstream.port), "limits": _LIMITS}) as it:
         issued: set[bytes] = set()
@@ -183,7 +183,7 @@ async def send_mutated_requests(seed: int, count: int) -> None:
 
 
 async def send_mutated_answers(seed: int, count: int) -> None:
-    """Let a vendor send `count` changed answers; whoever asks next must get his own."""
+    """Let a vendor send `count` changed answers; the next request must get its own answer."""
     random = Random(seed)
 
     async def script(peer: Peer) -> None:
@@ -224,20 +224,20 @@ async def send_mutated_answers(seed: int, count: int) -> None:
 
 
 async def _alive(it: Running, rest: Rest) -> None:
-    """It serves, nothing runs, and no connection, task or open file is left."""
+    """Check that the gateway serves, and that no exchange, connection, task or open file is left over."""
     app = await connect(it.address)
     await app.send(get("/v/id-alive", "Connection: close"))
     assert (await app.message()).body == b"/id-alive"
     app.close()
     for prepared in it.routes:
-        prepared.pool.retire()  # closes what is idle: from here on anything that is open is left over
+        prepared.pool.retire()  # closes idle connections: everything that is open after this is left over
     assert await rest.comes(within=30), rest.left_over
     assert '"code":"internal"' not in it.log
     assert "exchange_crashed" not in it.log
 
 
 async def main() -> None:
-    """Go on with other seeds until stopped or until something is found; say which seed it was."""
+    """Run with other seeds until it is stopped or finds a fault; print the seed of the fault."""
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else Random().getrandbits(32)
     while True:
         sys.stdout.write(f"seed {seed}\n")

@@ -1,4 +1,4 @@
-"""The system's resolver as tests drive it: which addresses names lead to, which names hang or fail."""
+"""A stand-in for the system's resolver: tests choose the addresses of names, and which names hang or fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST = "93.184.216.34"
 
 
 class System:
-    """Blocks as `getaddrinfo` does, on the thread that calls it; a name leads to `FIRST` unless a test says so."""
+    """Blocks the calling thread as `getaddrinfo` does. A name has the address `FIRST` unless a test sets another."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -42,5 +42,5 @@ class System:
 
 
 def resolver(system: System) -> Resolver:
-    """Return a resolver that waits for each look-up, however slow the machine is, and takes what it brings."""
+    """Return a resolver that waits for the result of each look-up, however slow the machine is."""
     return Resolver(getaddrinfo=system, grace=PATIENCE)

@@ -1,8 +1,8 @@
-"""What the Prometheus Operator makes of a ServiceMonitor: a scrape job, with the labels that discovery would give.
+"""Converts a ServiceMonitor to a scrape job, as the Prometheus Operator does.
 
-After `generateServiceMonitorConfig` of prometheus-operator (pkg/prometheus/promcfg.go): the order of the relabelling is
-its order. Discovery itself is replaced: the target has the `__meta_kubernetes_…` labels that Prometheus gives to the
-endpoint of a pod, taken from the rendered Service and Pod.
+Follows `generateServiceMonitorConfig` of prometheus-operator (pkg/prometheus/promcfg.go), including the order of
+relabelling. Discovery is replaced: the target has the `__meta_kubernetes_…` labels that Prometheus gives to a pod's
+endpoint, taken from the rendered Service and Pod.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sanitized(name: str) -> str:
-    """Return a label's name as discovery writes it."""
+    """Return the name that discovery gives to a label."""
     return re.sub(r"[^a-zA-Z0-9_]", "_", name)
 
 

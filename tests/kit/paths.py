@@ -1,4 +1,4 @@
-"""Random rules, and random spellings of paths that they deny: no lenient server must see one of those."""
+"""Tries random rules with random spellings of paths that they deny; no lenient server may get such a path."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.kit import lenient
 
 
 def passes(path: str, deny: tuple[str, ...]) -> bool:
-    """Whether a route and a client with these rules let a path through; both must say the same."""
-    if not path.startswith("/"):  # behind a route's prefix it is no path of that route
+    """Whether a route and a client with these rules admit a path; both must agree."""
+    if not path.startswith("/"):  # after a route's prefix it would not be a path of that route
         return False
     try:
         check_path(path)
@@ -39,7 +39,7 @@ PATTERN = st.lists(
 
 
 def no_lenient_server_sees_it(pattern: str, seed: int) -> None:
-    """The property, for one rule and one spelling of a path that it denies."""
+    """Check the property for one rule and one spelling of a path that it denies."""
     if pattern_mistake(pattern) is not None:
         return
     random = Random(seed)
@@ -52,6 +52,6 @@ def no_lenient_server_sees_it(pattern: str, seed: int) -> None:
 
 
 def search(start: int, count: int) -> None:
-    """Try `count` rules and spellings, the same ones for one `start`; raise AssertionError for one that passes."""
+    """Try `count` rules and spellings, always the same for one `start`; raise AssertionError if one is admitted."""
     tried = given(PATTERN, st.integers(0, 2**32))(no_lenient_server_sees_it)
     seed(start)(settings(max_examples=count, deadline=None, database=None)(tried))()

@@ -1,6 +1,6 @@
-"""The pictures of `docs/pictures`: `python -m tests.kit.pictures [SECONDS]`, with Debian's prometheus and chromium.
+"""Makes the pictures of `docs/pictures`: `python -m tests.kit.pictures [SECONDS]`. Needs prometheus and chromium.
 
-Runs the gateway in trouble for a while, draws each dashboard from what Prometheus has seen, and takes a picture of the
+Runs the gateway with failures for a while, draws each dashboard from the data of Prometheus, and takes a picture of the
 status page.
 """
 
@@ -21,7 +21,7 @@ PICTURES = ROOT / "docs" / "pictures"
 
 
 async def main(seconds: float) -> None:
-    """A third of the time all is well, then there is trouble, and at the end most of it is over."""
+    """Run a third of the time without failures, then with failures; at the end most of them are over."""
     async with (
         failing(budget=2000) as (it, sandbox),
         admin_port(it) as url,

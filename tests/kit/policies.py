@@ -1,4 +1,4 @@
-"""Which connections a set of NetworkPolicies allows: the rules of networking.k8s.io/v1, on rendered objects.
+"""Decides which connections a set of NetworkPolicies allows, by the rules of networking.k8s.io/v1.
 
 https://kubernetes.io/docs/concepts/services-networking/network-policies/: a pod that no policy selects accepts
 everything; otherwise a connection passes if one rule of one policy allows it. A peer with both selectors means pods
@@ -33,7 +33,7 @@ class Pod:
 
     @property
     def namespace_tags(self) -> dict[str, str]:
-        """The labels of its namespace, with the one that Kubernetes adds."""
+        """The labels of its namespace, including the one that Kubernetes adds."""
         return {"kubernetes.io/metadata.name": self.namespace, **self.namespace_labels}
 
 

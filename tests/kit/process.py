@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, so that its memory and its limits are its own."""
+"""Runs a gateway in its own process, to measure its memory and to set its limits."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Process:
 
     @property
     def rss(self) -> int:
-        """Bytes of resident memory (Linux)."""
+        """Return resident memory in bytes (Linux)."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize()
 
     @property
     def files(self) -> int:
-        """Open files, sockets among them (Linux)."""
+        """Return the number of open files, including sockets (Linux)."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
 
 def raise_file_limit(wanted: int) -> bool:
-    """Let this process and its children open `wanted` files; False if the machine does not allow it."""
+    """Let this process and its children open `wanted` files; return False if the machine does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return True

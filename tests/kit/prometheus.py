@@ -1,4 +1,4 @@
-"""A real Prometheus in front of a gateway: started for a test, fed by scrapes, asked by its HTTP API."""
+"""Runs a real Prometheus that scrapes a gateway, and queries it over its HTTP API."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ RULES = ROOT / "grafana" / "alerts" / "gatepass.yaml"
 
 
 class Prometheus:
-    """One that runs."""
+    """A running Prometheus."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
         self._session = session
 
     async def get(self, path: str, **params: str | float) -> Any:
-        """Return the `data` of an answer of the API."""
+        """Return the `data` of the API's answer."""
         async with self._session.get(f"{self.url}/api/v1/{path}", params=params) as answer:
             said = await answer.json()
         assert said["status"] == "success", said
         return said["data"]
 
     async def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Return what a query says now, labels and value."""
+        """Return the current result of a query: labels and values."""
         said = await self.get("query", query=query)
         if said["resultType"] == "scalar":
             return [({}, float(said["result"][1]))]
         return [(each["metric"], float(each["value"][1])) for each in said["result"]]
 
     async def until(self, query: str, seconds: float = 60.0) -> None:
-        """Wait until a query has an answer."""
+        """Wait until a query has a result."""
         async with asyncio.timeout(seconds):
             while not await self.ask(query):  # noqa: ASYNC110 - Prometheus tells nobody
                 await asyncio.sleep(0.1)
@@ -56,13 +56,13 @@ async def prometheus(target: str, *, every: str = "500ms") -> AsyncIterator[Prom
     """Run a Prometheus that scrapes `target` (`host:port`) as the job gatepass and evaluates our rules."""
     scrape = {"job_name": "gatepass", "static_configs": [{"targets": [target]}]}
     async with configured({"rule_files": [str(RULES)], "scrape_configs": [scrape]}, every=every) as it:
-        await it.until('up{job="gatepass"} == 1')  # five seconds: it waits that long for its first targets
+        await it.until('up{job="gatepass"} == 1')  # Prometheus waits five seconds for its first targets
         yield it
 
 
 @asynccontextmanager
 async def configured(config: dict[str, Any], *, every: str = "500ms") -> AsyncIterator[Prometheus]:
-    """Run a Prometheus with this configuration, but with quick intervals; paths in it must be absolute."""
+    """Run a Prometheus with this configuration but short intervals. Paths in it must be absolute."""
     assert PROGRAM is not None
     quick = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as free:

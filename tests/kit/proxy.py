@@ -1,4 +1,4 @@
-"""A real forward proxy, tinyproxy, as it stands at the edge of a company's network."""
+"""Runs a real forward proxy, tinyproxy, like the one at the edge of a company's network."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _configured(folder: Path, port: int, *, login: bool) -> tuple[Path, Path, Pa
 
 
 def _needed() -> str:
-    """Return the program; skip the test where it, or the library that gives it names, is missing."""
+    """Return the program. Skip the test if it, or the library that resolves names for it, is missing."""
     if not any(Path("/usr/lib").glob("*/libnss_wrapper.so")):
         pytest.skip("libnss-wrapper is not installed")
     return tool("tinyproxy", SBIN)
@@ -65,7 +65,7 @@ def _needed() -> str:
 
 @asynccontextmanager
 async def tinyproxy(*, login: bool = False) -> AsyncIterator[Proxy]:
-    """Run tinyproxy on a free port. It resolves `NAMES`, with Debian's nss_wrapper, and the gateway does not."""
+    """Run tinyproxy on a free port. It resolves `NAMES` with Debian's nss_wrapper; the gateway cannot resolve them."""
     program = _needed()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Credentials for tests: the plainest recipe that works, to be varied by what a test is about."""
+"""Credentials for tests: the simplest recipe that works; tests change what they are about."""
 
 from __future__ import annotations
 

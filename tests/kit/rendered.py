@@ -1,4 +1,4 @@
-"""The Kubernetes objects that are shipped, as Kustomize and Helm render them."""
+"""Renders the shipped Kubernetes objects with Kustomize and Helm, and validates them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rendered:
         self.objects = [each for each in objects if each]
 
     def kinds(self) -> set[str]:
-        """Return the kinds."""
+        """Return the kinds of the objects."""
         return {each["kind"] for each in self.objects}
 
     def all(self, kind: str) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ class Rendered:
         return [each for each in self.objects if each["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> dict[str, Any]:
-        """Return the only object of a kind whose name ends so."""
+        """Return the only object of a kind whose name ends with `suffix`."""
         (found,) = [each for each in self.all(kind) if each["metadata"]["name"].endswith(suffix)]
         return found
 
@@ -52,7 +52,7 @@ class Rendered:
 
 
 def kustomized(overlay: str, folder: Path, *components: str) -> Rendered:
-    """Render an overlay, with components if any; `folder` holds the copy that names them."""
+    """Render a copy of an overlay in `folder`, with these components added."""
     copy = folder / "kubernetes"
     shutil.copytree(KUBERNETES, copy, dirs_exist_ok=True)
     path = copy / "overlays" / overlay / "kustomization.yaml"
@@ -62,7 +62,7 @@ def kustomized(overlay: str, folder: Path, *components: str) -> Rendered:
 
 
 def helmed(folder: Path, values: dict[str, Any] | None = None, *files: Path, release: str = "gatepass") -> Rendered:
-    """Render the chart in the namespace gatepass; `folder` takes the output: a file for each template."""
+    """Render the chart in the namespace gatepass into `folder`, one file for each template."""
     own = folder / "values.yaml"
     own.write_text(yaml.safe_dump(values or {}), encoding="utf-8")
     out = folder / "rendered"
@@ -77,7 +77,7 @@ def helmed(folder: Path, values: dict[str, Any] | None = None, *files: Path, rel
 
 
 def schema_problems(rendered: Rendered, version: str) -> list[str]:
-    """Return what a strict schema of Kubernetes says against the objects; kinds of others (CRDs) are not looked at."""
+    """Return the objects' mistakes by the strict schema of Kubernetes. Custom resources are not checked."""
     utils = _schemas()
     problems = []
     for each in rendered.objects:
@@ -93,7 +93,7 @@ def schema_problems(rendered: Rendered, version: str) -> list[str]:
 
 @functools.cache
 def _schemas() -> Any:
-    """Return the module that validates; it reads a version's definitions once, not once for each object."""
+    """Return the validating module, changed to read a version's definitions once instead of once for each object."""
     from kubernetes_validate import utils  # type: ignore[import-untyped]  # the package has no types
 
     utils.schema_contents = functools.cache(utils.schema_contents)
@@ -114,4 +114,4 @@ SHIPPED: dict[str, Callable[[Path], Rendered]] = {
     "helm-csi": lambda folder: helmed(folder, SMALL | {"secrets": CSI}),
     "helm-values": lambda folder: helmed(folder, SMALL | {"secrets": {"source": "values", "values": {"a": "b"}}}),
 }  # fmt: skip
-"""All that is rendered and checked, by name."""
+"""All renderings that are checked, by name."""

@@ -1,4 +1,4 @@
-"""Whether a gateway has come to rest: no exchange, no task, no pool slot, no socket is left over."""
+"""Checks that a gateway is at rest: no exchange, task, pool slot or socket is left over."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TURN = 0.005
 
 
 async def until(holds: Callable[[], object], *, within: float = 30.0) -> None:
-    """Wait until `holds()` is true: for what shows only from outside, without an event of its own.
+    """Wait until `holds()` is true, for states that cause no event.
 
-    `within` counts looks, of which there are 200 a second, each after a turn of the loop that the gateway runs on,
-    too. A stall of the machine is one look, however long it is.
+    `within` limits the number of checks: 200 for each second, each after a turn of the event loop. So a stall of the
+    machine costs one check, however long it is.
     """
     for _ in range(round(within / TURN)):
         if holds():
@@ -31,7 +31,7 @@ async def until(holds: Callable[[], object], *, within: float = 30.0) -> None:
 
 
 async def settled(value: Callable[[], int], *, looks: int = 60) -> int:
-    """Return a count that has begun to grow and then was the same so many times: what it came to without more help."""
+    """Wait until a count has grown and then stayed the same for some checks; return it."""
     last = same = 0
     for _ in range(round(30 / TURN)):
         last, same = (last, same + 1) if last and value() == last else (value(), 0)
@@ -43,7 +43,7 @@ async def settled(value: Callable[[], int], *, looks: int = 60) -> int:
 
 
 class Rest:
-    """Remembers what there was before, and waits until there is no more than that."""
+    """Remembers what was open before, and waits until nothing else is open."""
 
     def __init__(self, it: Running) -> None:
         self._it = it
@@ -56,7 +56,7 @@ class Rest:
 
     @property
     def left_over(self) -> dict[str, int]:
-        """What is there beyond what was: tasks and files of the test's own peers count, too."""
+        """Return what is open now and was not before, including tasks and files of the test's own peers."""
         assert self._it.gateway._data is not None
         return {
             "not at rest": int(not self._it.at_rest()),
@@ -66,7 +66,7 @@ class Rest:
         }
 
     async def comes(self, *, within: float = 1.0, apart_from: tuple[str, ...] = ()) -> bool:
-        """Wait until nothing is left over, at most `within` seconds as `until` counts them."""
+        """Wait until nothing is left over, for at most `within` seconds as `until` counts them."""
         for _ in range(round(within / TURN)):
             if not any(number for name, number in self.left_over.items() if name not in apart_from):
                 return True

@@ -1,4 +1,4 @@
-"""The admin port of a running gateway, with an admin key that the tests know."""
+"""Opens the admin port of a running gateway, with an admin key that the tests know."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADMIN_KEY = "gp_CANARY-admin-key-for-tests-only"
 
 @asynccontextmanager
 async def admin_port(it: Running, *, key: str | None = ADMIN_KEY) -> AsyncIterator[str]:
-    """Open an admin port for `it` on a free port and give its URL; without a key nothing can be done there."""
+    """Open an admin port for `it` on a free port; yield its URL. Without `key`, it changes nothing."""
     gateway = it.gateway
     server = AdminServer(
         Address("127.0.0.1", 0),

@@ -1,6 +1,6 @@
-"""`gatepass serve` as a process of its own, and apps that never stop calling it.
+"""Runs `gatepass serve` in its own process, and apps that call it continuously.
 
-For what only a process can show: signals, files that change, sockets that are passed on, kill -9.
+For tests that need a process: signals, changed files, passed sockets, kill -9.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ READY_WITHIN = 90.0
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that is free now."""
+    """Return a TCP port of the loopback address that is free now."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
 
 
 def accepts(port: int) -> bool:
-    """Whether anybody takes a connection on this port; uvloop leaves the socket of a refused one to the collector."""
+    """Whether connections to this port are accepted. Uses no event loop, because uvloop leaks a refused socket."""
     with socket.socket() as trying:
         return trying.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
-    """Wait until `condition` holds; return how long it took, fail after `seconds`."""
+    """Wait until `condition` holds; return the seconds that it took, and fail after `seconds`."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, f"not within {seconds} s"
@@ -52,16 +52,16 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
 
 
 def _quick(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration without the default grace, which is for balancers: tests stop many gateways.
+    """Return the configuration without the grace period, because tests stop many gateways.
 
-    Access is open where a test configures no clients, because its requests have any `Host`.
+    Access is open if a test configures no clients, because its requests have any `Host`.
     """
     access = {} if "clients" in config else {"access": "open"}
     return {**access, **config, "drain": {"grace": "0s", **config.get("drain", {})}}
 
 
 class Served:
-    """A gateway process on ports of its own; `config` is what it serves, without `listen` and `admin`."""
+    """A gateway process on free ports; `config` is its configuration, without `listen` and `admin`."""
 
     def __init__(
         self, folder: Path, config: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, **top: Any
@@ -77,7 +77,7 @@ class Served:
         self.write(config)
 
     def write(self, config: Mapping[str, Any] | str, **top: Any) -> None:
-        """Put another configuration in the file's place, as a careful editor does."""
+        """Replace the configuration file by another file, as a careful editor does."""
         text = config if isinstance(config, str) else yaml.safe_dump(_quick({**self._top, **top, **config}))
         fresh = self.path.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
@@ -108,7 +108,7 @@ class Served:
                 await asyncio.sleep(0.02)
 
     async def readiness(self) -> int:
-        """The status of `/readyz`; 0 when nobody answers."""
+        """Return the status of `/readyz`; 0 without an answer."""
         status, _ = await self.ask("/readyz")
         return status
 
@@ -123,13 +123,13 @@ class Served:
             return 0, ""
 
     async def metric(self, sample: str) -> float:
-        """The value of a line of `/metrics`; 0 if it is not there."""
+        """Return the value of a line of `/metrics`; 0 without such a line."""
         _, text = await self.ask("/metrics")
         return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{sample} ")), 0.0)
 
     @property
     def held_up(self) -> float:
-        """Seconds that the process had to wait for a processor so far, as Linux counts them; elsewhere 0."""
+        """Return the seconds that the process has waited for a processor, as Linux counts them; elsewhere 0."""
         assert self.process is not None
         try:
             return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
@@ -141,7 +141,7 @@ class Served:
         return self.log_path.read_text(encoding="utf-8")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The log's events of this name so far."""
+        """Return all events of this name in the log."""
         mark = f'"event":"{name}"'
         return [json.loads(line) for line in self.text.splitlines() if mark in line and line.endswith("}")]
 
@@ -172,10 +172,10 @@ class Served:
 
 
 class Apps:
-    """Apps that call `path`, each one request after another, and count what they get.
+    """Apps that send requests to `path`, each one after another, and count the answers.
 
-    `kept`: over one connection for as long as the gateway keeps it; else each request opens its own. An app whose
-    request fails goes on; every failure is written down with its cause.
+    `kept`: each app uses one connection as long as the gateway keeps it open; otherwise each request opens its own. An
+    app continues after a failed request; every failure is recorded with its cause.
     """
 
     def __init__(

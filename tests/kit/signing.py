@@ -1,4 +1,4 @@
-"""Keys, JWKS documents and JWTs for tests: what an issuer would sign, and what a forger would."""
+"""Keys, JWKS documents and JWTs for tests: genuine and forged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WALL = 1_800_000_000.0
 
 @cache
 def key(name: str) -> Any:
-    """Return a private key; the same one for the same name, whose beginning says its kind."""
+    """Return a private key, always the same for a name; the beginning of the name chooses its kind."""
     if name.startswith("rsa1024"):
         return rsa.generate_private_key(65537, 1024)
     if name.startswith("rsa"):
@@ -51,20 +51,20 @@ def jwks(*keys: Any) -> bytes:
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Return good claims; None takes one away."""
+    """Return valid claims; None removes a claim."""
     whole = {"iss": ISSUER, "aud": AUDIENCE, "azp": "web", "exp": WALL + 300, "iat": WALL, **more}
     return {name: value for name, value in whole.items() if value is not None}
 
 
 def token(name: str = "rsa-1", algorithm: str = "RS256", header: dict[str, Any] | None = None, **more: Any) -> str:
-    """Return a JWT signed with the key `name`, whose `kid` it carries unless `header` says otherwise."""
+    """Return a JWT signed with the key `name`; its `kid` is that name unless `header` has another."""
     fields = {"kid": name, **(header or {})}
     fields = {field: value for field, value in fields.items() if value is not None}
     return jwt.encode(claims(**more), key(name), algorithm=algorithm, headers=fields)
 
 
 def forged(header: dict[str, Any], body: dict[str, Any], secret: bytes | None = None) -> str:
-    """Return a JWT put together by hand: unsigned, or with an HMAC under `secret`."""
+    """Return a JWT that no library would make: unsigned, or signed by HMAC with `secret`."""
     head = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, body))
     signature = hmac.new(secret, head, hashlib.sha256).digest() if secret is not None else b""
     return (head + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()

@@ -1,7 +1,6 @@
-"""A source of tokens without a socket: for tests of the cache, whose subject is when to fetch and not how.
+"""A source of tokens without a socket, for tests of the cache, which are about when to fetch and not how.
 
-Every fetch waits until the test says what comes of it, unless `answer` says it at once. It counts how many fetches ran
-at the same time.
+Every fetch waits until the test ends it, unless `answer` is set. It counts how many fetches run at the same time.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class HandSource:
-    """`Source` by hand. `limited`: a fetch ends by its own time-out, as the real one does."""
+    """A `Source` that the test controls. `limited`: a fetch ends at its time-out, as a real one does."""
 
     def __init__(self, clock: FakeClock, *, limited: bool = False) -> None:
         self.clock = clock
@@ -34,13 +33,13 @@ class HandSource:
         self.started: list[float] = []
         """Instants at which fetches began."""
         self.limits: list[float] = []
-        """The time-outs that they were given."""
+        """The time-outs of those fetches."""
         self.most_running = 0
         self.issued = 0
         self.answer: Callable[[], Token | TokenError] | None = None
         self.latency = 0.0
         self.since: list[float] = []
-        """When the fetches under way began, oldest first."""
+        """Instants at which the running fetches began, oldest first."""
         self._pendings: list[asyncio.Future[Token | TokenError]] = []
 
     async def fetch(self, within: float) -> Token:
@@ -80,7 +79,7 @@ class HandSource:
 
     @property
     def running(self) -> int:
-        """How many fetches are under way."""
+        """Return the number of running fetches."""
         return len(self.since)
 
     @property
@@ -94,7 +93,7 @@ class HandSource:
         )
 
     def token(self, life: float = 3600.0, value: str | None = None, source: str = "in") -> Token:
-        """A token that counts its `life` from when its fetch began."""
+        """Return a token whose `life` counts from the beginning of its fetch."""
         if value is None:
             self.issued += 1
             value = f"CANARY-token-{self.issued}"
@@ -102,7 +101,7 @@ class HandSource:
         return Token(secret, "acme", 0.0, life, source, secret.fingerprint)  # type: ignore[arg-type]
 
     async def settle(self, outcome: Token | TokenError, *, oldest: bool = False) -> None:
-        """End the newest fetch under way, or the oldest."""
+        """End the newest running fetch, or the oldest."""
         assert self._pendings, "no fetch is under way"
         self._pendings[0 if oldest else -1].set_result(outcome)
         await self.clock.settle()
@@ -120,7 +119,7 @@ def cache(
     changed: Callable[[], object] = bool,
     **settings: Any,
 ) -> TokenCache:
-    """A cache over sources by hand."""
+    """Return a cache with sources that the test controls."""
     recipe = Recipe(Credential(**({"name": "acme"} | settings)), sources, [f"key-{n}" for n in range(len(sources))])
     return TokenCache(
         recipe,

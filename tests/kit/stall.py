@@ -1,8 +1,8 @@
-"""What a busy machine does to a test that measures time, and how not to believe it.
+"""Repeats a test that measures time if it failed while the machine was busy with other work.
 
-A machine with other work stops a process for tenths of a second now and then. Where two timers race (an app that says
-something every 50 ms against a time-out of 200 ms), a test proves nothing while that happens. So its failure counts
-only if the event loop was in time all along; otherwise the test is run again.
+A busy machine sometimes stops a process for tenths of a second. A test in which two timers race (an app that sends
+something every 50 ms, and a time-out of 200 ms) proves nothing at such a moment. So its failure counts only if the
+event loop was in time throughout; otherwise the test runs again.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 TICK = 0.005
 LATE = 0.02
-"""Seconds by which a timer of the loop may be late without a stall being the reason for a failure."""
+"""Seconds by which a timer of the loop may be late before a failure is put down to a stall."""
 TRIES = 12
 
 
 class Stalls:
-    """Watches the running loop: `worst` is the longest time by which a timer came too late."""
+    """Watches the running loop: `worst` is the longest delay of a timer in seconds."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -70,15 +70,15 @@ def unless_stalled(*, late: float = LATE, tries: int = TRIES) -> Callable[[Test[
 def unless_stalled(
     test: Test[P] | None = None, *, late: float = LATE, tries: int = TRIES
 ) -> Test[P] | Callable[[Test[P]], Test[P]]:
-    """Run a test again that failed while the loop stalled, `tries` times at the most.
+    """Run a test again if it failed while the loop stalled, at most `tries` times altogether.
 
-    A failure in a loop that was in time counts at once: that is the gateway, and not the machine. Fixtures are not made
-    anew, so the test makes for itself what it changes.
+    A failure while the loop was in time counts at once, because then the gateway is the cause. Fixtures are not created
+    again, so the test itself must create what it changes.
 
     Args:
-        test: the test; absent where one of the others is given.
-        late: seconds; a loop that was later than this has stalled.
-        tries: the last of so many failures counts whatever the loop did.
+        test: the test; None if another argument is given.
+        late: seconds; a loop with a longer delay has stalled.
+        tries: the last of so many failures counts in any case.
     """
     if test is None:
         return lambda test: _again_if_stalled(test, late, tries)

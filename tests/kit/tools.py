@@ -1,4 +1,4 @@
-"""Programs that tests run: where they are, and what they print."""
+"""Finds and runs the programs that tests need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def tool(name: str, path: str | None = None) -> str:
-    """Return the path of a program: beside this Python, or on the path. Skip the test where it is missing."""
+    """Return the path of a program: beside this Python, or on the path. Skip the test if it is missing."""
     beside = str(Path(sys.executable).parent)
     found = shutil.which(name, path=beside) or shutil.which(name, path=path)
     if found is None:

@@ -1,4 +1,4 @@
-"""Raw bytes on either side of a running gateway: a client that sends what it is told, a vendor with a script."""
+"""Raw bytes on both sides of a running gateway: a client that sends given bytes, and a vendor that runs a script."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 OPENED: list[Peer] = []
 KEPT = 2**20
-"""Bytes that a vendor keeps of what it received: tests of large bodies count theirs themselves."""
+"""The most received bytes that a vendor keeps; tests of large bodies count the bytes themselves."""
 PATIENCE = 30.0
-"""Seconds after which a test that waits for bytes has failed: long, for a busy machine may stop for seconds."""
+"""Seconds after which a test that waits for bytes fails. So long because a busy machine may stop for seconds."""
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Peer:
         return await self.body(await self.head(), is_head=is_head)
 
     async def at_end(self) -> bool:
-        """Wait for the other side to close; False if it says something instead."""
+        """Wait until the other side closes; return False if it sends something instead."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read(1) == b""
@@ -104,7 +104,7 @@ class Peer:
                 return True
 
     def pause_reading(self) -> None:
-        """Take no more bytes from the socket, so that the other side has to wait."""
+        """Stop reading from the socket, so that the other side must wait."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -127,13 +127,13 @@ class Peer:
 
 @dataclass
 class RawVendor:
-    """A vendor of raw bytes. Every connection runs `script`; the heads that it read are kept in `seen`."""
+    """A vendor of raw bytes. Every connection runs `script`; `seen` has all heads that were read."""
 
     script: Script
     port: int = 0
     connections: int = 0
     received: bytearray = field(default_factory=bytearray)
-    """Every byte that came in, whole requests or not, on all connections together."""
+    """All received bytes of all connections, even of incomplete requests."""
     open: set[Peer] = field(default_factory=set)
     failures: list[BaseException] = field(default_factory=list)
 
@@ -147,7 +147,7 @@ class RawVendor:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the gateway closed: the ordinary end of a kept connection
         except RuntimeError as error:
-            # uvloop's word for a write to a connection that has just been reset
+            # uvloop raises this for a write to a connection that has just been reset
             if "the handler is closed" not in str(error):
                 self.failures.append(error)
         except BaseException as error:  # noqa: BLE001 - told to the test, which would else wait for bytes
@@ -157,7 +157,7 @@ class RawVendor:
             writer.close()
 
     def _listen_in(self, reader: asyncio.StreamReader) -> None:
-        """Keep what the reader is fed, whether or not the script reads it."""
+        """Record the bytes that the reader gets, even if the script never reads them."""
         feed = reader.feed_data
         self.received += bytes(reader._buffer)  # type: ignore[attr-defined]  # what came before the script began
 
@@ -185,7 +185,7 @@ async def vendor(script: Script) -> AsyncIterator[RawVendor]:
 
 
 async def connect(address: tuple[str, int] | None, *, buffer: int | None = None) -> Peer:
-    """Open a raw connection; `buffer` bounds what the kernel takes in for a peer that does not read."""
+    """Open a raw connection; `buffer` limits what the kernel receives while the peer does not read."""
     assert address is not None
     sock = socket.socket()
     sock.setblocking(False)
@@ -194,7 +194,7 @@ async def connect(address: tuple[str, int] | None, *, buffer: int | None = None)
     try:
         await asyncio.get_running_loop().sock_connect(sock, address)
         peer = Peer(*await asyncio.open_connection(sock=sock, limit=buffer or 2**20))
-    except OSError:  # a gateway that has too many connections resets
+    except OSError:  # a gateway with too many connections resets
         sock.close()
         raise
     OPENED.append(peer)
@@ -202,13 +202,13 @@ async def connect(address: tuple[str, int] | None, *, buffer: int | None = None)
 
 
 def close_all() -> None:
-    """Close what `connect` has opened; called after every test."""
+    """Close all connections of `connect`; called after every test."""
     while OPENED:
         OPENED.pop().reset()
 
 
 def answering(*responses: bytes, seen: list[Message] | None = None) -> Script:
-    """Answer the n-th request of the process with the n-th response, the last one again and again."""
+    """Answer the n-th request of the test with the n-th response, and all later ones with the last."""
     left = list(responses)
 
     async def script(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""`gatepass demo`: emulated vendors, a real gateway process in front of them, and an app that uses it."""
+"""`gatepass demo`: runs emulated vendors, a real gateway process in front of them, and an app that uses it."""
 
 from __future__ import annotations
 

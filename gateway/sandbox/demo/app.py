@@ -1,6 +1,6 @@
-"""The internal app of the demo: a plain HTTP client that knows one base URL and no vendor's credential.
+"""The internal app of the demo: a plain HTTP client with one base URL and no vendor's credential.
 
-Records each exchange: what came back, how long it took, and the fingerprint of the token that the vendor saw.
+Records each exchange: its answer, its duration, and the fingerprint of the token that the vendor received.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BROKEN = 0
 
 @dataclass(slots=True)
 class Shot:
-    """One exchange. `at` is the monotonic instant of its start; `token` the fingerprint that the vendor reported."""
+    """One exchange. `at` is the monotonic instant of its start; `token` is the fingerprint that the vendor reported."""
 
     route: str
     status: int
@@ -38,7 +38,7 @@ class Shot:
 
 
 def percentile(shots: list[Shot], share: float) -> float:
-    """Return the latency, ms, that this share of the exchanges did not exceed; 0 of none."""
+    """Return a quantile of the exchanges' latency in milliseconds; 0 without exchanges."""
     ordered = sorted(shot.ms for shot in shots)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
@@ -51,7 +51,7 @@ class App:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # A vendor's name stands in the path, so all routes share these connections.
+        # The path selects the vendor, so all routes share these connections.
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=15))
         return self
@@ -63,17 +63,17 @@ class App:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The client behind it."""
+        """The HTTP client."""
         if self._session is None:
             raise RuntimeError("the app was not started")
         return self._session
 
     def url(self, route: str, path: str) -> URL:
-        """Return an address below a route, its escapes left as they are written."""
+        """Return a URL below a route, with its escapes unchanged."""
         return URL(f"{self.base}/{route}{path}", encoded=True)
 
     async def call(self, route: str, method: str, path: str, **arguments: Any) -> Shot:
-        """Do one exchange and read the answer to its end. Never raises: a broken one has the status 0."""
+        """Send a request and read the whole answer. Never raises: without an answer the status is 0."""
         began = time.monotonic()
         try:
             async with self.session.request(method, self.url(route, path), **arguments) as response:
@@ -95,13 +95,13 @@ def multipart(name: str, filename: str, content_type: str, content: bytes) -> ai
 
 @dataclass
 class Load:
-    """Concurrent reads and writes over some routes while the `async with` block runs."""
+    """Concurrent reads and writes on some routes while the `async with` block runs."""
 
     app: App
     workers: Mapping[str, int]
-    """Route → how many loops call it at once."""
+    """The number of concurrent loops for each route."""
     pause: float = 0.0
-    """Seconds that each loop rests between two requests."""
+    """Seconds that each loop waits between two requests."""
     shots: list[Shot] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
@@ -132,11 +132,11 @@ class Load:
 
 
 def failed(shots: list[Shot]) -> list[Shot]:
-    """Return those that were not answered with 200."""
+    """Return the exchanges that were not answered with 200."""
     return [shot for shot in shots if shot.status != OK]
 
 
 def statuses(shots: list[Shot]) -> str:
-    """Return the statuses and how often each came: `200 × 41, 503 × 3`."""
+    """Return the number of exchanges with each status: `200 × 41, 503 × 3`."""
     counted = Counter(shot.status for shot in shots)
     return ", ".join(f"{status or 'broken'} × {count}" for status, count in sorted(counted.items()))

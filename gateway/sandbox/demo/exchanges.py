@@ -1,6 +1,7 @@
 """Act 1: a read and an upload per vendor, a download, an event stream, a WebSocket, an echo.
 
-The app knows paths and one base URL. Every answer is compared with what was sent, every token with the vendor's books.
+The app knows paths and one base URL. Every answer is compared with what was sent, and every token with the vendor's
+records.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ async def exchanges(stage: Stage) -> None:
     await _events(stage, row)
     await _websocket(stage, row)
     await _echo(stage, row)
-    stage.report.table(("route", "request", "status", "token", "token requests", "ms", "what came back"), rows)
+    stage.report.table(("route", "request", "status", "token", "token requests", "ms", "answer"), rows)
 
 
 async def _reads_and_uploads(stage: Stage, row: Callable[[Shot, str, str], None]) -> None:

@@ -1,6 +1,6 @@
-"""Acts 2 and 3: tokens that run out under load, and one that is revoked under load.
+"""Acts 2 and 3: tokens that expire under load, and a token that is revoked under load.
 
-What the app saw is counted beside what the vendors' books and the gateway's metrics say.
+The app's results are compared with the vendors' records and with the gateway's metrics.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from gateway.sandbox.vendor import Vendor
 
 SLOW = 0.4
-"""What a token endpoint takes while tokens run out, seconds."""
+"""Seconds that a token endpoint needs while tokens expire."""
 LOAD_FOR = 6.0
 LONG = 600.0
-"""Life of a token that only a revocation ends."""
+"""Life in seconds of a token that is revoked long before it expires."""
 
 
 async def expiry(stage: Stage) -> None:
@@ -29,7 +29,7 @@ async def expiry(stage: Stage) -> None:
     vendors = stage.sandbox.vendors
     stage.report.act(
         2,
-        "Tokens run out under load",
+        "Tokens expire under load",
         f"Tokens live {SHORT:g} s (hypersign {HYPERSIGN_SHORT:g} s), token endpoints take {SLOW * 1000:.0f} ms.",
     )
     for vendor in vendors.values():
@@ -61,7 +61,7 @@ def _claim_two(stage: Stage, shots: list[Shot], expired: int, waits: float, refu
         held=expired >= 4 and len(shots) >= 200 and bad == waits == refusals == 0,  # noqa: PLR2004 - the least to show
     )
     stage.report.claim(
-        "No request's time holds a token request",
+        "No request waits for a token request",
         f"99 % within {p99:.0f} ms, the slowest {percentile(shots, 1):.0f} ms; a token takes {SLOW * 1000:.0f} ms",
         held=p99 < SLOW * 1000,
     )
@@ -79,9 +79,9 @@ def _load_row(route: str, shots: list[Shot], expired: int, asked: int) -> Row:
 
 
 async def revocation(stage: Stage) -> None:
-    """A live token dies at the vendor while many requests use it."""
+    """A vendor revokes a live token while many requests use it."""
     idfy = stage.sandbox.idfy
-    stage.report.act(3, "A live token is revoked under load", "Thirty apps at once; idfy forgets the token they use.")
+    stage.report.act(3, "A live token is revoked under load", "Thirty apps at once; idfy revokes the token they use.")
     for vendor in stage.sandbox.vendors.values():
         await vendor.set(life=LONG, latency=0.1)
     await until(lambda: left(idfy) > LONG / 2, 5)

@@ -1,4 +1,4 @@
-"""Act 4: a token endpoint goes away, beyond the life of its token, and comes back."""
+"""Act 4: a token endpoint is down until after its token has expired, and then works again."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from gateway.sandbox.demo.stage import Stage
 
 LOOPS = 3
-"""How many requests the app has under way at once, for each route."""
+"""Concurrent requests of the app on each route."""
 UNAUTHORIZED, UNAVAILABLE = 401, 503
 LIFE, DOWN_FOR = 3.0, 1.5
-"""Life of the token when its endpoint goes away, and how long the endpoint stays away after it; seconds."""
+"""Life of the token when its endpoint goes down, and how long the endpoint stays down after it; seconds."""
 RECOVERY = 3.0
-"""Longest time from the endpoint's return to the first success, seconds."""
+"""The most seconds from the recovery of the endpoint to the first success."""
 EDGE = 0.25
-"""How long before its expiry a token may be out of use, seconds: the time of a token request on a busy machine."""
+"""The most seconds that a token may be unused before it expires: a token request may take that long."""
 
 
 async def outage_of_uqudo(stage: Stage) -> None:
-    """A token endpoint refuses connections, beyond its token's life, and comes back."""
+    """A token endpoint refuses connections until after its token has expired, and then works again."""
     uqudo = stage.sandbox.uqudo
     stage.report.act(
         4,
-        "A token endpoint goes away",
-        f"uqudo's refuses connections; its token lives {LIFE:g} s more. The other three work as ever.",
+        "A token endpoint goes down",
+        f"uqudo's refuses connections; its token is valid for {LIFE:g} s more. The other three work as before.",
     )
     await uqudo.set(life=LIFE, latency=0.0)
     uqudo.revoke()
@@ -51,20 +51,20 @@ async def outage_of_uqudo(stage: Stage) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The exchanges of act 4 by phase, and the two instants that matter, in seconds."""
+    """The exchanges of act 4 by phase, and two instants in seconds."""
 
     alive: list[Shot]
-    """uqudo while its token lived."""
+    """Uqudo, while its token was valid."""
     dead: list[Shot]
-    """uqudo from its first refusal to its first success after it, but for those that crossed."""
+    """Uqudo, from the first failure to the first success after it, without `crossed`."""
     crossed: list[Shot]
-    """Sent while the token lived, arrived when it did not: uqudo's own 401, which no new token can cure now."""
+    """Sent with a valid token, received after its expiry: Uqudo's own 401, because no new token can be fetched."""
     after: list[Shot]
     others: list[Shot]
     served_until: float
-    """First refusal, counted from the token's expiry at the vendor."""
+    """The first failure, in seconds after the token's expiry at the vendor."""
     recovery: float
-    """First success, counted from the endpoint's return; negative when there was none."""
+    """The first success, in seconds after the recovery of the endpoint; negative without a success."""
 
 
 def _phases(load: Load, expires: float, back: float) -> Outage:
@@ -103,7 +103,7 @@ def _claim_four(stage: Stage, outage: Outage) -> None:
     alive, dead, after, others = outage.alive, outage.dead, outage.after, outage.others
     edge, side = abs(outage.served_until) * 1000, "before" if outage.served_until < 0 else "after"
     stage.report.claim(
-        "A dead token endpoint is not felt while the token lives",
+        "A dead token endpoint has no effect while the token is valid",
         f"{len(alive)} requests, {len(failed(alive))} failures, first refusal {edge:.0f} ms {side} its expiry",
         held=len(alive) > 0 and not failed(alive) and outage.served_until > -EDGE,
     )
@@ -111,7 +111,7 @@ def _claim_four(stage: Stage, outage: Outage) -> None:
     slowest = percentile(dead, 0.99)
     crossed = f"; {len(outage.crossed)} sent in the last instant got uqudo's 401" if outage.crossed else ""
     stage.report.claim(
-        "Past it the app is told at once",
+        "After that the app gets a 503 at once",
         f"{len(told)} of {len(dead)} answered 503 with Retry-After, 99 % within {slowest:.1f} ms{crossed}",
         held=len(dead) > 0 and told == dead and slowest < QUICK_MS and len(outage.crossed) <= LOOPS,
     )
@@ -121,7 +121,7 @@ def _claim_four(stage: Stage, outage: Outage) -> None:
         held=0 <= outage.recovery <= RECOVERY and len(after) > 0 and not failed(after),
     )
     stage.report.claim(
-        "The other routes feel nothing",
+        "The other routes are not affected",
         f"{len(others)} requests, {len(failed(others))} failures, 99 % within {percentile(others, 0.99):.0f} ms",
         held=len(others) > 0 and not failed(others),
     )

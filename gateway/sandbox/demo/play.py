@@ -1,6 +1,6 @@
-"""`gatepass demo`: emulated vendors, a real gateway process in front of them, and an app that uses it.
+"""`gatepass demo`: runs emulated vendors, a real gateway process in front of them, and an app that uses it.
 
-The gateway runs the configuration that the project ships; a second file, made here, only replaces addresses. Nothing
+The gateway uses the configuration that the project ships; a second file, written here, only replaces addresses. Nothing
 leaves the machine.
 """
 
@@ -35,10 +35,10 @@ _ERRORS_SHOWN = 10
 
 
 async def run_demo(*, keep: bool, console: Console) -> int:
-    """Play the demo; return 0 only when every claim held.
+    """Play the demo; return 0 only if every claim is true.
 
     Args:
-        keep: leave everything running afterwards, until a signal, and print what to try with curl.
+        keep: leave everything running afterwards, until a signal, and print commands to try.
         console: where to print.
     """
     report, began = Report(console), time.monotonic()
@@ -72,7 +72,7 @@ async def _gateway(sandbox: Sandbox, folder: Path) -> GatewayProcess:
 
 
 async def shipped(sandbox: Sandbox, folder: Path) -> Path:
-    """Return the checkout's config.yaml; outside a checkout what `gatepass init` writes for the same vendors."""
+    """Return the checkout's config.yaml; outside a checkout, what `gatepass init` writes for the same vendors."""
     if SHIPPED.exists():
         return SHIPPED
     config = folder / "config.yaml"
@@ -85,7 +85,7 @@ async def shipped(sandbox: Sandbox, folder: Path) -> Path:
 
 
 async def _play(stage: Stage) -> None:
-    stage.report.say(f"ready after {stage.gateway.ready_after:.2f} s, four tokens in hand")
+    stage.report.say(f"ready after {stage.gateway.ready_after:.2f} s, four tokens in memory")
     for act in (exchanges, expiry, revocation, outage_of_uqudo, sdk):
         try:
             await act(stage)

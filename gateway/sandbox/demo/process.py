@@ -1,6 +1,6 @@
 """The gateway of the demo: `gatepass serve` as its own process, as a user would run it.
 
-Knows its command line, its two ports, its log file and its metrics; nothing of its inside.
+Uses only its command line, its two ports, its log file and its metrics.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 READY_WITHIN = 30.0
-"""Seconds; a machine that is busy with other things starts Python slowly."""
+"""Seconds until the process must be ready; a busy machine starts Python slowly."""
 STOP_WITHIN = 5.0
 _POLL = 0.02
 _TAIL = 30
 
 
 class GatewayDied(Exception):
-    """The process ended, or was not ready in time; the text holds its last lines."""
+    """The process ended, or was not ready in time; the text has its last lines."""
 
 
 def free_port() -> int:
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 class GatewayProcess:
-    """`python -m gateway serve -c … -c …`, as an asynchronous context manager that leaves when it is ready."""
+    """`python -m gateway serve -c … -c …`: an asynchronous context manager, entered when the gateway is ready."""
 
     def __init__(self, configs: Sequence[Path], environ: Mapping[str, str], log: Path) -> None:
         self.listen, self.admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -104,7 +104,7 @@ class GatewayProcess:
             await process.wait()
 
     def check(self) -> None:
-        """Raise GatewayDied when the process has ended."""
+        """Raise GatewayDied if the process has ended."""
         if self._process is not None and self._process.returncode is not None:
             raise GatewayDied(f"exit status {self._process.returncode}\n{self.tail()}")
 
@@ -113,11 +113,11 @@ class GatewayProcess:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])
 
     def errors(self) -> list[str]:
-        """Return the lines that are errors: log events of that level, and whatever is no log event at all."""
+        """Return the lines that are errors: log events of that level, and lines that are not log events."""
         return [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if _is_error(line)]
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples with these labels."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://{self.admin}/metrics", headers={"Accept": "text/plain"}) as response,

@@ -1,6 +1,6 @@
-"""What the demo shows: a heading per act, a table of what happened, and at the end one line per claim.
+"""Prints the demo: a heading and a table for each act, and at the end one line for each claim.
 
-Reads the same on a terminal and in a log file: no colour carries a meaning alone, no line is redrawn.
+The output is the same in a terminal and in a log file: nothing depends on colour alone, and no line is redrawn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that Gatepass promises, whether it held, and the figures that show it."""
+    """A promise of Gatepass, whether it was kept, and the figures that show it."""
 
     promise: str
     figures: str
@@ -29,21 +29,21 @@ class Claim:
 
 @dataclass
 class Report:
-    """Prints acts as they end and keeps their claims."""
+    """Prints each act when it ends, and collects the claims."""
 
     console: Console
     claims: list[Claim] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """Print a line as it is, however long."""
+        """Print a line without breaking it."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def act(self, number: int, title: str, what: str) -> None:
-        """Announce an act."""
+        """Print the heading of an act."""
         self.console.print(f"\n[bold]{number}. {escape(title)}[/bold]\n[dim]{escape(what)}[/dim]", highlight=False)
 
     def table(self, columns: Row, rows: list[Row]) -> None:
-        """Print a table; columns whose name ends in a unit or a count are set to the right."""
+        """Print a table; columns of figures, as their names show, are aligned right."""
         table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for column in columns:
             right = column in {"ms", "median ms", "slowest ms", "requests", "failed", "expired", "token requests"}
@@ -53,12 +53,12 @@ class Report:
         self.console.print(table, highlight=False)
 
     def claim(self, promise: str, figures: str, *, held: bool) -> None:
-        """Keep a claim for the end."""
+        """Collect a claim for the end."""
         self.claims.append(Claim(promise, figures, held))
 
     def verdict(self) -> bool:
-        """Print every claim; say whether all held."""
-        self.console.print("\n[bold]What was claimed, and what was seen[/bold]", highlight=False)
+        """Print all claims; return whether all are true."""
+        self.console.print("\n[bold]What was promised, and what happened[/bold]", highlight=False)
         for claim in self.claims:
             mark = "[green]✓[/green]" if claim.held else "[bold red]✗[/bold red]"
             self.console.print(

@@ -15,7 +15,7 @@ ROUTE, TOKEN_PATH, CALL = "idfy", "/oauth/connect/token", "/signature/documents/
 
 
 async def sdk(stage: Stage) -> None:
-    """A token request at the vendor's own path, then a call with what it gave."""
+    """A token request at the vendor's own path, then a call with the token from its answer."""
     stage.report.act(
         5,
         "An SDK that fetches its own token",
@@ -37,7 +37,7 @@ async def sdk(stage: Stage) -> None:
         (ROUTE, f"POST {TOKEN_PATH}", str(fetched.status), f"{fetched.ms:.1f}", f"a pass for {life} s"),
         (ROUTE, f"GET {CALL}", str(called.status), f"{called.ms:.1f}", f"the vendor saw the token {called.token}"),
     ]
-    stage.report.table(("route", "request", "status", "ms", "what came back"), rows)
+    stage.report.table(("route", "request", "status", "ms", "answer"), rows)
     known = {issued.value.reveal() for issued in vendor.ledger.all()}
     stage.report.claim(
         "An SDK that fetches its own token gets a pass in its vendor's format, never the vendor's token",

@@ -1,4 +1,4 @@
-"""Everybody on the demo's stage: the vendors, the gateway's process, the app, the report."""
+"""The parts of the demo: the vendors, the gateway's process, the app, the report."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from gateway.sandbox.vendors import Sandbox
 
 QUICK_MS = 250.0
-"""What still counts as at once, on a machine that is busy with other things."""
+"""The longest time that counts as "at once" on a busy machine."""
 SHORT, HYPERSIGN_SHORT = 2.5, 9.0
-"""Lives of the tokens with which the demo begins, seconds. Hypersign allows ten token requests a minute, and the
-gateway keeps to that."""
+"""Lives in seconds of the tokens with which the demo begins. Hypersign allows ten token requests a minute, and the
+gateway respects that."""
 
 
 @dataclass
 class Stage:
-    """Everybody on stage."""
+    """All parts of the running demo."""
 
     sandbox: Sandbox
     gateway: GatewayProcess
@@ -33,22 +33,22 @@ class Stage:
     report: Report
 
     def token_requests(self) -> int:
-        """Return how many token requests all vendors have seen."""
+        """Return the number of token requests at all vendors."""
         return sum(vendor.counters.token_requests for vendor in self.sandbox.vendors.values())
 
     def own_token(self, shot: Shot) -> bool:
-        """Say whether the vendor of this route issued the token that it saw."""
+        """Return whether the vendor of an exchange's route has issued the token that it received."""
         return shot.token in {issued.fingerprint for issued in self.sandbox.vendors[shot.route].ledger.all()}
 
 
 def left(vendor: Vendor) -> float:
-    """Return how long the vendor's newest token still lives, seconds; 0 when none does."""
+    """Return the remaining life of the vendor's newest token in seconds; 0 without a live token."""
     live = vendor.ledger.live()
     return live[-1].expires_at - time.monotonic() if live else 0.0
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Return when `condition` holds, or after `seconds`."""
+    """Wait until `condition` holds, at most `seconds`."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - what others did, seen from outside
         await asyncio.sleep(0.02)
