@@ -172,6 +172,9 @@ class BodyTooLarge(ExchangeError):
     proxy_error = "http_request_error"
     close = True
 
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The route takes bodies of at most {limit} bytes")
+
 
 class RequestTimeout(ExchangeError):
     """The app was too slow with its head or body."""

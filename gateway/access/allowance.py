@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.access.budgets import rate_limit_fields
 from gateway.access.counters import RateState
 from gateway.errors import ClientForbidden, RateLimited
+from gateway.model.http import ERROR, FINAL, SWITCHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _BUSY_RETRY: Final = 1.0
 """`Retry-After` in seconds when too many requests are in flight; when one ends is not known."""
-_SWITCHING, _OK, _BAD = 101, 200, 400
 _ROUNDING: Final = 0.01
 """Share of an interval by which a call may be early, so that rounding never rejects a call that is due."""
 
@@ -48,7 +48,7 @@ class Admission:
         """
         self._in_flight.value -= 1
         self._calls.value += 1
-        answered = vendor_status == _SWITCHING or _OK <= vendor_status < _BAD
+        answered = vendor_status == SWITCHING or FINAL <= vendor_status < ERROR
         made = answered if vendor_status else left
         if made:
             self._billed.value += 1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CACHE_SIZE = 4096
 """Most verified tokens in the cache; beyond it, the least recently used one is evicted."""
 _RETRY_AFTER = 5.0
-_JWT_ERRORS = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
+JWT_ERRORS = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 """What PyJWT and the JSON parser raise for bytes that are not a JWT."""
 
 
@@ -78,7 +78,7 @@ class JwtVerifier:
             _check_encoding(token)
             header = jwt.get_unverified_header(token)
             said = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        except _JWT_ERRORS:
+        except JWT_ERRORS:
             raise ClientUnknown(reason="neither a known key nor a JWT") from None
         keys = self._by_iss.get(said) if isinstance(said, str) else None
         if keys is None:
@@ -91,7 +91,7 @@ class JwtVerifier:
         """Whether this looks like a JWT for the gateway, verified or not; a vendor must not get it."""
         try:
             claims = jwt.decode(presented.decode("ascii"), options={"verify_signature": False})
-        except _JWT_ERRORS:
+        except JWT_ERRORS:
             return False
         issuer, audience = claims.get("iss"), claims.get("aud")
         keys = self._by_iss.get(issuer) if isinstance(issuer, str) else None
@@ -136,7 +136,7 @@ class JwtVerifier:
                         "enforce_minimum_key_length": True,
                     },
                 )
-            except _JWT_ERRORS as error:
+            except JWT_ERRORS as error:
                 reason = type(error).__name__
         raise ClientUnknown(reason=f"a JWT of {issuer.name} that is not valid: {reason}")
 

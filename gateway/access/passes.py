@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jwt
 from cachetools import TLRUCache
 
+from gateway.access.jwt import JWT_ERRORS
 from gateway.access.keys import PASS_ISSUER, is_pass
 from gateway.access.pass_secrets import LEEWAY, LIFE, issuer_holder, materials
 from gateway.errors import AppTokenRefused, ClientUnknown
@@ -35,7 +36,6 @@ TYPE: Final = "at+jwt"
 """RFC 9068 §2.1."""
 _ALGORITHM: Final = "HS256"
 _SALT: Final = b"gatepass app token"
-_BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Passes:
         try:
             token = presented.decode("ascii")
             name, kid = _unverified(token).get("sub"), jwt.get_unverified_header(token).get("kid")
-        except _BROKEN:
+        except JWT_ERRORS:
             raise ClientUnknown(reason="a pass that is not a JWT") from None
         if not (isinstance(name, str) and isinstance(kid, str)) or (holder := self._holders.get((kid, name))) is None:
             raise ClientUnknown(reason="a pass whose key or client is gone")
@@ -151,7 +151,7 @@ class Passes:
                         "verify_iat": False,
                     },
                 )
-            except _BROKEN:
+            except JWT_ERRORS:
                 continue
         raise ClientUnknown(reason=f"a pass that does not hold on {route.name}: of another route or an older secret")
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import orjson
 from aiohttp import web
 
+from gateway.admin.answers import as_json
 from gateway.admin.guard import COOKIE, LIFETIME, Guard, Refused
-from gateway.admin.input import FORM, read_body, read_form
+from gateway.admin.input import read_body, read_form
 from gateway.errors import TokenError
-from gateway.model import Logs
-from gateway.observe import LEVELS, adjust_logging, current_logging, get_logger, redact_text
+from gateway.model import LEVELS, Logs
+from gateway.model.http import FORM
+from gateway.observe import adjust_logging, current_logging, get_logger, redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -118,7 +120,7 @@ class Actions:
             session.message = f"{name}: {message}"
             return _back("../../../status")
         status = HTTPStatus.OK if ok else HTTPStatus.BAD_GATEWAY
-        return _json({"credential": name, "action": act, "ok": ok, "message": message}, status)
+        return as_json({"credential": name, "action": act, "ok": ok, "message": message}, status)
 
     async def _act(self, name: str, act: Act) -> tuple[bool, str]:
         if self._credentials is None:
@@ -140,19 +142,19 @@ class Actions:
         problems = await self._reload()
         _log.info("admin_action", action="reload", ok=not problems, remote=request.remote)
         status = HTTPStatus.CONFLICT if problems else HTTPStatus.OK
-        return _json({"reloaded": not problems, "problems": [redact_text(problem) for problem in problems]}, status)
+        return as_json({"reloaded": not problems, "problems": [redact_text(problem) for problem in problems]}, status)
 
     async def _logging(self, _request: web.Request) -> web.Response:
-        return _json(_shown(current_logging()))
+        return as_json(_shown(current_logging()))
 
     async def _adjust_logging(self, request: web.Request, _session: Session | None) -> web.Response:
         """Change levels and sampling until the next reload or restart: `{"level": …, "loggers": {…}, "sample": …}`."""
         try:
             logs = _changed(current_logging() or Logs(), orjson.loads(await read_body(request)))
         except ValueError as error:
-            return _json({"status": 400, "title": redact_text(str(error))}, HTTPStatus.BAD_REQUEST)
+            return as_json({"status": 400, "title": redact_text(str(error))}, HTTPStatus.BAD_REQUEST)
         _adjust(request, logs)
-        return _json(_shown(logs))
+        return as_json(_shown(logs))
 
     async def _set_level(self, request: web.Request, session: Session | None) -> web.Response:
         """Change the level from the form of the status page."""
@@ -204,7 +206,7 @@ def _shown(logs: Logs | None) -> dict[str, Any]:
 
 
 def _refusal(refused: Refused) -> web.Response:
-    answer = _json({"status": refused.status, "title": refused.title}, refused.status)
+    answer = as_json({"status": refused.status, "title": refused.title}, refused.status)
     if refused.status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="gatepass admin"'
     return answer
@@ -212,9 +214,3 @@ def _refusal(refused: Refused) -> web.Response:
 
 def _back(to: str = "../status") -> web.Response:
     return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": to})
-
-
-def _json(body: dict[str, Any], status: int = HTTPStatus.OK) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status=status, content_type="application/json"
-    )

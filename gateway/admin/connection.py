@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from gateway.admin.answers import COMMON_FIELDS
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Connection(web.RequestHandler):
             text=f'{{"status":{status}}}\n',
             status=status,
             content_type="application/json",
-            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": SERVER_FIELD},
+            headers={**COMMON_FIELDS, "Server": SERVER_FIELD},
         )
         answer.force_close()
         return answer

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway import errors
+from gateway.model.http import SERVER_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +24,10 @@ STEPS = 60
 HOPS = ("app", "gateway", "token_endpoint", "upstream", "vendor")
 """Who failed: the app (our 4xx, and apps that disconnected), the gateway itself, a token endpoint, the connection to
 the vendor, the vendor's own 5xx."""
-_SERVER_ERROR = 500
 
 
 def _hops(tree: type[errors.ExchangeError]) -> dict[str, str]:
-    found: dict[str, str] = {tree.code: tree.hop if tree.status >= _SERVER_ERROR else "app"}
+    found: dict[str, str] = {tree.code: tree.hop if tree.status >= SERVER_ERROR else "app"}
     for kind in tree.__subclasses__():
         found |= _hops(kind)
     return found

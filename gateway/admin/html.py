@@ -12,7 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from gateway.observe import LEVELS, current_logging
+from gateway.model import LEVELS
+from gateway.observe import current_logging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

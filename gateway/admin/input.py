@@ -12,12 +12,13 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from gateway.model.http import FORM
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 BODY_TIMEOUT = 10.0
 """Seconds for a request body."""
-FORM: Final = "application/x-www-form-urlencoded"
 _FIELDS: Final = 16
 
 

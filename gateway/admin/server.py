@@ -10,11 +10,11 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from aiohttp import web
 
 from gateway.admin import html, pages
 from gateway.admin.actions import Actions
+from gateway.admin.answers import COMMON_FIELDS, as_json
 from gateway.admin.connection import Server
 from gateway.admin.guard import COOKIE, Guard
 from gateway.admin.history import STEP
@@ -160,13 +160,13 @@ class AdminServer:
         return await handler(request)
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return _json({"state": pages.shown_state(self._state(), self._status()), "data": self._data_address()})
+        return as_json({"state": pages.shown_state(self._state(), self._status()), "data": self._data_address()})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         credentials = self._status()
         state = pages.shown_state(self._state(), credentials)
         body = {"state": state, "data": self._data_address(), "credentials": [*map(pages.credential, credentials)]}
-        return _json(body, HTTPStatus.OK if state == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
+        return as_json(body, HTTPStatus.OK if state == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
         parts, content_type = self._metrics.exposition_in_parts(request.headers.get("Accept"))
@@ -177,13 +177,13 @@ class AdminServer:
         return web.Response(body=bytes(body), headers={"Content-Type": content_type})
 
     async def _status_json(self, _request: web.Request) -> web.Response:
-        return _json(self._overview.data())
+        return as_json(self._overview.data())
 
     async def _usage_json(self, request: web.Request) -> web.Response:
         month = request.query.get("month", this_month())
         if not MONTH.fullmatch(month):
             raise web.HTTPBadRequest(reason="month: a year and a month, as 2026-11")
-        return _json(self._used(month))
+        return as_json(self._used(month))
 
     def _used(self, month: str) -> dict[str, Any]:
         return report(month, self._usage(month), {route.name: route.price for route in self._routes})
@@ -212,25 +212,18 @@ def _html(text: str, status: int = HTTPStatus.OK) -> web.Response:
     return web.Response(text=text, status=status, content_type="text/html", headers=fields)
 
 
-def _json(body: dict[str, Any], status: int = HTTPStatus.OK) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status=status, content_type="application/json"
-    )
-
-
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer errors in JSON; a 405 keeps its `Allow` field (RFC 9110 §15.5.6)."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:
-        answer = _json({"status": refusal.status, "title": refusal.reason}, refusal.status)
+        answer = as_json({"status": refusal.status, "title": refusal.reason}, refusal.status)
         if "Allow" in refusal.headers:
             answer.headers["Allow"] = refusal.headers["Allow"]
         return answer
 
 
 async def _common_fields(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.update(COMMON_FIELDS)
     response.headers.pop("Server", None)

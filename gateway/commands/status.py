@@ -5,6 +5,7 @@ Exit status 0 when the gateway is ready and every credential can serve, else 1: 
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 SERVES = frozenset({"valid", "static", "idle"})
 TIMEOUT = 5.0
-HTTP_BAD_REQUEST = 400
 COLOURS = {
     "valid": "green",
     "static": "green",
@@ -40,21 +40,9 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     Its credentials, routes and clients, as its status page shows them. Exit status 0 when it is ready and every
     credential can serve, else 1.
     """
-    import asyncio
     import json
-    import os
-    import socket
 
-    import aiohttp
-
-    try:
-        data = asyncio.run(read(f"{url}/status.json"))
-    except aiohttp.ClientConnectorError as error:
-        cause = error.os_error
-        reason = (str(cause.strerror) if isinstance(cause, socket.gaierror) else os.strerror(cause.errno or 0)).lower()
-        raise click.ClickException(f"no gateway answers at {url} ({reason}); is it running?") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
+    data = ask(url, "/status.json", "credentials")
     if as_json:
         click.echo(json.dumps(data, indent=2))
     else:
@@ -63,14 +51,32 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     ctx.exit(0 if well else 1)
 
 
-async def read(url: str, member: str = "credentials") -> dict[str, Any]:
-    """Ask the admin port. Raises aiohttp.ClientError, OSError, and ValueError when it is no gateway's."""
+def ask(url: str, page: str, member: str) -> dict[str, Any]:
+    """Return a page of the admin port at `url`, which has this member. Raises click.ClickException with the reason."""
+    import asyncio
+    import os
+    import socket
+
+    import aiohttp
+
+    try:
+        return asyncio.run(_read(f"{url.rstrip('/')}{page}", member))
+    except aiohttp.ClientConnectorError as error:
+        cause = error.os_error
+        reason = (str(cause.strerror) if isinstance(cause, socket.gaierror) else os.strerror(cause.errno or 0)).lower()
+        raise click.ClickException(f"no gateway answers at {url} ({reason}); is it running?") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
+
+
+async def _read(url: str, member: str) -> dict[str, Any]:
+    """Return the page. Raises aiohttp.ClientError, OSError, and ValueError if it is not the page of a gateway."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session, session.get(url) as answer:
         body = await answer.json() if answer.content_type == "application/json" else None
-        if isinstance(body, dict) and answer.status == HTTP_BAD_REQUEST:
+        if isinstance(body, dict) and answer.status == HTTPStatus.BAD_REQUEST:
             raise ValueError(str(body.get("title")))
         if not isinstance(body, dict) or member not in body:
             raise ValueError(f"{url} is not the admin port of a gateway")

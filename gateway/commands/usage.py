@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands.options import console, example, table, url_option
+from gateway.commands.status import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,17 +25,7 @@ def usage(url: str, month: str | None, as_csv: bool) -> None:
     Asks the admin port of a running gateway. Billed are the calls that a vendor answered with 101, 2xx or 3xx. The cost
     is known for routes with a `price`.
     """
-    import asyncio
-
-    import aiohttp
-
-    from gateway.commands.status import TIMEOUT, read
-
-    page = f"{url.rstrip('/')}/usage.json" + (f"?month={month}" if month else "")
-    try:
-        data = asyncio.run(read(page, "totals"))
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
+    data = ask(url, "/usage.json" + (f"?month={month}" if month else ""), "totals")
     if as_csv:
         _print_csv(data)
     else:

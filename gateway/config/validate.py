@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.config.keys.section import Section
 from gateway.config.names import nearest
 from gateway.config.read.tree import Absent, Node, Path, Problems, plain
+from gateway.config.read.words import LIST, MAPPING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +25,11 @@ S = TypeVar("S", bound=Section)
 
 WORDS = {
     "missing": "is missing",
-    "model_type": "must be a mapping: {key: value}",
-    "model_attributes_type": "must be a mapping: {key: value}",
-    "dict_type": "must be a mapping: {key: value}",
-    "list_type": "must be a list: [a, b]",
-    "tuple_type": "must be a list: [a, b]",
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+    "dict_type": MAPPING,
+    "list_type": LIST,
+    "tuple_type": LIST,
     "value_error": "cannot be used",  # its own words could repeat the value
 }
 

@@ -7,7 +7,7 @@ instants are seconds of the injected monotonic clock unless the name says `wall`
 
 from gateway.model.client import Client, ClientBudget, ClientClaims, ClientLimit, Issuer
 from gateway.model.clock import Clock, Timer
-from gateway.model.config import Config, Drain, Limits, Logs, Tracing
+from gateway.model.config import LEVELS, Config, Drain, Level, Limits, Logs, Tracing
 from gateway.model.egress import Egress
 from gateway.model.grant import (
     Assertion,
@@ -32,6 +32,7 @@ from gateway.model.units import KIB, MIB
 
 __all__ = [
     "KIB",
+    "LEVELS",
     "MIB",
     "Address",
     "AppTokenEndpoint",
@@ -57,6 +58,7 @@ __all__ = [
     "Injection",
     "Issuer",
     "Json",
+    "Level",
     "Limits",
     "Logs",
     "Money",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gateway.model.units import KIB, MIB
 
@@ -52,12 +52,17 @@ class Drain:
     timeout: float = 30.0
 
 
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Names of the levels that a configuration may set, the most verbose first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Logs:
     """Log settings. `auto` is `console` on a terminal, else `json`."""
 
     format: Literal["auto", "json", "console"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Level = "info"
     access: bool = True
     """One event per request."""
     buffer: int = 8 * MIB

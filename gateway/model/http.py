@@ -1,4 +1,4 @@
-"""Names of HTTP that several parts of the gateway need: methods and hop-by-hop fields, each listed once."""
+"""Names and numbers of HTTP that several parts of the gateway need, each written once."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ METHODS: Final[frozenset[str]] = (
     })
 )  # fmt: skip
 """Methods of the IANA registry and some older ones; a request with any other method is rejected."""
+
+FORM: Final = "application/x-www-form-urlencoded"
+"""Media type of a form (WHATWG URL §5)."""
+
+CONTINUE: Final = 100
+SWITCHING: Final = 101
+FINAL: Final = 200
+"""From this status on, a response is the last one to its request (RFC 9110 §15.2); 101 is, too."""
+ERROR: Final = 400
+"""From this status on, a response is an error (RFC 9110 §15)."""
+SERVER_ERROR: Final = 500
+"""From this status on, a response is a failure of the server (RFC 9110 §15.6), or of a proxy in front of it."""
 
 ANSWER_HEAD_BYTES: Final = 64 * 1024
 """Most bytes of an answer's head, for vendors' APIs, token endpoints and JWKS alike; of one field of it, too."""

@@ -6,7 +6,6 @@ one set of secrets to keep out of it.
 
 from gateway.observe.journal import Journal
 from gateway.observe.log.setup import (
-    LEVELS,
     adjust_logging,
     close_logging,
     configure_logging,
@@ -25,7 +24,6 @@ from gateway.observe.trace.otlp import Exporter, Tracing, TracingUnavailable
 from gateway.observe.trace.spans import Trace, Tracer, read_traceparent
 
 __all__ = [
-    "LEVELS",
     "ClientMetrics",
     "CredentialMetrics",
     "Exporter",

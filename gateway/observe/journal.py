@@ -12,7 +12,7 @@ import re
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
-from gateway.model.http import COMMON_METHODS
+from gateway.model.http import COMMON_METHODS, SERVER_ERROR
 from gateway.observe.log.access import LineRenderer, LineTemplate, printed_id, write
 from gateway.observe.log.setup import current_sink, flush_before_closing, get_logger, stop_flushing
 from gateway.observe.trace.spans import read_traceparent
@@ -60,8 +60,6 @@ BATCH: Final = 64
 
 _USUAL_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """The usual form of `traceparent`; the last bit means that the trace is recorded."""
-_SERVER_ERROR: Final = 500
-"""From this status on, an answer of the vendor is a failure of the vendor (RFC 9110 §15.6)."""
 _MOST_ROWS: Final = 1024
 """Rows that are kept."""
 
@@ -77,7 +75,7 @@ class _Row:
 
     def __init__(self, key: Key) -> None:
         route, client, method, path, vendor_status, status, code, attempts, fingerprint, remote, reason = key
-        if route is not None and not reason and not code and status >= _SERVER_ERROR:
+        if route is not None and not reason and not code and status >= SERVER_ERROR:
             reason = f"{route.upstream} answered {status}"
         self.route = route
         self.child = route.child(method, status, code) if route is not None else None

@@ -43,7 +43,7 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         raise app_tokens.not_served(route, prepared.endpoints[rest])
     check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
     if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
-        raise BodyTooLarge(f"The route takes bodies of at most {route.max_body} bytes")
+        raise BodyTooLarge(route.max_body)
     x.admission = allowance.admit(x.started)
 
 

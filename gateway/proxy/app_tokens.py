@@ -25,8 +25,10 @@ from gateway.errors import (
     PathRefused,
     RateLimited,
 )
+from gateway.model.http import SERVER_ERROR
 from gateway.observe import get_logger
 from gateway.proxy.problem import date_line, retry_after_line
+from gateway.proxy.upload import CONTINUE_HEAD
 
 if TYPE_CHECKING:
     from gateway.access import Holder
@@ -37,9 +39,7 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass.access")
 MAX_REQUEST: Final = 64 * 1024
 """Bytes of a token request's body."""
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HINT: Final = "No client is known by what was sent. Send your Gatepass key as the client secret"
-_SERVER_ERROR: Final = 500
 
 
 def serves(prepared: PreparedRoute, endpoint: AppTokenEndpoint, x: Exchange) -> bool:
@@ -98,7 +98,7 @@ async def _read_body(x: Exchange) -> bytes:
     if length is not None and length > MAX_REQUEST:
         raise _too_large()
     if x.inbound.expects_continue and not x.body.ended:
-        x.client.write(_CONTINUE)
+        x.client.write(CONTINUE_HEAD)
     pieces, size = [], 0
     x.client.body_awaited()
     try:
@@ -142,7 +142,7 @@ def _oauth(error: ExchangeError) -> tuple[str, int]:
         return "slow_down", error.status
     if isinstance(error, IdentityUnavailable):
         return "temporarily_unavailable", error.status
-    return ("invalid_request" if error.status < _SERVER_ERROR else "server_error"), error.status
+    return ("invalid_request" if error.status < SERVER_ERROR else "server_error"), error.status
 
 
 def _write(x: Exchange, status: int, body: bytes, *fields: bytes) -> None:

@@ -24,6 +24,10 @@ VIA: Final = b"gatepass"
 CONTROLS: Final = bytes(set(range(0x20)) - {0x09} | {0x7F})
 """Bytes that no field may contain: every control byte except tab (RFC 9110 §5.5, RFC 9112 §2.2)."""
 CONTROL: Final = "The head holds a control byte, or a line that does not end with CR LF"
+NO_COLON: Final = "A header field has no colon"
+TWO_FRAMINGS: Final = "Content-Length and Transfer-Encoding together"
+CHUNKED_LINE: Final = b"Transfer-Encoding: chunked"
+UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket"
 _CONTROLS_BUT_CR_LF: Final = bytes(set(CONTROLS) - set(b"\r\n"))
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _NOT_ALPHANUMERIC: Final = re.compile(rb"[^0-9a-z]")
@@ -51,7 +55,7 @@ VIA_FIELD: Final = 16
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
 _OF_APPS: Final = (b"cookie", b"origin", b"referer")
-_CALLERS: Final = (
+CALLERS: Final = (
     b"forwarded", b"x-forwarded", b"x-real-ip", b"true-client-ip", b"client-ip", b"x-client-ip", b"x-cluster-client-ip",
     b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"x-proxyuser-ip", b"cf-connecting-ip",
     b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"fastly-client-ip", b"fly-client-ip", b"x-azure-clientip",
@@ -65,7 +69,7 @@ _OVERRIDES: Final = (
     b"x-envoy-original-dst-host", b"alt-used",
 )  # fmt: skip
 """Fields that some servers believe instead of the request line or `Host`: they would get around methods and rules."""
-_NEVER_UP: Final = (*_OF_APPS, *_CALLERS, *_OVERRIDES)
+_NEVER_UP: Final = (*_OF_APPS, *CALLERS, *_OVERRIDES)
 _FOR_PARTS: Final = (b"accept-encoding", b"range", b"if-range")
 """Fields that ask for an answer in which the echo guard cannot find a token: compressed, or cut in two."""
 _FOR_CODINGS: Final = (b"accept-encoding",)

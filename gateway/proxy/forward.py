@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import IDEMPOTENT_METHODS
 from gateway.proxy.body import NO_BODY
-from gateway.proxy.fields import values
+from gateway.proxy.fields import CHUNKED_LINE, UPGRADE_LINES, values
 from gateway.proxy.upload import NO_UPLOAD, NoUpload, ReplayBudget, Upload
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
     lines += prepared.lines(x.tokens)
     lines.append(prepared.via_and_id + x.written_id)  # behind the app's own `Via` (RFC 9110 §7.6.3)
     if inbound.chunked:
-        lines.append(b"Transfer-Encoding: chunked")
+        lines.append(CHUNKED_LINE)
     elif inbound.length is not None:
         lines.append(b"Content-Length: %d" % inbound.length)
     if asks:
         lines.append(b"Expect: 100-continue")
     if inbound.websocket and prepared.route.websocket:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+        lines.append(UPGRADE_LINES)
     if prepared.route.forwarded != "off":
         lines.append(forwarded_line(prepared.route.forwarded, x.remote, "".join(x.request.values(b"host"))))
     if x.trace is not None:

@@ -25,6 +25,7 @@ from gateway.errors import (
     UpstreamMalformed,
     UpstreamReset,
 )
+from gateway.model.http import CONTINUE, FINAL, SERVER_ERROR, SWITCHING
 from gateway.observe import get_logger
 from gateway.proxy import admission, app_tokens, forward, relay, tracing
 from gateway.proxy.exchange import Exchange
@@ -52,11 +53,6 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass.proxy")
 _NO_ROUTE: Final = verdicts_nowhere()
-_SERVER_ERROR: Final = 500
-"""From this status on, the answer may come from a proxy in front of the vendor that did not check the token."""
-_SWITCHING: Final = 101
-_CONTINUE: Final = 100
-_FINAL: Final = 200
 _APP_CLOSED: Final = "the app closed its connection before the answer ended"
 
 
@@ -163,7 +159,7 @@ class Handler:
         try:
             forward.send(x, prepared, upload, upstream)
             head, body = await upstream.response()
-            if head.code < _FINAL:
+            if head.code < FINAL:
                 head, body = await self._after_interim(head, body, upstream, upload)
             forward.answered(x, prepared, head, upstream)
             code = head.code
@@ -172,7 +168,7 @@ class Handler:
                 refused = await is_refusal(x, prepared.signs[code], head, body)
                 if refused and await self._has_fresh_tokens(x, prepared, upload):
                     return False
-            elif code < _SERVER_ERROR:
+            elif code < SERVER_ERROR:  # else a proxy in front of the vendor may have answered, which checks no token
                 prepared.accepted(x.tokens)
             await self._relay(x, prepared, upstream, head, body)
         except UpstreamReset:
@@ -196,8 +192,8 @@ class Handler:
         head: Outbound, body: Body, upstream: UpstreamConnection, upload: Upload | NoUpload
     ) -> tuple[Outbound, Body]:
         """Return the final response head. Interim responses are dropped; 100 (Continue) starts the request's body."""
-        while head.code < _FINAL and head.code != _SWITCHING:
-            if head.code == _CONTINUE:
+        while head.code < FINAL and head.code != SWITCHING:
+            if head.code == CONTINUE:
                 upload.go_on()
             head, body = await upstream.response()
         return head, body
@@ -238,7 +234,7 @@ class Handler:
         x.keep_alive = whole and x.inbound.keep_alive and not self.draining
         if not whole:
             x.upload.hold_back()
-        if head.code != _SWITCHING:
+        if head.code != SWITCHING:
             if not relay.begin(x, prepared, upstream, head, body):
                 await relay.stream(x, body)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.model.http import ERROR
 from gateway.payload import decode, looks_like_json, read_json, scalar_text
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from gateway.proxy.response import Outbound
 
 _MOST_BODY: Final = 64 * 1024
-_ERROR: Final = 400
 _STREAMS: Final[tuple[str, ...]] = ("event-stream", "ndjson", "jsonl", "json-seq", "stream+json", "grpc", "multipart")
 """Parts of media types whose answers come bit by bit: they are never held back."""
 _COMPRESSED: Final[tuple[str, ...]] = ("gzip", "deflate")
@@ -28,7 +28,7 @@ async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound
     if any(sign.path is None for sign in signs):
         return True
     media_type, coding = head.value(b"content-type").lower(), head.value(b"content-encoding").lower()
-    if any(name in media_type for name in _STREAMS) or (head.code < _ERROR and "json" not in media_type):
+    if any(name in media_type for name in _STREAMS) or (head.code < ERROR and "json" not in media_type):
         return False
     pieces: list[bytes] = []
     size = 0

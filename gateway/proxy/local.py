@@ -11,6 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ClientForbidden
+from gateway.proxy.fields import CALLERS
 from gateway.proxy.routing import host_of
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from gateway.proxy.request import RequestHead
 
 _PROXIED: Final[frozenset[bytes]] = frozenset({
-    b"via", b"forwarded", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip",
-    b"fastly-client-ip", b"x-envoy-external-address", b"x-envoy-peer-metadata", b"x-original-forwarded-for",
-    b"x-proxyuser-ip", b"x-arr-log-id", b"x-azure-clientip", b"x-amzn-trace-id", b"x-varnish",
+    *CALLERS,
+    *(b"via", b"x-envoy-peer-metadata", b"x-original-forwarded-for", b"x-arr-log-id", b"x-amzn-trace-id", b"x-varnish"),
 })  # fmt: skip
 """Fields that only proxies add; `X-Forwarded-*` as well."""
 _FROM_PAGE: Final[frozenset[bytes]] = frozenset({b"origin", b"referer"})

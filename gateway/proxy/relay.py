@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import UpstreamMalformed
 from gateway.proxy import echo
-from gateway.proxy.fields import VIA
+from gateway.proxy.fields import CHUNKED_LINE, UPGRADE_LINES, VIA
 from gateway.proxy.problem import date_line
 from gateway.proxy.upload import LAST_CHUNK, chunk
 from gateway.proxy.wire import AT_ONCE
@@ -35,7 +35,7 @@ def switching(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
     if prepared.route.echo_guard:
         echo.mask_head(head, prepared.echoes(x.tokens), prepared.metrics)
     x.head_sent = True
-    lines = (head.status_line, *head.lines, _VIA, b"Connection: Upgrade\r\nUpgrade: websocket", b"", b"")
+    lines = (head.status_line, *head.lines, _VIA, UPGRADE_LINES, b"", b"")
     x.client.write(b"\r\n".join(lines))
 
 
@@ -93,7 +93,7 @@ def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -
     if bodyless:
         return False
     if x.request.http_1_1:
-        lines.append(b"Transfer-Encoding: chunked")
+        lines.append(CHUNKED_LINE)
         return True
     x.keep_alive = False  # in HTTP/1.0 only the end of the connection ends such a body
     return False

@@ -17,9 +17,11 @@ from gateway.proxy.fields import (
     HOST,
     INJECTED,
     KEY,
+    NO_COLON,
     PASS,
     REQUEST_ID,
     TRACEPARENT,
+    TWO_FRAMINGS,
     UPGRADE,
     VIA_FIELD,
     Head,
@@ -134,7 +136,7 @@ def _read_field(inbound: Inbound, line: bytes, verdicts: Verdicts, limit: int) -
     """Read a line that is not cached; return PASS if the vendor gets it, HOST if it is the `Host` field, else DROP."""
     name, colon, value = line.partition(b":")
     if not colon:
-        raise BadRequest("A header field has no colon")
+        raise BadRequest(NO_COLON)
     verdict = verdicts[name]
     value = value.strip(b" \t")
     if len(value.translate(None, CONTROLS)) != len(value):
@@ -191,7 +193,7 @@ def _check_request(head: RequestHead, inbound: Inbound) -> None:
     elif inbound.hosts != 1:
         raise BadRequest("The Host field must appear exactly once")
     if inbound.chunked and inbound.length is not None:
-        raise BadRequest("Content-Length and Transfer-Encoding together")
+        raise BadRequest(TWO_FRAMINGS)
     if inbound.upgrade or head.method == "CONNECT":
         # The app may already be sending bytes of the new protocol, which must not be read as requests.
         inbound.keep_alive = False

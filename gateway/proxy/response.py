@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from gateway.errors import BadRequest, UpstreamMalformed
+from gateway.model.http import ANSWER_FIELDS
 from gateway.proxy.fields import (
     CACHE_CONTROL,
     CONNECTION,
@@ -14,7 +15,9 @@ from gateway.proxy.fields import (
     DATE,
     DROP,
     KEEP_ALIVE,
+    NO_COLON,
     PASS,
+    TWO_FRAMINGS,
     UPGRADE,
     Head,
     drop_nominated,
@@ -30,7 +33,6 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*)
 _TIMEOUT: Final = re.compile(rb"""(?:^|[,;\s])timeout\s*=\s*"?([0-9]{1,9})(?![^",;\s])""", re.IGNORECASE)
 _DOWN = verdicts_down()
 _KEPT: Final = frozenset({PASS, DATE})
-_MOST_FIELDS: Final = 200
 _FIELD_LIMIT: Final = 16 * 1024
 
 
@@ -73,7 +75,7 @@ def read_response(head: bytes) -> Outbound:
     """
     status_line, *fields = head.split(b"\r\n")
     outbound = _read_status_line(status_line)
-    if len(fields) > _MOST_FIELDS:
+    if len(fields) > ANSWER_FIELDS:
         raise UpstreamMalformed(reason="too many fields in the response head")
     lines, steady = outbound.lines, _DOWN.steady
     try:
@@ -91,7 +93,7 @@ def read_response(head: bytes) -> Outbound:
     if outbound.connection:
         _read_connection(outbound)
     if outbound.chunked and outbound.length is not None:
-        raise UpstreamMalformed(reason="Content-Length and Transfer-Encoding together")
+        raise UpstreamMalformed(reason=TWO_FRAMINGS)
     return outbound
 
 
@@ -111,7 +113,7 @@ def _read_field(head: Outbound, line: bytes) -> int:
     """Read a line that is not cached; return PASS if the app gets it, DATE if it is the `Date` field, else DROP."""
     name, colon, value = line.partition(b":")
     if not colon:
-        raise BadRequest("A header field has no colon")
+        raise BadRequest(NO_COLON)
     verdict = _DOWN[name]
     if len(value.translate(None, CONTROLS)) != len(value):
         raise BadRequest(CONTROL)

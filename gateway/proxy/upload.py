@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.proxy.wire import Piece
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_HEAD: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CONTINUE_WAIT: Final = 1.0
 """Seconds to wait for the vendor's 100 (Continue) before the app gets ours (RFC 9110 §10.1.1)."""
 
@@ -159,7 +159,7 @@ class Upload:
     def _read(self, data: Piece) -> None:
         self.size += len(data)
         if self._limit is not None and self.size > self._limit:
-            raise BodyTooLarge(f"The route takes bodies of at most {self._limit} bytes")
+            raise BodyTooLarge(self._limit)
         if self._kept is not None and data:
             if self.size <= self._keep_up_to and self._budget.take(len(data)):
                 self._kept.append(data)
@@ -218,7 +218,7 @@ class Upload:
                     await self._go.wait()
             except TimeoutError:
                 pass  # the vendor ignores Expect
-            self._client.write(CONTINUE)
+            self._client.write(CONTINUE_HEAD)
         await self._flow(upstream)
         if self._chunked:
             upstream.write(LAST_CHUNK)

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Aborted, ExchangeError, UpstreamMalformed, UpstreamReset, UpstreamTimeout, os_reason
+from gateway.model.http import ANSWER_HEAD_BYTES, FINAL, SWITCHING
 from gateway.proxy.body import NO_BODY, Body
 from gateway.proxy.fields import find_end
 from gateway.proxy.framing import Chunked, FramingError, Sized, UntilClose
@@ -29,17 +30,14 @@ if TYPE_CHECKING:
 
     Answer = tuple[Outbound, Body]
 
-HEAD_LIMIT: Final = 64 * 1024
 IDLE_KEEP: Final = 30.0
 """Seconds that an idle connection is kept; below the idle time-outs of the load balancers that are in common use."""
 _MARGIN: Final = 1.0
 """Seconds by which an idle connection is closed before the vendor's own time-out."""
 _MOST_INTERIM: Final = 32
 """1xx responses (RFC 9110 §15.2) accepted before one final response."""
-_SWITCHING: Final = 101
-_FINAL: Final = 200
 _NO_CONTENT: Final = 204
-_BODYLESS: Final = frozenset({_SWITCHING, _NO_CONTENT, 304})
+_BODYLESS: Final = frozenset({SWITCHING, _NO_CONTENT, 304})
 
 
 def _declares_content(head: Outbound) -> bool:
@@ -254,7 +252,7 @@ class UpstreamConnection(Wire):
             seen = len(part)
             end, data = find_end(part, data)
             try:
-                if (len(part) if end < 0 else end) > HEAD_LIMIT:
+                if (len(part) if end < 0 else end) > ANSWER_HEAD_BYTES:
                     raise UpstreamMalformed(reason="the response head is too large")
                 if end < 0:
                     check_answer_beginning(part, seen)
@@ -269,7 +267,7 @@ class UpstreamConnection(Wire):
 
     def _take_head(self, head: Outbound, rest: bytes) -> None:
         """Take a parsed head; `rest` are the bytes behind it."""
-        if head.code < _FINAL and head.code != _SWITCHING:
+        if head.code < FINAL and head.code != SWITCHING:
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 raise UpstreamMalformed(reason="too many interim responses")
@@ -289,7 +287,7 @@ class UpstreamConnection(Wire):
             self.dirty = True
 
     def _open_body(self, head: Outbound, rest: bytes) -> Body:
-        if head.code == _SWITCHING:
+        if head.code == SWITCHING:
             self.tail = rest
             self.dirty = self._switched = True
             self.pause_reading(BACKLOG)

@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 import orjson
 
 from gateway.errors import AppTokenRefused
-from gateway.model import KIB, Presented, Secret
+from gateway.model import Presented, Secret
+from gateway.model.http import FORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
 
     Values = Callable[[bytes], list[str]]
 
-MAX_REQUEST: Final = 64 * KIB
-"""Bytes of an app's token request."""
 _MOST_FIELDS: Final = 100
 """Fields of a form."""
 _SECRET: Final = "client_secret"
 _ASSERTION: Final = "client_assertion"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"})
-_FORM: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class GrantEndpoint:
         Args:
             values: returns the values of a header field, by its lower-case name.
             query: the query of the request target, without the question mark.
-            body: the whole body, at most `MAX_REQUEST` bytes.
+            body: the whole body.
 
         Raises:
             AppTokenRefused: `invalid_request` for what cannot be read, `unsupported_grant_type` for another grant.
@@ -113,10 +111,10 @@ class GrantEndpoint:
     def _fields(self, values: Values, body: bytes) -> _Fields:
         if not body:
             return _Fields([], None, None)
-        kind, charset = _media_type(values, "application/json" if self._grant.request.json is not None else _FORM)
+        kind, charset = _media_type(values, "application/json" if self._grant.request.json is not None else FORM)
         if charset not in _CHARSETS:
             _invalid("The body's charset is not UTF-8")
-        if kind == _FORM:
+        if kind == FORM:
             form = _pairs(_text(body), "body")
             secrets = [form[name] for name in self._names if name in form]
             return _Fields(secrets, form.get("grant_type"), form.get("scope"))
@@ -128,7 +126,7 @@ class GrantEndpoint:
             return _Fields(
                 secrets, str(grant_type) if grant_type is not None else None, scope if isinstance(scope, str) else None
             )
-        return _invalid("The body is neither a form (application/x-www-form-urlencoded) nor JSON")
+        return _invalid(f"The body is neither a form ({FORM}) nor JSON")
 
     # ------------------------------------------------------------------------------------------------------- answer
 

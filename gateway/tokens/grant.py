@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus
 from gateway import __version__
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.model import KIB, Secret
+from gateway.model.http import FORM
 from gateway.payload import scalar_text
 from gateway.tokens import expiry
 from gateway.tokens.failures import TokenEndpointRejected, TokenEndpointThrottled
@@ -132,7 +133,7 @@ def _body(request: GrantRequest, text: Callable[[Text], str], assertion: Secret 
             document |= {name: text(value) for name, value in proof}
         return json.dumps(document, separators=(",", ":")).encode("ascii"), "application/json"
     if request.form is not None or proof:
-        return _form((request.form or ()) + proof, text), "application/x-www-form-urlencoded"
+        return _form((request.form or ()) + proof, text), FORM
     return b"", ""
 
 

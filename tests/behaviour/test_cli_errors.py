@@ -44,6 +44,11 @@ MISTAKES = {
         1,
         "no gateway answers at http://127.0.0.1:9 (connection refused)",
     ),
+    "nobody listens, usage": (
+        ["usage", "--url", "127.0.0.1:9"],
+        1,
+        "no gateway answers at http://127.0.0.1:9 (connection refused)",
+    ),
     "nobody listens, health": (
         ["health", "--url", "127.0.0.1:9"],
         1,

@@ -8,9 +8,7 @@ import zlib
 
 import pytest
 
-from gateway.model.http import ANSWER_FIELDS, ANSWER_HEAD_BYTES
 from gateway.payload import decode, looks_like_json, read_json, scalar_text
-from gateway.proxy import response, upstream
 
 BODY = json.dumps({"error": "CANARY", "more": "x" * 500}).encode()
 
@@ -94,7 +92,3 @@ def test_a_beginning_cannot_be_of_json(beginning: bytes) -> None:
 )  # fmt: skip
 def test_a_scalar_is_compared_as_text(value: object, text: str | None) -> None:
     assert scalar_text(value) == text
-
-
-def test_the_bounds_of_an_answers_head_are_the_same_everywhere() -> None:
-    assert (upstream.HEAD_LIMIT, response._MOST_FIELDS) == (ANSWER_HEAD_BYTES, ANSWER_FIELDS)

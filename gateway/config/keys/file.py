@@ -20,7 +20,7 @@ from gateway.config.keys.section import Section, refuse
 from gateway.config.keys.store import StoreSection
 from gateway.config.keys.text import Levels, Name, PlainText, SecretValue
 from gateway.config.keys.tls import TlsSection
-from gateway.model import KIB, MIB, Address
+from gateway.model import KIB, MIB, Address, Level
 
 
 class LimitSection(Section):
@@ -64,7 +64,7 @@ class LogSection(Section):
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto`: `console` on a terminal, else `json` (one object per line)."
     )
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is written.")
+    level: Level = Field("info", description="Lowest level that is written.")
     access: Flag = Field(default=True, description="One line per request.")
     buffer: Size = Field(
         8 * MIB, description="Size of the lines that wait for a slow standard output; further lines are dropped."

@@ -6,13 +6,12 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from gateway.config.keys.numbers import count
+from gateway.config.keys.numbers import DECIMAL, count
 from gateway.config.keys.section import kind, refuse, revealed
 from gateway.model import Money
 
-AMOUNT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 CURRENCY = re.compile(r"[A-Z]{3}")
-MONEY = re.compile(rf"(?P<amount>{AMOUNT.pattern}) (?P<currency>{CURRENCY.pattern})")
+MONEY = re.compile(rf"(?P<amount>{DECIMAL.pattern}) (?P<currency>{CURRENCY.pattern})")
 
 
 def price(value: object) -> Decimal:
@@ -20,7 +19,7 @@ def price(value: object) -> Decimal:
     value = revealed(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = f"{value:.9f}".rstrip("0").rstrip(".")
-    if not isinstance(value, str) or not AMOUNT.fullmatch(value) or not Decimal(value):
+    if not isinstance(value, str) or not DECIMAL.fullmatch(value) or not Decimal(value):
         refuse("must be an amount of more than zero, as 0.35")
     return Decimal(value)
 

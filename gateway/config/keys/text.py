@@ -9,7 +9,8 @@ from gateway.config.keys.section import kind, refuse, revealed
 from gateway.config.names import NAME, NAME_RULE
 from gateway.config.read.clean import mistake
 from gateway.config.read.tree import Absent, Digits
-from gateway.model import Pairs, Secret, Text
+from gateway.config.read.words import LIST, MAPPING, TEXT
+from gateway.model import LEVELS, Pairs, Secret, Text
 from gateway.payload import scalar_text
 
 if TYPE_CHECKING:
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DOTTED = re.compile(r"[^.\s]+(?:\.[^.\s]+)*")
-QUOTES = "must be text; put it in quotes"
-LEVELS = ("debug", "info", "warning", "error")
 
 
 def plain_text(value: object) -> str:
     """Return text that is not empty and has no control characters."""
     text = revealed(value)
     if not isinstance(text, str):
-        refuse(QUOTES if isinstance(text, int | float) else "must be text")
+        refuse(TEXT if isinstance(text, int | float) else "must be text")
     if not text:
         refuse("is empty")
     if CONTROL.search(text):
@@ -45,7 +44,7 @@ def any_text(value: object) -> Text:
     if isinstance(value, int) and not isinstance(value, bool | Digits):
         return str(value)
     if not isinstance(value, str | Secret):
-        refuse(QUOTES)
+        refuse(TEXT)
     return checked(value)
 
 
@@ -79,7 +78,7 @@ def list_of(check: Callable[[Any], Any]) -> Callable[[object], tuple[Any, ...]]:
 
     def check_each(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            refuse("must be a list: [a, b]")
+            refuse(LIST)
         return tuple(check(item) for item in value)
 
     return check_each
@@ -95,7 +94,7 @@ def pairs(value: object) -> Pairs:
             if isinstance(item, Absent):
                 continue
             if isinstance(item, bool | Digits) or not isinstance(item, str | int | Secret):
-                refuse(f"{name}: {QUOTES}")
+                refuse(f"{name}: {TEXT}")
             if isinstance(item, Secret) and item and (wrong := mistake(item.reveal())):
                 refuse(f"{name}: {wrong}")
             given.append((name, any_text(item)))
@@ -117,7 +116,7 @@ def json_value(value: object) -> object:
 
 def overlay(value: object) -> dict[str, object]:
     """Return a mapping whose keys are checked after it is merged into another one."""
-    return value if isinstance(value, dict) else refuse("must be a mapping: {key: value}")
+    return value if isinstance(value, dict) else refuse(MAPPING)
 
 
 def levels(value: object) -> tuple[tuple[str, str], ...]:

@@ -18,6 +18,7 @@ from gateway.config.read.expand import (
 from gateway.config.read.interpolate import Interpolation, variables, whole_file
 from gateway.config.read.placeholder import without_missing_files
 from gateway.config.read.tree import Mark, Node, Problems, merge
+from gateway.config.read.words import MAPPING
 from gateway.config.read.yaml import read_file
 from gateway.errors import ConfigError
 
@@ -127,6 +128,6 @@ def _section(root: Node, key: str, problems: Problems) -> Iterator[tuple[str, No
         if not NAME.fullmatch(name):
             problems.add(node.mark, (key, name), f"must be a name: {NAME_RULE}")
         elif not isinstance(node.value, dict):
-            problems.add(node.mark, (key, name), "must be a mapping: {key: value}")
+            problems.add(node.mark, (key, name), MAPPING)
         else:
             yield name, node

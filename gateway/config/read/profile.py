@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from gateway.config.read.tree import Absent, Digits, Mark, Node, Path, Problems
+from gateway.config.read.words import TEXT
 from gateway.config.read.yaml import read_shipped
 from gateway.model import Secret, Text
 
@@ -117,7 +118,7 @@ def read_params(profile: Profile, entries: Mapping[str, Node], path: Path, home:
             values[name] = value
             marks[name] = node.mark
         else:
-            problems.add(node.mark, (*path, name), "must be text; put it in quotes")
+            problems.add(node.mark, (*path, name), TEXT)
             values[name] = Absent()
     return Given(values, home, marks)
 

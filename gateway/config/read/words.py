@@ -1,4 +1,4 @@
-"""YAML's errors in plain words: what is wrong with the line, and how to write it."""
+"""Mistakes of YAML in plain words: a value of the wrong type, and a line that is not YAML."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from yaml.error import MarkedYAMLError
 
+MAPPING = "must be a mapping: {key: value}"
+LIST = "must be a list: [a, b]"
+TEXT = "must be text; put it in quotes"
 STARTS = re.compile(r"found character '(.)' that cannot start any token|but found '(\*)'")
 ESCAPE = re.compile(r"unknown escape character '(.)'")
 UNCLOSED = re.compile(r"expected ',' or '([\]}])'")

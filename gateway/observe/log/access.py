@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from gateway.model.http import COMMON_METHODS
+from gateway.model.http import COMMON_METHODS, SERVER_ERROR
 from gateway.observe.log.setup import ACCESS, get_logger
 from gateway.observe.redaction.redact import SHORT, redact_often, redact_text, shown_id
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 EVENT: Final = "request"
 
 _people = get_logger(ACCESS)
-_SERVER_ERROR: Final = 500
-"""Answers from this status on are warnings, because an operator can act on them: the gateway's own and the vendor's."""
 WARNED: Final = frozenset({
     "client_unknown", "client_forbidden", "rate_limited", "method_not_allowed", "path_refused", "aborted",
 })  # fmt: skip
@@ -58,7 +56,8 @@ class LineTemplate:
         `fingerprint` is that of the token sent last. `path` is a template of the configuration, never the path itself.
         `reason` says why the gateway failed; with an empty `code`, what was wrong with the vendor's answer.
         """
-        self.warning = status >= _SERVER_ERROR or code in WARNED or (bool(reason) and not code)
+        # An operator can act on failures of a server, be it the gateway's own or the vendor's.
+        self.warning = status >= SERVER_ERROR or code in WARNED or (bool(reason) and not code)
         self.good = 200 <= status < 300  # noqa: PLR2004 - RFC 9110 §15.3
         self.head = _members(level="warning" if self.warning else "info", event=EVENT, logger=ACCESS)
         self.middle = _members(

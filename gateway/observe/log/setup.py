@@ -54,8 +54,6 @@ class Buffered(Protocol):
 
 ACCESS = "gatepass.access"
 """The logger of the event `request`."""
-LEVELS = ("debug", "info", "warning", "error")
-"""Names of the levels that a configuration may set, the most verbose first."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _sink: Sink | None = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
+from gateway.model.http import ERROR, SERVER_ERROR
+
 STATUSES: Final = frozenset({int(status) for status in HTTPStatus} | {499})
 """Statuses that are a label value of their own; any other is counted as its class (`5xx`), or as `other`."""
 OUTCOMES: Final = ("ok", "vendor_error", "refused", "failed", "gone")
 """How a client's request ends: the vendor's 1xx to 3xx, its 4xx and 5xx, our 4xx, our 5xx, the app closed first."""
-_VENDOR_ERROR: Final = 400
-"""From this status on, a vendor's answer is an error (RFC 9110 §15)."""
 
 
 def status_label(status: int) -> str:
@@ -29,5 +29,5 @@ def outcome_of(vendor_status: int, status: int, code: str) -> str:
     if code == "client_gone":
         return "gone"
     if not code:
-        return "ok" if vendor_status < _VENDOR_ERROR else "vendor_error"
-    return "refused" if status < 500 and code != "aborted" else "failed"  # noqa: PLR2004  RFC 9110 §15.6
+        return "ok" if vendor_status < ERROR else "vendor_error"
+    return "refused" if status < SERVER_ERROR and code != "aborted" else "failed"
