@@ -117,7 +117,7 @@ OVERVIEW = Dashboard(
                   "token_* and credential_*: see the tokens dashboard. upstream_*: look at the vendor or the network to it. client_*: find the app with a wrong key on the clients dashboard. internal: a defect, report the traceback in the log.",
                   ((by("code", rate("requests_total", f'{ROUTE}, code!=""')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps", stack=True, red_at=1),
             Panel("Vendors' own answers, by status", "Vendors' answers, which are passed on unchanged.",
-                  "A 5xx here comes from the vendor: report it to the vendor with the time and an X-Request-Id. The gateway's own errors are on the left.",
+                  "A 5xx here comes from the vendor: tell the vendor, with the time and an X-Request-Id. The gateway's own errors are on the left.",
                   ((by("status", rate("requests_total", f'{ROUTE}, code=""')), "{{status}}"),), "reqps", stack=True),
             Panel("Vendors' 5xx and refused tokens", "Answers with which the vendor failed, and answers that refused our token.",
                   "5xx: ask the vendor. Constant refusals: follow the runbook, tokens refused.",
@@ -145,7 +145,7 @@ OVERVIEW = Dashboard(
                   "Above zero: the pool is full. See the panel on the left, and follow the runbook, pool exhausted.",
                   ((by("route", rate("pool_wait_seconds_count", ROUTE)), "waits {{route}}"), (quantile(0.99, "route", "pool_wait_seconds", ROUTE), "p99 {{route}}"))),
             Panel("Connects to vendors", "Attempts to connect, by outcome, and their duration (p99).",
-                  "Failures: name resolution, network or TLS is the cause; the log's reason says which.",
+                  "Failures: read the log's reason, which says whether name resolution, the network or TLS is the cause.",
                   ((by("route, outcome", rate("upstream_connects_total", ROUTE)), "{{route}} {{outcome}}"), (quantile(0.99, "route", "upstream_connect_duration_seconds", ROUTE), "p99 {{route}}"))),
         )),
         Row("The process", (

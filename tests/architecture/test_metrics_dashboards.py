@@ -163,10 +163,10 @@ def test_panels_have_an_id_and_a_place(path: Path) -> None:
 
 
 DEEDS = (
-    "act", "adapt", "ask", "compare", "find", "follow", "keep", "look", "lower", "make", "mend", "narrow", "raise",
-    "read", "run", "see", "set", "slow", "tell", "check",
+    "act", "adapt", "ask", "compare", "find", "follow", "keep", "look", "lower", "make", "raise", "repair", "restrict",
+    "read", "run", "see", "set", "slow", "tell", "check", "correct",
 )  # fmt: skip
-"""What a person in front of a panel can do: one of these stands in every panel's advice."""
+"""What a person can do who looks at a panel; every panel advises one of these."""
 
 
 @every_dashboard
