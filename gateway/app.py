@@ -59,7 +59,7 @@ class Gateway:
         self._resolver.stale = config.resolver_stale
         self.config = config
         self.metrics = Metrics()
-        self.store = _store(config, clock, self.metrics)
+        self.store = _store(config, clock, self.metrics, self._resolver)
         """The store shared with other instances, if there is one."""
         self.tokens = TokenSet(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
         self.data_address: tuple[str, int] | None = None
@@ -369,11 +369,14 @@ class Gateway:
         self._journal.close()
 
 
-def _store(config: Config, clock: Clock, metrics: Metrics) -> SharedStore | None:
+def _store(config: Config, clock: Clock, metrics: Metrics, resolver: Resolver) -> SharedStore | None:
     """Return the store of a configuration that has one; redis-py is imported only then."""
-    return (
-        import_module("gateway.store").SharedStore(config.store, clock=clock, metrics=metrics) if config.store else None
+    if config.store is None:
+        return None
+    made: SharedStore = import_module("gateway.store").SharedStore(
+        config.store, clock=clock, metrics=metrics, resolver=resolver
     )
+    return made
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

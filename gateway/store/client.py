@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from gateway.errors import StoreAway, Undecryptable
 from gateway.observe import get_logger
+from gateway.resolver import Resolver
 from gateway.store.connection import reason_of
 from gateway.store.health import Health
 from gateway.store.presence import BEAT, LEAVE, LIFE, Presence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass.store")
 INTERVAL = 1.0
 """Seconds between two heartbeats."""
-AGAIN = 0.25
+AGAIN = 0.05
 """Seconds after a failed heartbeat, until the store is away."""
 REFUSALS = (
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY",
@@ -44,7 +45,9 @@ REFUSALS = (
 class SharedStore:
     """The store of one instance."""
 
-    def __init__(self, config: StoreConfig, *, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, config: StoreConfig, *, clock: Clock, metrics: Metrics, resolver: Resolver | None = None
+    ) -> None:
         self.instance = secrets.token_hex(8)
         """A random id of this process."""
         self.tried = asyncio.Event()
@@ -57,7 +60,7 @@ class SharedStore:
         self._tasks: list[asyncio.Task[None]] = []
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
-        self._wires = Wires(config)
+        self._wires = Wires(config, resolver or Resolver())
         self._subscriber = Subscriber(self, clock)
         self._metrics.watch(lambda: (self.is_up, self.silence(), self.members))
 
@@ -194,11 +197,16 @@ class SharedStore:
 
     async def beat(self) -> None:
         """Tell the other instances that this one lives, and learn of them. Raises StoreAway."""
-        args: list[Argument] = [self.instance, int(LIFE * 1000), self._subscriber.own_channel]
+        channel = self._subscriber.own_channel if self._subscriber.begin() else ""
+        args: list[Argument] = [self.instance, int(LIFE * 1000), channel]
         sent = self._clock.monotonic()
-        (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
+        try:
+            (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
+        except StoreAway:
+            self._subscriber.beaten(ok=False)
+            raise
         self._presence.learn(answer, sent)
-        self._subscriber.beaten()
+        self._subscriber.beaten(ok=True)
 
     # ----------------------------------------------------------------------------------------------- names, records
 

@@ -8,10 +8,12 @@ expire.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import aiohappyeyeballs
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,12 +23,14 @@ from gateway.errors import StoreAway, os_reason
 from gateway.tls import client_context
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
     from gateway.model import Address, StoreConfig
+    from gateway.resolver import Resolver
     from gateway.store.script import Script
 
 Argument = bytes | str | int
@@ -36,15 +40,20 @@ LONGEST_REASON = 200
 MOST_PASSWORD_BYTES = 65_536
 
 
-class _TlsConnection(Connection):
-    """A connection with the TLS context of `gateway.tls`."""
+class _OverSocket(Connection):
+    """A connection over a socket that is connected already; it never connects again by itself."""
 
-    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
+    def __init__(self, *, sock: socket.socket, context: ssl.SSLContext | None, **settings: Any) -> None:
         super().__init__(**settings)
-        self._context = context
+        self._arguments: dict[str, Any] | None = {"sock": sock, "ssl": context}
+        if context is not None:
+            self._arguments = {**self._arguments, "server_hostname": self.host.removesuffix(".")}
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {**super()._connection_arguments(), "ssl": self._context}
+        arguments, self._arguments = self._arguments, None
+        if arguments is None:
+            raise ConnectionResetError(errno.ECONNRESET, "closed")
+        return arguments
 
 
 def reason_of(error: BaseException) -> str:
@@ -140,10 +149,11 @@ def _by_text(call: Call) -> list[Argument]:
 
 
 class Connector:
-    """Opens connections with one configuration."""
+    """Opens connections with one configuration; `resolver` looks up names without blocking others' look-ups."""
 
-    def __init__(self, config: StoreConfig) -> None:
+    def __init__(self, config: StoreConfig, resolver: Resolver) -> None:
         self._config = config
+        self._resolver = resolver
         self._context: ssl.SSLContext | None = None
 
     async def open(self) -> Wire:
@@ -178,18 +188,24 @@ class Connector:
         }
         if address is None:
             connection: AbstractConnection = UnixDomainSocketConnection(path=config.server.socket, **settings)
-        elif config.server.tls:
-            if self._context is None:
-                self._context = await asyncio.to_thread(client_context, config.ca_file)
-            connection = _TlsConnection(host=address.host, port=address.port, context=self._context, **settings)
         else:
-            connection = Connection(host=address.host, port=address.port, **settings)
+            if config.server.tls and self._context is None:
+                self._context = await asyncio.to_thread(client_context, config.ca_file)
+            place = {"host": address.host, "port": address.port}
+            connection = _OverSocket(sock=await self._socket(address), context=self._context, **place, **settings)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         return Wire(connection)
+
+    async def _socket(self, address: Address) -> socket.socket:
+        """Return a socket that is connected to one of the addresses that a name has."""
+        infos = await self._resolver.look_up(address.host, address.port)
+        addresses = [(family, kind, proto, "", where) for family, kind, proto, _, where in infos]
+        delay = self._config.timeout / 2
+        return await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=delay, interleave=1)
 
     async def _master(self) -> Address:
         """Return the address that most Sentinels name."""

@@ -19,14 +19,21 @@ BEAT = Script(
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now + ARGV[2], '+inf')
-redis.call('PEXPIRE', KEYS[1], 86400000)
-redis.call('PUBLISH', ARGV[3], 'beat')
-return {t[1], t[2], redis.call('ZRANGE', KEYS[1], 0, -1)}
+local listed, alive = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), {}
+for i = 1, #listed, 2 do
+  if math.abs(now - listed[i + 1]) > tonumber(ARGV[2]) then
+    redis.call('ZREM', KEYS[1], listed[i])
+  else
+    alive[#alive + 1] = listed[i]
+  end
+end
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'beat') end
+return {t[1], t[2], alive}
 """,
 )
-"""KEYS: the members. ARGV: this instance, its life in ms, its own channel."""
+"""KEYS: the members. ARGV: this instance, its life in ms, and its own channel if it wants to hear the heartbeat.
+
+A score in the future is as dead as an old one: the store's clock was turned back."""
 LEAVE = Script("leave", "return redis.call('ZREM', KEYS[1], ARGV[1])")
 
 

@@ -1,7 +1,8 @@
 """Hears on a channel of the store which names have news. An accelerator: nothing depends on it.
 
-Each heartbeat is published to this instance's own channel. If it is not heard, no news can be, whatever the connection
-looks like: a new connection is opened, and until it works everybody is told at each heartbeat that there may be news.
+Every other heartbeat is published to this instance's own channel. If it was not heard when the next one is sent, no
+news can be heard, whatever the connection looks like: a new connection is opened, and until it works everybody is told
+at each heartbeat that there may be news.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from gateway.model import Clock
     from gateway.store.connection import Wire
 
-DEAF_AFTER = 2
-"""Own heartbeats in a row that were not heard."""
 PAUSE = 1.0
 """Seconds between two attempts to subscribe."""
 READING = 1.0
@@ -50,8 +49,11 @@ class Subscriber:
         self._home = home
         self._clock = clock
         self._heard: dict[str, list[Callable[[], None]]] = {}
-        self._unheard = 0
+        self._unheard = False
+        """Whether the last published heartbeat has not come back."""
         self._stale = False
+        self._subscribed = False
+        self._published = False
         self.is_deaf = True
         """Whether news cannot be heard now."""
 
@@ -74,15 +76,23 @@ class Subscriber:
         return stop
 
     def reconnect(self) -> None:
-        """Subscribe again with a new connection, because the configuration changed."""
-        self._stale = True
+        """Subscribe again with a new connection."""
+        self.is_deaf = self._stale = True
+        self._subscribed = self._unheard = False
 
-    def beaten(self) -> None:
-        """A heartbeat was published; it should be heard before the next one."""
-        self._unheard += 1
-        if self._unheard > DEAF_AFTER:
-            self.is_deaf = self._stale = True
-        if self.is_deaf:
+    def begin(self) -> bool:
+        """Say whether the heartbeat that begins now should be published."""
+        if self._unheard:
+            self.reconnect()
+        self._published = self._subscribed and (self.is_deaf or not self._published)
+        self._unheard = self._published
+        return self._published
+
+    def beaten(self, *, ok: bool) -> None:
+        """A heartbeat has ended; one that failed need not be heard."""
+        if not ok:
+            self._unheard = False
+        elif self.is_deaf:
             self._tell_everybody()
 
     def _tell_everybody(self) -> None:
@@ -97,26 +107,33 @@ class Subscriber:
                 try:
                     await self._follow(await self._home.connect())
                 except (StoreAway, RedisError, OSError):
-                    self.is_deaf = True
+                    pass
+                else:
+                    continue
             await self._clock.sleep(PAUSE)
 
     async def _follow(self, wire: Wire) -> None:
+        """Take messages until a reconnection is wanted. Raises StoreAway if the subscription is not confirmed."""
         self._stale = False
         try:
             await wire.subscribe(self._home.channel, self.own_channel)
+            for _ in range(2):
+                if await wire.message(READING) is None:
+                    raise StoreAway("the subscription was not confirmed")
+            self._subscribed = True
             while not self._stale:
                 message = await wire.message(READING)
                 if message is not None:
                     self._take(message)
         finally:
-            self.is_deaf = True
+            self.reconnect()
             await wire.close()
 
     def _take(self, message: list[object]) -> None:
         kind, channel, data = message[0], message[1], message[2]
         if kind != b"message" or not isinstance(data, bytes):
             return
-        self._unheard = 0
+        self._unheard = False
         if self.is_deaf:
             self.is_deaf = False
             self._tell_everybody()  # of what was published before the subscription
