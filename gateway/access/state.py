@@ -11,7 +11,7 @@ from gateway.access.counters import CounterStore, MemoryCounters
 from gateway.access.pass_loader import PassLoader
 from gateway.access.pass_secrets import remember_replaced
 from gateway.access.statefile import FileCounters
-from gateway.access.usage import INTERVAL, UsageBook
+from gateway.access.usage import INTERVAL, WRITE_INTERVAL, UsageBook, usage_file
 from gateway.addresses import Networks
 from gateway.observe import get_logger
 from gateway.resolver import Resolver
@@ -44,8 +44,13 @@ class Access:
         self._resolver = resolver or Resolver()
         self._metrics = metrics
         self._store: CounterStore = store or MemoryCounters()
+        self._usage_store = self._store
+        """Where usage is counted; not the store of budgets if both are files."""
         if store is None and config.state_file is not None:
             self._store = FileCounters(config.state_file, clock=clock, metrics=metrics, learned=self._show_budgets)
+            beside = usage_file(config.state_file)
+            if beside is not None:
+                self._usage_store = FileCounters(beside, clock=clock, metrics=metrics, interval=WRITE_INTERVAL)
         self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._in_force: Clients | None = None
@@ -53,16 +58,25 @@ class Access:
         self._former: Former = {}
         """Secrets that a reload has replaced; passes that were signed with them still hold."""
         self._midnight: Timer | None = None
-        self.usage = UsageBook(self._store, metrics, clock.wall)
+        self.usage = UsageBook(self._usage_store, metrics, clock.wall)
         self._collecting: Timer | None = None
 
     def start(self, config: Config) -> None:
         """Load the counts of the last run. Raises StateError if that fails."""
-        self._store.start()
+        for store in self._stores():
+            store.start()
         self._plan_midnight()
         self._collecting = self._clock.call_later(INTERVAL, self._collect)
         if config.state_file is None and any(client.budgets for client in config.clients):
             _log.warning("budgets_in_memory", hint="set state_file, or a restart forgets what was used")
+        if config.state_file is not None and isinstance(self._usage_store, MemoryCounters):
+            hint = (
+                f"the folder of {config.state_file} takes no further file; a restart forgets who has called how often"
+            )
+            _log.warning("usage_in_memory", hint=hint)
+
+    def _stores(self) -> tuple[CounterStore, ...]:
+        return tuple(dict.fromkeys((self._store, self._usage_store)))
 
     def clients(self, config: Config) -> Clients:
         """Return the clients of a configuration, with the current counts and keys.
@@ -137,4 +151,5 @@ class Access:
         self.usage.collect()
         keysets, self._keysets = list(self._keysets.values()), {}
         await asyncio.gather(*(keys.stop() for keys in keysets), *self._retired, return_exceptions=True)
-        await self._store.stop()
+        for store in self._stores():
+            await store.stop()

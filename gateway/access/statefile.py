@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass.access")
 INTERVAL: Final = 1.0
-"""Seconds between two writes of the file, while counts change."""
+"""Seconds between two writes of the file, while counts change, unless another interval is given."""
 FIRST: Final = 0.05
-"""Seconds between a change and its write, if none was written within `INTERVAL`."""
+"""Seconds between a change and its write, if none was written within the interval."""
 LOCK_AT_START: Final = 5.0
 """Most seconds for which the start waits for a lock that another process holds."""
 LOCK: Final = 2.0
-"""Most seconds for which a write waits for the lock; it is tried again after `INTERVAL`, and given up at the end."""
+"""Most seconds for which a write waits for the lock; it is tried again after the interval, and given up at the end."""
 LOCK_FOR_CALL: Final = 0.1
 """Most seconds for which a call waits for the lock, during an upgrade."""
 _DAY: Final = 86_400.0
@@ -45,9 +45,24 @@ class FileCounters:
     """A `CounterStore` that survives a restart."""
 
     def __init__(
-        self, path: Path, *, clock: Clock, metrics: Metrics, learned: Callable[[], object] = lambda: None
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        interval: float = INTERVAL,
+        learned: Callable[[], object] = lambda: None,
     ) -> None:
-        """Start without counts. `learned` is called when counts of other processes have been added."""
+        """Start without counts.
+
+        Args:
+            path: the file.
+            clock: tells and waits.
+            metrics: counts the writes.
+            interval: seconds between two writes, while counts change.
+            learned: called when counts of other processes have been added.
+        """
+        self._interval = interval
         self._memory = MemoryCounters()
         self._file = CountsFile(path)
         self._clock = clock
@@ -56,7 +71,7 @@ class FileCounters:
         self._known: dict[CounterKey, int] = {}
         """The calls in the file as last read or written, our own included."""
         self._due = False
-        self._written_at = clock.monotonic() - INTERVAL
+        self._written_at = clock.monotonic() - interval
         self._writing: asyncio.Task[None] | None = None
         self._failed = False
         self._stopped = True
@@ -153,16 +168,16 @@ class FileCounters:
         return {period_of(per, at)[0] for per in ("day", "month") for at in (wall, wall - _DAY)}
 
     def changed(self) -> None:
-        """Write within `INTERVAL`; soon, if nothing was written for as long."""
+        """Write within the interval; soon, if nothing was written for as long."""
         if not self._due and not self._stopped:
             self._due = True
-            self._clock.call_later(max(FIRST, self._written_at + INTERVAL - self._clock.monotonic()), self._begin)
+            self._clock.call_later(max(FIRST, self._written_at + self._interval - self._clock.monotonic()), self._begin)
 
     def _begin(self) -> None:
         if self._stopped:
             return
         if self._writing is not None and not self._writing.done():  # a slow disk: again later
-            self._clock.call_later(INTERVAL, self._begin)
+            self._clock.call_later(self._interval, self._begin)
             return
         self._due = False
         self._written_at = self._clock.monotonic()

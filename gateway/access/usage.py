@@ -2,11 +2,14 @@
 
 Counted for every client, whether it has a budget or not. A request adds to two plain numbers (`ClientMetrics.calls` and
 `.billed`); once a second their growth is added to the day's counters in the store, which survive a restart with a
-`state_file`.
+`state_file`: in a file beside it, because two months of usage are many rows and the counts of budgets are few, and
+those are written each second, and during an upgrade with each call.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.access.budgets import period_of
@@ -19,8 +22,17 @@ if TYPE_CHECKING:
 
 INTERVAL = 1.0
 """Seconds between two additions: a call at midnight may count for the day beside it by as much."""
+WRITE_INTERVAL = 10.0
+"""Seconds between two writes of the file of usage."""
 CALLS, BILLED = "calls ", "billed "
 """What precedes the day in the period of a counter."""
+
+
+def usage_file(state_file: Path) -> Path | None:
+    """Return the file for usage beside a state file; None if its folder takes no further file."""
+    real = Path(os.path.realpath(state_file))
+    beside = real.with_name(f"{real.name}.usage")
+    return beside if os.access(beside if beside.exists() else real.parent, os.W_OK) else None
 
 
 class Usage(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from gateway.access import MemoryCounters, hash_key
-from gateway.access.usage import UsageBook
+from gateway.access.usage import UsageBook, usage_file
 from gateway.cli import main
 from gateway.config import load
 from gateway.errors import ConfigError
@@ -98,6 +99,40 @@ async def test_usage_survives_a_restart_with_a_state_file(tmp_path: Path) -> Non
                 await call(it, *["web"] * calls)
                 [row] = (await usage(url))["totals"]
     assert (row["calls"], row["billed"], row["cost"]) == (5, 5, "1.75")
+
+
+async def test_many_rows_of_usage_are_not_written_with_each_call_of_a_budget(tmp_path: Path) -> None:
+    """They have a file of their own, which is written at most every ten seconds and at the end."""
+    async with vendor(answering(ok())) as there:
+        settings = config(there.port, tmp_path)
+        settings["clients"][0]["budgets"] = [{"route": "v", "per": "day", "hard": 100}]
+        async with running(settings) as it:
+            await call(it, "web")
+    rows = {name: json.loads((tmp_path / name).read_text())["counts"] for name in ("state.json", "state.json.usage")}
+    assert [row["period"] for row in rows["state.json"]] == [TODAY]
+    assert [row["period"] for row in rows["state.json.usage"]] == [f"billed {TODAY}", f"calls {TODAY}"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_the_file_of_usage_is_beside_the_real_state_file(existing: bool, tmp_path: Path) -> None:
+    real = tmp_path / "real" / "state.json"
+    real.parent.mkdir()
+    (tmp_path / "link.json").symlink_to(real)
+    if existing:
+        real.touch()
+    assert usage_file(tmp_path / "link.json") == real.with_name("state.json.usage")
+
+
+async def test_where_the_folder_takes_no_file_usage_is_kept_in_memory_and_the_log_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    async with vendor(answering(ok())) as there, running(config(there.port, tmp_path)) as it, admin_port(it) as url:
+        await call(it, "web")
+        [row] = (await usage(url))["totals"]
+    assert row["calls"] == 1
+    assert '"event":"usage_in_memory"' in it.log
+    assert not (tmp_path / "state.json.usage").exists()
 
 
 def test_days_are_separate_and_two_months_of_them_are_kept() -> None:
