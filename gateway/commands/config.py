@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @config_option
 @no_secrets_option
 @click.option("--client", metavar="NAME", help="Explain whether this client may send METHOD and PATH.")
+@click.option("--host", metavar="HOST", default="", help="Host name that the app uses, if a route has `hosts`.")
 @click.argument("method", required=False)
 @click.argument("path", required=False)
 @click.pass_context
@@ -35,25 +36,28 @@ def routes(
     paths: tuple[Path, ...],
     no_secrets: bool,
     client: str | None,
+    host: str,
     method: str | None,
     path: str | None,
 ) -> None:
     """List the routes of the data port, or explain a decision.
 
     One row per route: its prefix, the vendor's API and what is injected; below, methods and limits. With --client,
-    METHOD and PATH (with the route's prefix, as the app sends it): whether that client may send the request, and which
-    rule decides; exit status 1 when it may not. Connects to nothing.
+    METHOD and PATH (with the route's prefix, as the app sends it; with --host it is optional): whether that client may
+    send the request, and which rule decides; exit status 1 when it may not. Connects to nothing.
     """
     from gateway.config import load
 
     if len({client is None, method is None, path is None}) != 1:
         raise click.UsageError("--client, METHOD and PATH go together")
+    if host and client is None:
+        raise click.UsageError("--host needs --client, METHOD and PATH")
     config = load(paths, placeholders=no_secrets)
     if client is not None and method is not None and path is not None:
         from gateway.commands.explain import explain
 
-        ctx.exit(0 if explain(config, client, method, path) else 1)
-    out, shown = console(), table("route", "prefix", "upstream", "injects token of", narrow=True)
+        ctx.exit(0 if explain(config, client, method, path, host) else 1)
+    out, shown = console(), table("route", "prefix, hosts", "upstream", "injects token of", narrow=True)
     listed = config.routes
     for route in listed:
         shown.add_row(*route_row(route))
@@ -68,7 +72,7 @@ def route_row(route: Route) -> tuple[str, ...]:
     upstream = f"{route.upstream.scheme}://{route.upstream.authority}{route.upstream.base_path}"
     return (
         route.name,
-        f"{route.prefix}/*",
+        "\n".join((f"{route.prefix}/*", *route.hosts)),
         upstream,
         "\n".join(map(injected, route.injections)) or "-",
     )
@@ -153,6 +157,7 @@ def write(text: str, output: Path | None) -> None:
         return
     schema_file = output.with_name(SCHEMA_FILE)
     try:
+        refuse_foreign(schema_file)
         with output.open("x", encoding="utf-8") as file:
             file.write(f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n{text}")
         schema_file.write_text(schema_text(), encoding="utf-8")
@@ -161,3 +166,19 @@ def write(text: str, output: Path | None) -> None:
     except OSError as error:
         raise click.UsageError(f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}") from None
     click.echo(f"wrote {output} and {schema_file} (for editors); next: gatepass check -c {output}", err=True)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `click.UsageError` if there is a file that is not the JSON Schema of some version. Raises OSError."""
+    import json
+
+    from gateway.config import json_schema
+
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("title") != json_schema()["title"]:
+        raise click.UsageError(f"{path} exists and is not the schema of gatepass; move it away, or write elsewhere")

@@ -19,8 +19,8 @@ class Decision:
     lines: tuple[str, ...]
 
 
-def decide(config: Config, name: str, method: str, target: str) -> Decision:
-    """Return what a client hears that sends `method` with `target`, a path and perhaps a query.
+def decide(config: Config, name: str, method: str, target: str, host: str = "") -> Decision:
+    """Return what a client gets that sends `method` with `target`, a path and perhaps a query, to the name `host`.
 
     Raises click.UsageError when there is no such client. Rates, requests in flight and budgets are told, not judged:
     how they stand only the running gateway knows. Nor is it known from where the client calls.
@@ -33,7 +33,7 @@ def decide(config: Config, name: str, method: str, target: str) -> Decision:
         raise click.UsageError(f"there is no client {name!r}; there are: {known}")
     lines: list[str] = []
     try:
-        route, vendor = _judge(config, client, method, target, lines)
+        route, vendor = _judge(config, client, method, (target, host), lines)
     except ExchangeError as error:
         reason = f" ({error.reason})" if error.reason else ""
         return Decision(False, (*lines, f"refused: {error.status} {error.code}: {error.detail}{reason}"))
@@ -42,7 +42,7 @@ def decide(config: Config, name: str, method: str, target: str) -> Decision:
     return Decision(True, (*lines, *_limits(client, route), f"allowed: goes to {route.upstream.authority}"))
 
 
-def _judge(config: Config, client: Client, method: str, target: str, lines: list[str]) -> tuple[Route, bool]:
+def _judge(config: Config, client: Client, method: str, sent: tuple[str, str], lines: list[str]) -> tuple[Route, bool]:
     """Check a request as the gateway does; return its route, and whether the vendor would get the request."""
     from gateway.access import Access
     from gateway.clock import SystemClock
@@ -50,14 +50,21 @@ def _judge(config: Config, client: Client, method: str, target: str, lines: list
     from gateway.proxy.app_tokens import not_served
     from gateway.proxy.permission import check_permission
     from gateway.proxy.request import RequestHead
-    from gateway.proxy.routing import PathRules, RouteTable, check_path, split_target
+    from gateway.proxy.routing import PathRules, RouteTable, check_path, host_of, split_target, with_prefix
     from gateway.tokens import endpoints
 
+    target, host = sent
     RequestHead(f"{method} {target} HTTP/1.1".encode())
     path, _ = split_target(target)
     check_path(path)
-    route, rest = RouteTable((route.prefix, route) for route in config.routes).match(path)
-    lines.append(f"route {route.name}: {route.prefix}")
+    named = next((route for route in config.routes if host_of([host]) in route.hosts), None)
+    if named is not None:
+        path = with_prefix(path, named.prefix)
+        route, rest = named, path[len(named.prefix) :]
+        lines.append(f"route {route.name}: {host_of([host])}, {route.prefix}")
+    else:
+        route, rest = RouteTable((route.prefix, route) for route in config.routes).match(path)
+        lines.append(f"route {route.name}: {route.prefix}")
     offline = _offline(config)
     clients = Access(offline, clock=SystemClock(), metrics=Metrics()).clients(offline)
     allowance = clients.allowance(client.name, route.name)
@@ -100,9 +107,9 @@ def _limits(client: Client, route: Route) -> list[str]:
     return [f"limits of {client.name}: {'; '.join(parts) or 'none'}"]
 
 
-def explain(config: Config, name: str, method: str, target: str) -> bool:
+def explain(config: Config, name: str, method: str, target: str, host: str) -> bool:
     """Print the decision; return whether it is a yes."""
-    decision = decide(config, name, method, target)
+    decision = decide(config, name, method, target, host)
     for line in decision.lines:
         click.echo(line)
     return decision.allowed

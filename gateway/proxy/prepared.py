@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from gateway.patterns import Templates
 from gateway.proxy.echo import echoes_of
 from gateway.proxy.fields import Verdicts, verdicts_up, via_pseudonym
-from gateway.proxy.routing import PathRules, RouteTable, host_of
+from gateway.proxy.routing import PathRules, RouteTable, host_of, with_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -182,10 +182,8 @@ class Snapshot:
         if self.hosts:
             prepared = self.hosts.get(host_of(request.values(b"host")))
             if prepared is not None:
-                prefix = prepared.route.prefix
-                if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in {"", "/"}:
-                    path = prefix + path
-                return prepared, path, path[len(prefix) :]
+                path = with_prefix(path, prepared.route.prefix)
+                return prepared, path, path[len(prepared.route.prefix) :]
         prepared, rest = self.table.match(path)
         return prepared, path, rest
 

@@ -86,6 +86,11 @@ def host_of(values: Sequence[str]) -> str:
     return (name if colon and (port.isdigit() or not port) else host).rstrip(".")
 
 
+def with_prefix(path: str, prefix: str) -> str:
+    """Return a path as it is with a route's prefix, which is optional if the host name selects the route."""
+    return path if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"} else prefix + path
+
+
 class RouteTable(Generic[T]):
     """Maps prefixes to values; the longest matching prefix wins. Whole segments, case-sensitive."""
 

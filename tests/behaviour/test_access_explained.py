@@ -27,7 +27,8 @@ clients:
     budgets: [{route: orders, per: day, soft: 8, hard: 10}]
 routes:
   orders: {credential: key, upstream: "https://orders.example", deny: [/oauth/**]}
-  ledger: {credential: key, upstream: "https://ledger.example"}
+  ledger: {credential: key, upstream: "https://ledger.example", hosts: [ledger.internal]}
+  scans: {credential: key, upstream: "https://orders.example", prefix: /orders/scans, hosts: [scans.internal]}
 """
 
 
@@ -55,6 +56,15 @@ routes:
         (["web", "GET", "/orders/ä"], 1, "refused: 400 bad_request"),
         (["web", "GET", "/orders/" + "x" * 17000], 1, "refused: 431 headers_too_large"),
         (["web", "TRACE", "/orders/x"], 1, "refused: 403 client_forbidden"),
+        (["web", "GET", "/orders/x", "--host", "elsewhere.internal"], 0, "route orders: /orders"),
+        (["web", "GET", "/x", "--host", "Ledger.Internal.:8080"], 1, "route ledger: ledger.internal, /ledger"),
+        (["web", "GET", "/ledger", "--host", "ledger.internal"], 1, "clients.web.routes does not name ledger"),
+        (
+            ["web", "GET", "/orders/scans/x", "--host", "scans.internal"],
+            1,
+            "route scans: scans.internal, /orders/scans",
+        ),
+        (["web", "GET", "/x", "--host", "elsewhere.internal"], 1, "refused: 404 route_not_found"),
         (["nobody", "GET", "/orders"], 2, "there is no client 'nobody'; there are: web"),
         (["web", "GET"], 2, "go together"),
     ],
@@ -74,3 +84,11 @@ def test_without_a_client_the_routes_are_listed_as_ever(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["routes", "-c", str(path)])
     assert result.exit_code == 0
     assert "orders.example" in result.output
+    assert "ledger.internal" in result.output
+
+
+def test_a_host_name_alone_explains_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    result = CliRunner().invoke(main, ["routes", "-c", str(path), "--host", "ledger.internal"])
+    assert (result.exit_code, "--host needs --client" in result.output) == (2, True)

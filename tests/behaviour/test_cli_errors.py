@@ -194,6 +194,23 @@ def test_init_writes_the_schema_beside_the_configuration_for_editors(tmp_path: P
     assert len(list(validator.iter_errors(document))) == 2, "one in each section"
 
 
+@pytest.mark.parametrize("text", ["{}", '{"title": "Another"}', "not JSON", "[]"])
+def test_init_keeps_a_schema_file_that_is_somebody_else_s(text: str, tmp_path: Path) -> None:
+    schema = tmp_path / "gatepass.schema.json"
+    schema.write_text(text)
+    shown = gatepass("init", "uqudo", "-o", str(tmp_path / "config.yaml"))
+    assert (shown.exit_code, "is not the schema of gatepass" in shown.output) == (2, True)
+    assert schema.read_text() == text
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_init_renews_the_schema_of_another_version(tmp_path: Path) -> None:
+    schema = tmp_path / "gatepass.schema.json"
+    schema.write_text('{"title": "Gatepass configuration"}')
+    assert gatepass("init", "uqudo", "-o", str(tmp_path / "config.yaml")).exit_code == 0
+    assert schema.read_text() == gatepass("schema").output
+
+
 def test_init_on_standard_output_names_no_schema() -> None:
     assert "$schema" not in gatepass("init", "uqudo").output
 
