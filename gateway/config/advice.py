@@ -31,7 +31,7 @@ def advice(
     root: Node, keys: FileSection, clients: Mapping[int, ClientSection], routes: Mapping[str, RouteSection]
 ) -> list[str]:
     """Return all warnings, each with its file and line, in the order of the files."""
-    collected = [*_variables(root), *_file(root, keys, clients, routes)]
+    collected = [*_variables(root), *_file(root, keys, clients, routes), *_passes(root, keys, clients, routes)]
     for name, route in routes.items():
         collected += [(("routes", name, *path), text) for path, text in _route(route, route.prefix or f"/{name}")]
     prefixes = {name: (route.prefix or f"/{name}", route) for name, route in routes.items()}
@@ -56,8 +56,7 @@ def _file(
     used = {each.issuer for client in clients.values() for each in client.jwt}
     for name in set(keys.issuers) - used:
         yield ("issuers", name), "no client has a JWT of this issuer"
-    named = {route.credential for route in routes.values()}
-    named |= {each.credential for route in routes.values() for each in route.inject or ()}
+    named = {name for route in routes.values() for name in _credentials(route)}
     section = root.entries.get("credentials")
     for name, node in (section.entries if section is not None else {}).items():
         if node.value is not None and name not in named:
@@ -70,6 +69,32 @@ def _file(
                 yield (which,), "there is no admin port: `admin` is null"
     if not keys.logs.access and keys.logs.sample < 1:
         yield ("logs", "sample"), "requests are not logged at all: `logs.access` is false"
+
+
+def _passes(
+    root: Node, keys: FileSection, clients: Mapping[int, ClientSection], routes: Mapping[str, RouteSection]
+) -> Iterator[Advice]:
+    """A pass is signed with something that the gateway and the app alone know; of a JWT the app knows nothing."""
+    if keys.app_token_key is not None or keys.access == "open":
+        return
+    section = root.entries.get("credentials")
+    static = {
+        name for name, node in (section.entries if section is not None else {}).items() if "static" in node.entries
+    }
+    served = [name for name, route in routes.items() if route.app_tokens and set(_credentials(route)) - static]
+    for index, client in clients.items():
+        mine = [name for name in served if client.routes is None or name in client.routes]
+        if client.jwt and mine and not (client.key_sha256 or client.keys_sha256 or client.keys):
+            text = "set `app_token_key`, or `app_tokens: false` on these routes"
+            yield (
+                ("clients", index, "jwt"),
+                f"an SDK that fetches its own token gets none with a JWT on {', '.join(mine)}: {text}",
+            )
+
+
+def _credentials(route: RouteSection) -> tuple[str, ...]:
+    named = (route.credential, *(each.credential for each in route.inject or ()))
+    return tuple(name for name in named if name is not None)
 
 
 def _route(route: RouteSection, prefix: str) -> Iterator[Advice]:

@@ -102,16 +102,21 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
     )
     assert process.stdout is not None
     shown = ""
-    while "gatepass serve" not in shown:
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
-        assert line, shown
-        shown += line.decode()
-    [written] = set(re.findall(r"/\S+sandbox\.env", shown))
-    path = Path(written)
-    secrets = [line.partition("=")[2] for line in read(path).splitlines()]
-    assert len(secrets) == 9
-    assert not [secret for secret in secrets if secret in shown]
-    os.kill(process.pid, signal.SIGTERM)
-    rest, _ = await asyncio.wait_for(process.communicate(), 60)
+    try:
+        while "gatepass serve" not in shown:
+            line = await asyncio.wait_for(process.stdout.readline(), 60)
+            assert line, shown
+            shown += line.decode()
+        [written] = set(re.findall(r"/\S+sandbox\.env", shown))
+        path = Path(written)
+        secrets = [line.partition("=")[2] for line in read(path).splitlines()]
+        assert len(secrets) == 9
+        assert not [secret for secret in secrets if secret in shown]
+        os.kill(process.pid, signal.SIGTERM)
+        rest, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert (process.returncode, rest) == (0, b"")
     assert not there(path)

@@ -26,6 +26,19 @@ def client(keys: str) -> str:
     return BASE + f"clients: [{{name: fraud-desk, key_sha256: {HASH}, {keys}}}]\n"
 
 
+def by_jwt(keys: str = "", route_keys: str = "", top: str = "") -> str:
+    """A client that has a JWT, and a route whose vendor has a token endpoint."""
+    return (
+        BASE.replace(
+            "{key: {static", "{idfy: {profile: idfy, client_id: i, client_secret: CANARY-s, scope: x}, key: {static"
+        )
+        + f"  idfy: {{credential: idfy{route_keys}}}\n"
+        + "issuers: {corp: {issuer: x, audience: [a], jwks_url: 'https://l.example/k'}}\n"
+        + f"clients: [{{name: fraud-desk, jwt: [{{issuer: corp, claims: {{azp: x}}}}]{keys}}}]\n"
+        + top
+    )
+
+
 def route(keys: str) -> str:
     return BASE + f"  more: {{credential: key, upstream: 'https://more.example', {keys}}}\n"
 
@@ -99,6 +112,10 @@ WARNED = {
         "state_file: `$` and a name are used as they are written",
     ),
     "variable inside": (route("origin: 'https://$TENANT.example'"), "routes.more.origin: `$` and a name are used"),
+    "a JWT, and nothing to sign passes with": (
+        by_jwt(),
+        "clients[0].jwt: an SDK that fetches its own token gets none with a JWT on idfy: set `app_token_key`",
+    ),
     "secret variable": (BASE.replace("CANARY-t", "$CANARY_SECRET"), "credentials.key.static.token: `$` and a name"),
 }
 
@@ -124,6 +141,10 @@ SILENT = {
     "WebDAV": client("deny: ['PROPFIND /ledger/**']"),
     "pattern below the prefix": route("deny: [/moreover, /x/more], methods: [GET, REPORT]"),
     "dollars": BASE + "state_file: /srv/$$/1$a\n",
+    "a JWT and a key to sign passes with": by_jwt(top=f"app_token_key: CANARY-{HASH}\n"),
+    "a JWT and a key of its own": by_jwt(f", key_sha256: {HASH}"),
+    "a JWT, and routes without passes": by_jwt(route_keys=", app_tokens: false"),
+    "a JWT for routes whose vendor has no token endpoint": by_jwt(", routes: [orders]"),
     "open": BASE + "access: open\n",
 }
 
