@@ -81,8 +81,8 @@ test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests agai
 test-long: $(VENV)/dev.stamp  ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
-deploy-test: $(VENV)/dev.stamp  ## Bring up the image, compose and a rollout for real (minutes); TRIALS=container, IMAGE, DOCKER, ROLLS
-	@IMAGE=$(IMAGE):dev DOCKER="$(DOCKER)" ROLLS=$(or $(ROLLS),10) $(BIN)/python -m tests.deployed $(TRIALS)
+deploy-test: $(VENV)/dev.stamp $(RELEASE)/stamp  ## Build and bring up all that is shipped (half an hour); TRIALS="wheel image container compose systemd rollout", DOCKER, ROLLS
+	@IMAGE=$(IMAGE):dev DOCKER="$(DOCKER)" ROLLS=$(or $(ROLLS),10) $(SAME_AGAIN) $(BIN)/python -m tests.deployed $(TRIALS)
 
 fuzz: $(VENV)/dev.stamp  ## Send mutated requests and answers, and try rules on odd paths, until something fails or you stop it; SEED=n repeats a run
 	@$(BIN)/python -m tests.kit.mutation $(SEED)
@@ -134,13 +134,15 @@ lock:  ## Renew requirements/*.txt with the oldest supported Python
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/release.txt requirements/release.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o benchmarks/requirements.txt benchmarks/requirements.in
 
+# With these two builds of a commit make the same files, bit for bit.
+SAME_AGAIN = SOURCE_DATE_EPOCH=$(EPOCH) PYTHONHASHSEED=0
 COMPILE ?= $(if $(CC_HERE),yes,no)
 COMPILING := $(filter yes,$(COMPILE))
 wheel: $(VENV)/run.stamp  ## Build dist/gatepass-*.whl, compiled if there is a C compiler; COMPILE=no: plain Python
 	@echo "building a wheel $(if $(COMPILING),with the hot path compiled: about two minutes,of plain Python: no C compiler, or COMPILE=no)"
 	@rm -f dist/gatepass-*.whl && mkdir -p build dist
 	@$(if $(COMPILING),$(PIP) install --require-hashes -r requirements/compile.txt)
-	@GATEPASS_COMPILE=$(if $(COMPILING),1) $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
+	@GATEPASS_COMPILE=$(if $(COMPILING),1) $(SAME_AGAIN) $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
 	    --no-build-isolation --no-index --wheel-dir dist . >build/wheel.log 2>&1 || (tail -n 20 build/wheel.log; exit 1)
 	@echo "built $$(echo dist/gatepass-*.whl)"
 	@echo "install it: pip install $$(echo dist/gatepass-*.whl)"
@@ -157,18 +159,18 @@ $(RELEASE)/stamp: requirements/release.txt
 
 CHECKSUMS = cd dist && rm -f SHA256SUMS && sha256sum * > ../build/SHA256SUMS && mv ../build/SHA256SUMS .
 wheels: $(RELEASE)/stamp  ## Build, tag and try a compiled wheel for each supported Python here; PYTHONS=… names them
-	@$(RELEASE)/bin/python deploy/release/wheels.py dist $(PYTHONS)
+	@$(SAME_AGAIN) $(RELEASE)/bin/python deploy/release/wheels.py dist $(PYTHONS)
 	@$(CHECKSUMS)
 
 # Labels of the image: what it was built from, and where that is published.
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 CREATED = $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
-EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 SOURCE ?= $(shell git remote get-url origin 2>/dev/null | grep '^https://')
 PYTHON_IMAGE ?= python:3.13-slim-bookworm
-image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev; PYTHON_IMAGE=…@sha256:… pins the base
-	$(DOCKER) build --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
+image:  ## Build the container image, tagged IMAGE:version and IMAGE:dev; PYTHON_IMAGE=…@sha256:… pins the base, BUILD=--no-cache builds from nothing
+	$(DOCKER) build $(BUILD) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
 	    --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) \
 	    --build-arg CREATED=$(CREATED) \
 	    --tag $(IMAGE):$(VERSION) --tag $(IMAGE):dev .

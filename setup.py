@@ -47,6 +47,7 @@ def extensions() -> list[Extension]:
     return mypycify(
         ["--config-file=", "--ignore-missing-imports", *COMPILED],
         opt_level="3",
+        debug_level="0",  # debug information names the folder of the build, and two builds would differ
         group_name="gatepass",
         target_dir=f"build/c-{sys.implementation.cache_tag}",  # so that two versions of Python can compile at once
     )

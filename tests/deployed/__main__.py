@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.deployed.outcome import Outcome, Unable
 
-TRIALS = ("container", "compose", "rollout")
+TRIALS = ("wheel", "image", "container", "compose", "systemd", "rollout")
 
 
 def main(names: list[str]) -> int:

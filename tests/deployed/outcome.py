@@ -50,12 +50,17 @@ def shell(command: str) -> str:
     return run("sh", "-c", command.format(docker=shlex.quote(os.environ.get("DOCKER", "docker"))))
 
 
-def needs_docker(image: str) -> None:
-    """Raise Unable without an engine that has the image."""
+def needs_engine() -> None:
+    """Raise Unable without a Docker engine."""
     try:
         docker("version")
     except (OSError, AssertionError) as error:
         raise Unable("no Docker engine answers") from error
+
+
+def needs_docker(image: str) -> None:
+    """Raise Unable without an engine that has the image."""
+    needs_engine()
     try:
         docker("image", "inspect", image)
     except AssertionError as error:
