@@ -29,6 +29,10 @@ COMPILED = (
     "gateway/observe/journal.py",
     *(str(path) for path in sorted(Path("gateway/patterns").glob("*.py")) if path.name != "__init__.py"),
     "gateway/tokens/cache.py",
+    "gateway/planes/answers.py",
+    "gateway/planes/asking.py",
+    "gateway/planes/port.py",
+    "gateway/planes/question.py",
 )
 """What runs for every request."""
 

@@ -282,6 +282,7 @@ class Gateway:
         self.metrics.prices({route.name: route.price for route in config.routes})
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
+        self.metrics.keep("plane", {plane.name for plane in config.planes.ask} if config.planes else ())
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
         if self._admin is not None:
             self._admin.use(config)

@@ -272,6 +272,17 @@ CLIENTS = Dashboard(
                   "Many client_unknown: an app has a wrong key, or somebody tries to guess keys; find the address in the log (remote).",
                   ((by("code", rate("requests_total", 'code=~"client_.*"')), "{{code}}"), (by("code", rate("unrouted_requests_total")), "{{code}} (no route)")), "reqps"),
         )),
+        Row("Other proxies that ask", (
+            Panel("Questions of planes", "Questions per second by plane and outcome; token is a good one.",
+                  "client_*: as on the data port, find the app in the log (question_refused). token_*, credential_*: see the tokens dashboard. bad_request: the plane is not configured as in deploy/planes.",
+                  ((by("plane, outcome", rate("plane_questions_total", ROUTE)), "{{plane}} {{outcome}}"),), "reqps"),
+            Panel("Tokens that planes reported as refused", "Questions after a vendor's refusal. One now and then is a revocation, healed by sending again.",
+                  "Steadily above zero: the vendor refuses every token; see upstream_refusals on the overview, and ask the vendor.",
+                  ((by("plane, route", rate("plane_refused_tokens_total", ROUTE)), "{{plane}} → {{route}}"),), "reqps"),
+            Panel("Since the last question", "Time since each plane asked.",
+                  "A plane that should be busy: it does not reach the socket, or sends its requests elsewhere; look at its own log.",
+                  (("time() - max by (plane) (gatepass_plane_last_question_timestamp_seconds)", "{{plane}}"),), "s"),
+        )),
         Row("What it costs", (
             Panel("Billed calls", "Calls that vendors bill, in the range of the dashboard.",
                   "More than on other days: ask the client's owner what has changed; a hard budget limits it.",

@@ -125,6 +125,11 @@ class Allowance:
         if self.rules is not None:
             self.rules.check(method, path)
 
+    @property
+    def names_addresses(self) -> bool:
+        """Whether the client may call from some addresses only."""
+        return self._networks is not None
+
     def check_address(self, remote: str) -> None:
         """Raise ClientForbidden unless the client may call from this address."""
         if self._networks is not None and remote not in self._networks:

@@ -13,7 +13,7 @@ from gateway.observe.log.setup import (
     get_logger,
     logging_is_temporary,
 )
-from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
+from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, PlaneMetrics, RouteMetrics
 from gateway.observe.metrics.families import metrics_markdown
 from gateway.observe.metrics.registry import Metrics
 from gateway.observe.metrics.store import StoreMetrics
@@ -30,6 +30,7 @@ __all__ = [
     "Journal",
     "Metrics",
     "OwnWords",
+    "PlaneMetrics",
     "RouteMetrics",
     "StoreMetrics",
     "Trace",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
+
+from gateway.planes.listener import Listener
 
 if TYPE_CHECKING:
     import socket
@@ -27,12 +30,14 @@ class DataPlanes:
         """
         self._metrics = metrics
         self._tokens = tokens
-        self._snapshot = snapshot
+        self._listener = Listener(snapshot, metrics)
+        self._succeeded = False
+        """A successor has the sockets, and the planes."""
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
         """The listening sockets, for a successor."""
-        return ()
+        return self._listener.sockets
 
     async def start(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve the planes that ask, and push to the others.
@@ -40,18 +45,25 @@ class DataPlanes:
         `sockets` are listening sockets, instead of opening `planes.listen`. Raises ListenError, OSError for files that
         cannot be used.
         """
+        await self._listener.start(config, sockets)
 
     async def check(self, config: Config) -> None:
         """Raise OSError if `reload` with this configuration would fail; change nothing."""
+        await asyncio.to_thread(self._listener.check, config.planes)
 
     async def reload(self, config: Config) -> None:
         """Use another configuration, which `check` has accepted; without `planes`, nobody gets a token any more."""
+        self._listener.reload(config)
 
     def stop_listening(self) -> None:
         """Stop accepting, because a successor has the same sockets; open connections stay open."""
+        self._succeeded = True
+        self._listener.stop_listening()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on waiting, not a cancellation
         """Stop accepting, and answer what was asked within `timeout` seconds."""
+        await self._listener.drain(timeout, succeeded=self._succeeded)
 
     async def stop(self, *, succeeded: bool = False) -> None:
         """Close everything, and withdraw what was pushed unless a successor pushes (`succeeded`)."""
+        await self._listener.drain(0.0, succeeded=succeeded or self._succeeded)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import struct
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -40,6 +41,8 @@ _STALLED: Final = 0.5
 """Seconds after which a handshake makes room for others: several round trips to anywhere."""
 _OF_ONE_CONNECTION: Final = (errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM)
 """Errors of accept(2) that concern one connection; after any other, accepting pauses until the next sweep."""
+_CREDENTIALS: Final = struct.Struct("iII")
+"""`struct ucred`: process, user, group."""
 _LOG_EVERY: Final = 1.0
 """Seconds between two log lines about failed accepts."""
 
@@ -163,7 +166,7 @@ class Acceptor:
             self._failed(error)
             return False
         sock.setblocking(False)
-        self._take(sock, plain_address(str(peer[0])))
+        self._take(sock, plain_address(str(peer[0])) if peer else peer_user(sock))
         return True
 
     def _failed(self, error: OSError) -> None:
@@ -290,6 +293,12 @@ class Acceptor:
             longest = _STALLED if opening.connection.surplus else self._server.limits.header_timeout
             if now - opening.since >= longest:
                 self._give_up(opening)
+
+
+def peer_user(sock: socket.socket) -> str:
+    """Return which user has connected to a Unix socket, as `uid:33` (unix(7), SO_PEERCRED)."""
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return f"uid:{uid}"
 
 
 def _reset(sock: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The data port: accepts (`accept.py`), applies time-outs, drains.
+"""A port that is served: accepts (`accept.py`), applies time-outs, drains. `DataServer` is the port for apps.
 
 The listening sockets stay open until the port closes, so that a successor process can get them; connections that the
 kernel has already accepted then are served instead of reset.
@@ -32,13 +32,12 @@ _SETTLE: Final = 0.02
 """Seconds for reading what apps had already sent when the port closed."""
 
 
-class DataServer(Server[ClientConnection]):
-    """The data port: accepts, counts, sweeps, drains."""
+class Port(Server[ClientConnection]):
+    """Accepts, counts, sweeps, drains. A subclass serves what arrives."""
 
-    def __init__(self, handler: Handler, limits: Limits, room: int | None = None) -> None:
+    def __init__(self, limits: Limits, room: int | None = None) -> None:
         """Build a port; `room` is the number of connections for which there are descriptors, None for any number."""
         super().__init__(limits, Outbox(asyncio.get_running_loop()))
-        self.handler = handler
         self._acceptor = Acceptor(self, room)
         self._connections: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -46,13 +45,11 @@ class DataServer(Server[ClientConnection]):
 
     # ----------------------------------------------------------------------------------------------------- listening
 
-    def start(self, sockets: Sequence[socket.socket], *, tls: ServerTLS | None = None) -> tuple[str, int]:
-        """Accept on these listening sockets; return the first one's address and port. Raises OSError for bad files."""
+    def serve(self, sockets: Sequence[socket.socket], *, tls: ServerTLS | None = None) -> None:
+        """Accept on these listening sockets. Raises OSError for bad files."""
         self.use_tls(tls)
         self._acceptor.start(sockets)
         self._sweep()
-        host, port = sockets[0].getsockname()[:2]
-        return host, port
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -92,9 +89,7 @@ class DataServer(Server[ClientConnection]):
 
     def counted(self) -> None:
         """Take note that the number of accepted connections has changed."""
-        count = self._acceptor.count
-        self.handler.metrics.connections.set(count)
-        if not count:
+        if not self._acceptor.count:
             self._all_closed.set()
 
     def relieve(self) -> None:
@@ -105,13 +100,9 @@ class DataServer(Server[ClientConnection]):
                 return
             connection.shed()
 
-    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
-        """Serve one request; the result says whether the connection may serve another."""
-        return self.handler.exchange(connection, request)
-
-    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
-        """Write the answer to bytes that are not a request."""
-        self.handler.refuse(connection, error)
+    def sweep(self, now: float) -> float:
+        """Apply the time-outs of what is behind the connections; return the seconds to the next sweep."""
+        raise NotImplementedError
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -119,14 +110,21 @@ class DataServer(Server[ClientConnection]):
         self._acceptor.sweep(now)
         for connection in tuple(self._connections):
             connection.sweep(now)
-        self.handler.sweep(now)
-        self._sweeper = loop.call_later(self.handler.sweep_interval, self._sweep)
+        self._sweeper = loop.call_later(self.sweep(now), self._sweep)
 
     # ------------------------------------------------------------------------------------------------------ going down
 
     def stop_listening(self) -> None:
         """Stop accepting, because a successor has the same sockets; open connections stay open."""
         self._acceptor.stop(take_queued=False)
+
+    def begin_drain(self) -> None:
+        """Let each answer close its connection from now on."""
+        raise NotImplementedError
+
+    def refuse_new(self) -> None:
+        """Reject requests that begin from now on."""
+        raise NotImplementedError
 
     async def drain(
         self,
@@ -139,7 +137,7 @@ class DataServer(Server[ClientConnection]):
         For `last_call` seconds before that, kept-alive connections may send one more request, because a request that
         is sent while its connection closes gets no answer.
         """
-        self.handler.draining = True
+        self.begin_drain()
         self._acceptor.stop(take_queued=timeout > 0)
         await self._wait_closed(min(last_call, timeout))
         end = asyncio.get_running_loop().time() + timeout
@@ -147,7 +145,7 @@ class DataServer(Server[ClientConnection]):
         if timeout and self._acceptor.count:
             await asyncio.sleep(_SETTLE)
             await self._close_idle(min(_LAST_CALL, timeout), fresh_too=False)
-        self.handler.closing = True
+        self.refuse_new()
         await self._close_idle(end - asyncio.get_running_loop().time(), fresh_too=True)
         self._acceptor.abort()
         for connection in tuple(self._connections):
@@ -170,3 +168,44 @@ class DataServer(Server[ClientConnection]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._all_closed.wait()
+
+
+class DataServer(Port):
+    """The data port."""
+
+    def __init__(self, handler: Handler, limits: Limits, room: int | None = None) -> None:
+        """Build the port; `room` as of `Port`."""
+        super().__init__(limits, room)
+        self.handler = handler
+
+    def start(self, sockets: Sequence[socket.socket], *, tls: ServerTLS | None = None) -> tuple[str, int]:
+        """Accept on these listening sockets; return the first one's address and port. Raises OSError for bad files."""
+        self.serve(sockets, tls=tls)
+        host, port = sockets[0].getsockname()[:2]
+        return host, port
+
+    def counted(self) -> None:
+        """Show the number of accepted connections."""
+        self.handler.metrics.connections.set(self._acceptor.count)
+        super().counted()
+
+    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
+        """Serve one request; the result says whether the connection may serve another."""
+        return self.handler.exchange(connection, request)
+
+    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
+        """Write the answer to bytes that are not a request."""
+        self.handler.refuse(connection, error)
+
+    def sweep(self, now: float) -> float:
+        """Apply the time-outs of the pools; return the seconds to the next sweep."""
+        self.handler.sweep(now)
+        return self.handler.sweep_interval
+
+    def begin_drain(self) -> None:
+        """Let each answer close its connection from now on."""
+        self.handler.draining = True
+
+    def refuse_new(self) -> None:
+        """Answer requests that begin from now on with 503."""
+        self.handler.closing = True

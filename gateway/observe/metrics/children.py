@@ -229,3 +229,38 @@ class ClientMetrics:
             if calls is not None:
                 self._parents.budget_limit.labels(self.name, self.route, per, level).set(calls)
         return self._parents.budget_used.labels(self.name, self.route, per)
+
+
+class PlaneMetrics:
+    """The metrics of one plane that asks."""
+
+    def __init__(self, name: str, parents: DeclaredMetrics) -> None:
+        self.name = name
+        self.last_question = 0.0
+        """Seconds since the epoch; 0 before the first."""
+        self.refusals = 0
+        """Questions that got no token, since the start."""
+        self._parents = parents
+        self._asked: Value | None = None
+        self._children: dict[tuple[str, str], Value] = {}
+
+    def asked(self, route: str, outcome: str, now: float) -> None:
+        """Count a question about a route; `outcome` is `token` or the code of the error, `now` since the epoch."""
+        child = self._children.get((route, outcome))
+        if child is None:
+            child = self._children[route, outcome] = self._parents.plane_questions.labels(self.name, route, outcome)
+            self._asked = self._parents.plane_asked.labels(self.name)
+        child.value += 1
+        self.last_question = now
+        if self._asked is not None:
+            self._asked.value = now
+        if outcome != "token":
+            self.refusals += 1
+
+    def forget(self) -> None:
+        """Look up all values again, because some of them may no longer be in a series."""
+        self._children.clear()
+
+    def refused_token(self, route: str) -> None:
+        """Count a question that reported a refused token."""
+        self._parents.plane_refused.labels(self.name, route).inc()

@@ -31,6 +31,7 @@ class DeclaredMetrics:
         self._collectors: list[FamilyCollector[Any]] = []
         self._declare_requests()
         self._declare_upstreams()
+        self._declare_planes()
         self._declare_clients()
         self._declare_tokens()
         self._declare_store()
@@ -56,6 +57,11 @@ class DeclaredMetrics:
         self.pool_idle = self._values(families.POOL_IDLE)
         self.pool_wait_duration = self._histograms(families.POOL_WAIT)
         self.echoes = self._values(families.ECHOES)
+
+    def _declare_planes(self) -> None:
+        self.plane_questions = self._values(families.PLANE_QUESTIONS)
+        self.plane_refused = self._values(families.PLANE_REFUSED)
+        self.plane_asked = self._values(families.PLANE_ASKED)
 
     def _declare_clients(self) -> None:
         self.client_requests = self._values(families.CLIENT_REQUESTS)

@@ -113,6 +113,24 @@ ECHOES = Family(
     ("route", "place"),
 )
 
+# --------------------------------------------------------------------------------------------------------- planes
+
+PLANE_QUESTIONS = Family(
+    "plane_questions_total",
+    "counter",
+    "Questions of other proxies, by outcome: `token`, or the code of the error.",
+    ("plane", "route", "outcome"),
+)
+PLANE_REFUSED = Family(
+    "plane_refused_tokens_total",
+    "counter",
+    "Questions that reported that the vendor has refused the token.",
+    ("plane", "route"),
+)
+PLANE_ASKED = Family(
+    "plane_last_question_timestamp_seconds", "gauge", "Time of the last question of another proxy.", ("plane",)
+)
+
 # -------------------------------------------------------------------------------------------------------- clients
 
 CLIENT_REQUESTS = Family(

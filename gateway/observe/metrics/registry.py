@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway import __version__
 from gateway.observe.log.writer import dropped_events
 from gateway.observe.metrics import children, families
-from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, RouteMetrics
+from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, PlaneMetrics, RouteMetrics
 from gateway.observe.metrics.declared import DeclaredMetrics
 from gateway.observe.metrics.store import StoreMetrics
 from gateway.observe.trace.spans import dropped_spans
@@ -41,6 +41,7 @@ class Metrics(DeclaredMetrics):
         self._credentials: dict[str, CredentialMetrics] = {}
         self._clients: dict[tuple[str, str], ClientMetrics] = {}
         self._store: StoreMetrics | None = None
+        self._planes: dict[str, PlaneMetrics] = {}
         self._library = CollectorRegistry(auto_describe=True)
         """Metrics that `prometheus_client` renders itself: two info metrics and those of the process."""
         self.build = self._info(families.BUILD)
@@ -77,6 +78,13 @@ class Metrics(DeclaredMetrics):
             self._store = StoreMetrics(self)
         return self._store
 
+    def plane(self, name: str) -> PlaneMetrics:
+        """Return the metrics of a plane that asks, the same object every time."""
+        metrics = self._planes.get(name)
+        if metrics is None:
+            metrics = self._planes[name] = PlaneMetrics(name, self)
+        return metrics
+
     def clients(self) -> list[ClientMetrics]:
         """Return the metrics of every client on every route."""
         return list(self._clients.values())
@@ -88,7 +96,7 @@ class Metrics(DeclaredMetrics):
             if price is not None:
                 self.route_price.labels(route, price.currency).set(float(price.amount))
 
-    def keep(self, label: Literal["route", "credential", "client"], names: Collection[str]) -> None:
+    def keep(self, label: Literal["route", "credential", "client", "plane"], names: Collection[str]) -> None:
         """Drop the series of everything that is no longer configured. Called after a reload.
 
         A series that kept its last value would keep alerts firing for a route that no longer exists.
@@ -99,6 +107,8 @@ class Metrics(DeclaredMetrics):
         known = bound.get(label, {})
         for name in [name for name in known if name not in names]:
             known.pop(name).gone = True
+        for plane in self._planes.values():
+            plane.forget()
         at = {"client": 0, "route": 1}.get(label)
         if at is not None:
             self._clients = {pair: kept for pair, kept in self._clients.items() if pair[at] in names}

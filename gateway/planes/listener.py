@@ -1,0 +1,104 @@
+"""The planes that ask, while the gateway runs: one port, opened at the start and closed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from gateway.model import SocketFile
+from gateway.observe import get_logger
+from gateway.planes.asking import Asker
+from gateway.planes.listening import KEY, identity, listen_unix, remove
+from gateway.planes.port import AskPort
+from gateway.proxy import open_port
+from gateway.tls import server_context
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from gateway.model import Config, Limits, Planes
+    from gateway.observe import Metrics
+    from gateway.proxy import Snapshot
+
+_log = get_logger("gatepass.planes")
+_CONNECTIONS: Final = 1024
+"""Connections of planes at most; each asks many times."""
+
+
+class Listener:
+    """Serves the planes that ask."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], metrics: Metrics) -> None:
+        self._asker = Asker(snapshot, metrics)
+        self._port: AskPort | None = None
+        self._planes: Planes | None = None
+        """What it was started with, or reloaded to."""
+        self._file: tuple[SocketFile, tuple[int, int] | None] | None = None
+        """The Unix socket that it made; one that was passed to this process stays where it is."""
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The listening sockets, for a successor."""
+        return self._port.sockets if self._port is not None else ()
+
+    async def start(self, config: Config, sockets: Sequence[socket.socket]) -> None:
+        """Open the port, or serve these sockets. Raises ListenError, OSError."""
+        planes = self._planes = config.planes
+        if planes is None or planes.listen is None:
+            for sock in sockets:
+                sock.close()
+            return
+        self._asker.use(planes)
+        port = AskPort(self._asker, _limits(config))
+        if not sockets:
+            sockets = await self._open(planes)
+        port.serve(sockets, tls=planes.tls)
+        self._port = port
+        _log.info("planes_served", listen=str(planes.listen), planes=[plane.name for plane in planes.ask])
+
+    async def _open(self, planes: Planes) -> Sequence[socket.socket]:
+        listen = planes.listen
+        if isinstance(listen, SocketFile):
+            sock = await asyncio.to_thread(listen_unix, listen)
+            self._file = (listen, identity(listen.path))
+            return [sock]
+        return await open_port(KEY, listen) if listen is not None else []
+
+    def check(self, planes: Planes | None) -> None:
+        """Raise OSError if the files of TLS cannot be used."""
+        if planes is not None and planes.tls is not None:
+            server_context(planes.tls)
+
+    def reload(self, config: Config) -> None:
+        """Answer the planes of another configuration, at the place where it listens."""
+        before, planes = self._planes, config.planes
+        self._planes = planes
+        self._asker.use(planes)
+        if (before.listen if before else None) != (planes.listen if planes else None):
+            _log.warning("restart_needed", keys=[KEY])
+        if self._port is not None:
+            self._port.use_limits(_limits(config), None)
+            if planes is not None and planes.tls is not None and planes.tls != (before.tls if before else None):
+                self._port.use_tls(planes.tls)
+
+    def stop_listening(self) -> None:
+        """Stop accepting, because a successor has the same sockets."""
+        if self._port is not None:
+            self._port.stop_listening()
+
+    async def drain(self, timeout: float, *, succeeded: bool = False) -> None:  # noqa: ASYNC109 - a bound on waiting
+        """Stop accepting, answer what was asked within `timeout` seconds, and close."""
+        port = self._port
+        if port is None:
+            return
+        if self._file is not None and not succeeded:
+            remove(self._file[0].path, self._file[1])  # first, so that planes see at once that nobody is here
+            self._file = None
+        await port.drain(timeout)
+
+
+def _limits(config: Config) -> Limits:
+    limits = config.limits
+    return replace(limits, connections=min(limits.connections, _CONNECTIONS))

@@ -1,0 +1,85 @@
+"""The Unix socket for planes: made beside its name, given its permissions, then moved there.
+
+So nobody can connect before the permissions are right, and a file that another process has left behind is replaced in
+one step. A file that something still serves, or that is no socket, is never replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import ListenError, os_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.model import SocketFile
+
+KEY: Final = "planes.listen"
+_BACKLOG: Final = 4096
+_NOT_SERVED: Final = (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def listen_unix(file: SocketFile) -> socket.socket:
+    """Return a listening socket at the path. Raises ListenError."""
+    path = file.path
+    beside = path.with_name(f".{path.name[:32]}.{os.getpid()}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        _check_free(file)
+        beside.unlink(missing_ok=True)
+        sock.bind(bytes(beside))
+        beside.chmod(file.mode)
+        sock.listen(_BACKLOG)
+        beside.replace(path)
+    except OSError as error:
+        sock.close()
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        hint = f" (does the folder {path.parent} exist?)" if error.errno == errno.ENOENT else ""
+        raise ListenError(KEY, str(file), os_reason(error) + hint) from error
+    except ListenError:
+        sock.close()
+        raise
+    return sock
+
+
+def _check_free(file: SocketFile) -> None:
+    """Raise ListenError if the path is taken by something that is not a socket, or by one that is served."""
+    try:
+        kind = file.path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise ListenError(KEY, str(file), "the file is there and is no socket: remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(bytes(file.path))
+        except OSError as error:
+            if error.errno in _NOT_SERVED:
+                return
+            raise
+    raise ListenError(KEY, str(file), "another process serves this socket")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells this file from another one at the same path; None if there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+def remove(path: Path, ours: tuple[int, int] | None) -> None:
+    """Remove the socket, unless another process has put its own there."""
+    if ours is not None and identity(path) == ours:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,50 @@
+"""The port for planes that ask: a listener of its own, with the data port's connections, time-outs and bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.proxy.port import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from gateway.errors import ExchangeError
+    from gateway.model import Limits
+    from gateway.planes.asking import Asker
+    from gateway.proxy.client import ClientConnection
+    from gateway.proxy.request import RequestHead
+
+_MOST: Final = 1.0
+_LEAST: Final = 0.02
+
+
+class AskPort(Port):
+    """Accepts planes, and lets `Asker` answer them."""
+
+    def __init__(self, asker: Asker, limits: Limits) -> None:
+        super().__init__(limits)
+        self.asker = asker
+
+    def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
+        """Answer one question."""
+        return self.asker.exchange(connection, request)
+
+    def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
+        """Write the answer to bytes that are not a request."""
+        self.asker.reject(connection, error)
+
+    def sweep(self, now: float) -> float:
+        """Return the seconds to the next sweep: a quarter of the shortest time-out, from 20 ms to 1 s."""
+        del now  # nothing is behind these connections
+        limits = self.limits
+        shortest = min(limits.header_timeout, limits.keepalive_timeout, limits.body_timeout)
+        return max(_LEAST, min(_MOST, shortest / 4))
+
+    def begin_drain(self) -> None:
+        """Let each answer close its connection from now on."""
+        self.asker.draining = True
+
+    def refuse_new(self) -> None:
+        """Answer questions that begin from now on with 503."""
+        self.asker.closing = True
