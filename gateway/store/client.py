@@ -57,6 +57,7 @@ class SharedStore:
         self._health = Health()
         self._presence = Presence(self.instance)
         self._changed: list[Callable[[bool], None]] = []
+        self._lost: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
@@ -134,6 +135,14 @@ class SharedStore:
         self._changed.append(changed)
         return lambda: self._changed.remove(changed)
 
+    def on_loss(self, lost: Callable[[], None]) -> Callable[[], None]:
+        """Call `lost` when the store may have lost data: flushed, restarted, failed over, or away for long.
+
+        Returns how to stop that. A store that comes back is told by `on_change`.
+        """
+        self._lost.append(lost)
+        return lambda: self._lost.remove(lost)
+
     # ---------------------------------------------------------------------------------------------------- commands
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
@@ -205,8 +214,14 @@ class SharedStore:
         except StoreAway:
             self._subscriber.beaten(ok=False)
             raise
-        self._presence.learn(answer, sent)
+        forgotten = self._presence.learn(answer, sent)
         self._subscriber.beaten(ok=True)
+        if forgotten:
+            _log.warning(
+                "store_lost_data", store=str(self._config.server), hint="what this instance knows is written again"
+            )
+            for lost in list(self._lost):
+                lost()
 
     # ----------------------------------------------------------------------------------------------- names, records
 

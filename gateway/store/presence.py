@@ -18,7 +18,7 @@ BEAT = Script(
     """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('ZADD', KEYS[1], now, ARGV[1])
+local added = redis.call('ZADD', KEYS[1], now, ARGV[1])
 local listed, alive = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), {}
 for i = 1, #listed, 2 do
   if math.abs(now - listed[i + 1]) > tonumber(ARGV[2]) then
@@ -28,7 +28,7 @@ for i = 1, #listed, 2 do
   end
 end
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'beat') end
-return {t[1], t[2], alive}
+return {t[1], t[2], alive, added}
 """,
 )
 """KEYS: the members. ARGV: this instance, its life in ms, and its own channel if it wants to hear the heartbeat.
@@ -46,18 +46,24 @@ class Presence:
         self.rank = 0
         self.names: tuple[str, ...] = (instance,)
         self._fewer = False
+        self._known = False
         self._offset: float | None = None
 
-    def learn(self, answer: list[Any], sent: float) -> None:
-        """Take the answer of `BEAT`, which was sent at the instant `sent`."""
-        seconds, micros, listed = answer
+    def learn(self, answer: list[Any], sent: float) -> bool:
+        """Take the answer of `BEAT`, which was sent at the instant `sent`; return whether the store has forgotten us.
+
+        It forgets who has not sent heartbeats for a while, and everybody when it is flushed or an old copy takes over.
+        """
+        seconds, micros, listed, added = answer
+        forgotten, self._known = self._known and bool(added), True
         self._offset = int(seconds) + int(micros) / 1e6 - sent
         names = tuple(sorted({bytes(each).decode() for each in listed} | {self._instance}))
         if len(names) < self.members and not self._fewer:
             self._fewer = True
-            return
+            return forgotten
         self._fewer = False
         self.names, self.members, self.rank = names, len(names), names.index(self._instance)
+        return forgotten
 
     def wall(self, now: float) -> float | None:
         """Return the store's time at the instant `now`, at most a command too late; None before the first answer."""

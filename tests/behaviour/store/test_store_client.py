@@ -147,14 +147,21 @@ async def test_a_store_that_ends_is_away_and_comes_back_empty(engine: Engine, tm
         await back(it)
 
 
-async def test_a_flushed_store_is_no_outage(tmp_path: Path) -> None:
+async def test_a_flushed_store_is_no_outage_but_a_loss(tmp_path: Path) -> None:
+    lost: list[int] = []
     async with store(tmp_path) as server, client(config(server.port)) as it:
+        it.on_loss(lambda: lost.append(1))
         await it.run(COUNT, [it.key("n")], [])
+        await it.beat()
+        assert not lost
         await server.command("FLUSHALL")
         await server.command("SCRIPT", "FLUSH")
         assert await it.run(COUNT, [it.key("n")], []) == 1
         await it.beat()
         assert it.is_up
+        assert lost == [1]
+        await it.beat()
+        assert lost == [1]
 
 
 async def test_a_store_slower_than_the_time_out_is_away_while_it_is(tmp_path: Path) -> None:
