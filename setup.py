@@ -29,6 +29,7 @@ COMPILED = (
     "gateway/observe/journal.py",
     *(str(path) for path in sorted(Path("gateway/patterns").glob("*.py")) if path.name != "__init__.py"),
     "gateway/tokens/cache.py",
+    "gateway/tokens/shared.py",
     "gateway/planes/answers.py",
     "gateway/planes/asking.py",
     "gateway/planes/port.py",

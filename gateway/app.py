@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from gateway.access import Clients
     from gateway.admin import AdminServer
-    from gateway.model import Clock, Config
+    from gateway.model import Clock, Config, SharedTokens
     from gateway.planes import DataPlanes
     from gateway.store import SharedStore
 
@@ -61,7 +61,9 @@ class Gateway:
         self.metrics = Metrics()
         self.store = _store(config, clock, self.metrics, self._resolver)
         """The store shared with other instances, if there is one."""
-        self.tokens = TokenSet(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
+        self.tokens = TokenSet(
+            config, clock=clock, metrics=self.metrics, resolver=self._resolver, shared=_shared_tokens(self.store, clock)
+        )
         self.data_address: tuple[str, int] | None = None
         self.admin_address: tuple[str, int] | None = None
         self.problems: tuple[str, ...] = ()
@@ -359,7 +361,7 @@ class Gateway:
         if self._planes is not None:
             await self._planes.stop(succeeded=succeeded)
         await self._access.stop()
-        await self.tokens.stop()
+        await self.tokens.stop(hand_over=succeeded)
         if self.store is not None:
             await self.store.stop()
         if self._admin is not None:
@@ -378,6 +380,10 @@ def _store(config: Config, clock: Clock, metrics: Metrics, resolver: Resolver) -
         config.store, clock=clock, metrics=metrics, resolver=resolver
     )
     return made
+
+
+def _shared_tokens(store: SharedStore | None, clock: Clock) -> SharedTokens | None:
+    return import_module("gateway.store.tokens").StoredTokens(store, clock) if store is not None else None
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

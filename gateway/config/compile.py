@@ -113,6 +113,7 @@ def credential(
         min_interval=current.min_interval,
         timeout=current.timeout,
         single_active_token=current.single_active_token,
+        store_outage=current.store_outage,
         revoke=request(current.revoke, way) if current.revoke and current.revoke_on_shutdown else None,
         probe=request(current.probe, way) if current.probe else None,
     )

@@ -134,6 +134,8 @@ class Credential:
     """Longest time of one fetch, seconds; the learned time-out (3 × the last good fetch) is between 2 s and this."""
     single_active_token: bool = False
     """The vendor invalidates the old token when it issues a new one."""
+    store_outage: Literal["open", "closed"] = "open"
+    """While the shared store is away: each instance fetches tokens of its own, or none does."""
     revoke: GrantRequest | None = None
     """Request that revokes a token (RFC 7009 or similar), sent on shutdown; `{token}` in a value is replaced."""
     probe: GrantRequest | None = None

@@ -27,6 +27,8 @@ class Token:
     fingerprint: str = field(default="", compare=False)
     generation: int = 0
     """Number of this token among those of its credential; a lower one never replaces a higher one."""
+    by: str = ""
+    """With a shared store: the instance that fetched it."""
 
     @property
     def life(self) -> float:
@@ -123,3 +125,7 @@ class CredentialStatus:
     """Vendor's clock minus ours, seconds, from the token endpoint's `Date`."""
     secret: Literal["current", "next"] = "current"
     """Which secret worked last during a rotation."""
+    origin: Literal["fetched", "adopted"] | None = None
+    """With a shared store: whether this instance fetched the current token, or another one."""
+    instance: str | None = None
+    """With a shared store: the instance that fetched the current token."""

@@ -59,6 +59,7 @@ class SharedStore:
         self._changed: list[Callable[[bool], None]] = []
         self._lost: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_left = False
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
@@ -76,15 +77,24 @@ class SharedStore:
 
     async def stop(self) -> None:
         """Leave the members and close all connections; takes one command's time at most."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.is_up:
+        await self._rest()
+        if self.is_up and not self._has_left:
             try:
-                await self._wires.calls([(LEAVE, [self.key("members")], [self.instance])])
+                await self.leave()
             except StoreAway as error:
                 _log.warning("store_not_left", reason=str(error))
         await self._wires.close()
+
+    async def leave(self) -> int:
+        """Stop being a member, before `stop`; return how many members are left. Raises StoreAway."""
+        await self._rest()
+        self._has_left = True
+        return int(await self.run(LEAVE, [self.key("members")], [self.instance, int(LIFE * 1000)]))
+
+    async def _rest(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def use(self, config: StoreConfig) -> None:
         """Go on with another configuration: keys, server, password, time-outs."""

@@ -34,7 +34,16 @@ return {t[1], t[2], alive, added}
 """KEYS: the members. ARGV: this instance, its life in ms, and its own channel if it wants to hear the heartbeat.
 
 A score in the future is as dead as an old one: the store's clock was turned back."""
-LEAVE = Script("leave", "return redis.call('ZREM', KEYS[1], ARGV[1])")
+LEAVE = Script(
+    "leave",
+    """
+local t = redis.call('TIME')
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""",
+)
+"""KEYS: the members. ARGV: this instance, a member's life in ms. Returns how many are left."""
 
 
 class Presence:

@@ -15,7 +15,7 @@ from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.tokens.failures import TokenEndpointTimeout, is_definite
 from gateway.tokens.fetcher import Fetcher
 from gateway.tokens.outage import Outage
-from gateway.tokens.outcome import classify
+from gateway.tokens.outcome import classify, is_same
 from gateway.tokens.pace import ForcedBudget, Pace, seconds_left
 from gateway.tokens.report import Report
 from gateway.tokens.rotation import Rotation
@@ -241,17 +241,10 @@ class TokenCache:
     def status(self, name: str) -> CredentialStatus:
         """Return the state of the credential `name`."""
         return self._report.status(
-            name,
-            token=self.peek(),
-            tried=self.tried,
-            generation=self._generation,
-            failure=self._outage.failure,
-            failures=self._pace.failures,
-            next_in=self._schedule.wait,
-            fetching=self._fetch is not None,
-            skew=self._secrets.skew,
-            which=self._secrets.working,
-        )
+            name, token=self.peek(), tried=self.tried, generation=self._generation, failure=self._outage.failure,
+            failures=self._pace.failures, next_in=self._schedule.wait, fetching=self._fetch is not None,
+            skew=self._secrets.skew, which=self._secrets.working,
+        )  # fmt: skip
 
     def _request_fetch(self, cause: Cause) -> None:
         """Start a fetch now, or bring the planned one forward as far as is allowed."""
@@ -285,7 +278,7 @@ class TokenCache:
     def _invalidate(self, token: Token) -> bool:
         """Drop exactly `token`. Return False if it stays in use because no forced fetch is allowed yet."""
         held = self._token
-        if held is None or not _is_same(held, token):
+        if held is None or not is_same(held, token):
             return True  # already replaced or dropped: callers get the newer one, and nothing is fetched
         now = self._now()
         accepted = held.generation <= self._accepted
@@ -332,6 +325,9 @@ class TokenCache:
             self._failed(TokenUnavailable(reason=f"a defect of the gateway ({type(error).__name__})"), cause)
         else:
             self._succeeded(fetched, cause)
+        self._ended()
+
+    def _ended(self) -> None:
         if not self.tried:
             self.tried = True
             self._on_tried()
@@ -393,8 +389,3 @@ class TokenCache:
             left=seconds_left(token, now), skew=self._secrets.skew,
         )  # fmt: skip
         self._drop_expired()
-
-
-def _is_same(held: Token, token: Token) -> bool:
-    """Compare generation and value: two caches may use the same generation numbers."""
-    return held is token or (held.generation == token.generation and held.value == token.value)

@@ -6,7 +6,12 @@ for fewer requests.
 
 from __future__ import annotations
 
-from gateway.errors import TokenError, TokenUnavailable
+from typing import TYPE_CHECKING
+
+from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
+
+if TYPE_CHECKING:
+    from gateway.model import FailureKind
 
 
 class TokenEndpointTimeout(TokenUnavailable):
@@ -21,6 +26,27 @@ class TokenEndpointRejected(TokenUnavailable):
 
 class TokenEndpointThrottled(TokenUnavailable):
     """429: the endpoint asks for fewer requests. `retry_after` is from its `Retry-After`, if there was one."""
+
+
+class NotDue(TokenUnavailable):
+    """No token request was sent: another instance sends one, or none may be sent yet. `retry_after` is always set."""
+
+    def __init__(self, reason: str, wait: float, *, failure: FailureKind | None = None, is_held: bool = False) -> None:
+        """`failure`: how the last request failed; `is_held`: another instance fetches a token now."""
+        super().__init__(reason=reason, retry_after=wait)
+        self.failure = failure
+        self.is_held = is_held
+
+    def as_failure(self) -> TokenError:
+        """Return what callers get while the last request has failed."""
+        kinds = {"refused": CredentialRefused, "malformed": TokenMalformed}
+        return kinds.get(self.failure or "", TokenUnavailable)(reason=self.reason)
+
+
+class RefusedElsewhere(CredentialRefused):
+    """No token request was sent, because the vendor refused this secret to another instance. `retry_after` is set."""
+
+    is_held = False
 
 
 def is_definite(error: BaseException) -> bool:

@@ -24,22 +24,22 @@ def classify(fetched: Token, last: Token | None, *, held: bool, generation: int,
     token that the vendor had rejected (`held` is False) gets a new generation, which is not yet accepted.
 
     Args:
-        fetched: the token just fetched, without a generation.
+        fetched: the token just fetched; its generation is 0, or its fence (`shared.py`), which is kept.
         last: the token before it.
         held: whether `last` is still in use.
         generation: of the newest token so far.
         now: monotonic instant.
     """
     if last is None or last.value != fetched.value:
-        return replace(fetched, generation=generation + 1), "ok"
+        return replace(fetched, generation=fetched.generation or generation + 1), "ok"
     if last.expires_at <= now:
-        return replace(fetched, generation=last.generation), "unchanged"
+        return replace(fetched, generation=fetched.generation or last.generation), "unchanged"
     if held and last.expires_at <= fetched.expires_at + (now - fetched.fetched_at):
         return last, "unchanged"
     end = min(last.expires_at, fetched.expires_at)
     if held:
-        return replace(last, expires_at=end), "unchanged"
-    return replace(fetched, expires_at=end, generation=generation + 1), "unchanged"
+        return replace(last, expires_at=end, generation=fetched.generation or last.generation), "unchanged"
+    return replace(fetched, expires_at=end, generation=fetched.generation or generation + 1), "unchanged"
 
 
 def is_expired_repeat(fetched: Token, last: Token | None, now: float) -> bool:
@@ -49,3 +49,8 @@ def is_expired_repeat(fetched: Token, last: Token | None, now: float) -> bool:
     """
     known = last is not None and last.value == fetched.value and last.expires_at <= now
     return known and (fetched.expiry_source == "fallback" or fetched.expires_at <= now)
+
+
+def is_same(held: Token, token: Token) -> bool:
+    """Compare generation and value: two caches may use the same generation numbers."""
+    return held is token or (held.generation == token.generation and held.value == token.value)

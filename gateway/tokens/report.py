@@ -150,20 +150,35 @@ class Report:
         if changed:
             _LOG.warning("credential_secret_switched", credential=self._credential, secret=SECRET_NAMES[which])
 
-    def adopted(self, token: Token, *, rotated: bool) -> None:
-        """A token from before a reload stays in use; `rotated`: it was fetched with an older secret."""
+    def adopted(self, token: Token, *, rotated: bool = False, by: str | None = None) -> None:
+        """A token is in use that was not fetched now.
+
+        `rotated`: it is from before a reload, and was fetched with an older secret. `by`: another instance fetched it.
+        """
         self.in_use(token)
+        if by is not None:
+            self.last_success = self._clock.wall()
+            self._metrics.failures(0)
+            self._metrics.adopted()
         _LOG.info(
             "token_adopted", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation,
-            rotated=rotated,
+            rotated=rotated, by=by,
         )  # fmt: skip
 
-    def invalidated(self, token: Token, *, accepted: bool) -> None:
-        """The vendor rejected a valid token, and it was dropped."""
+    def superseded(self, token: Token, *, cause: Cause, duration: float) -> None:
+        """A fetched token is not used, because another instance fetched a newer one meanwhile."""
+        self._metrics.fetched("ok", cause, duration)
+        _LOG.warning(
+            "token_superseded", credential=self._credential, fingerprint=token.fingerprint,
+            generation=token.generation, cause=cause, duration=round(duration, 4),
+        )  # fmt: skip
+
+    def invalidated(self, token: Token, *, accepted: bool, elsewhere: bool = False) -> None:
+        """The vendor rejected a valid token, and it was dropped; `elsewhere`: another instance learnt that."""
         self._metrics.ended()
         _LOG.warning(
             "token_invalidated", credential=self._credential, fingerprint=token.fingerprint,
-            generation=token.generation, cause="unauthorized", accepted=accepted,
+            generation=token.generation, cause="elsewhere" if elsewhere else "unauthorized", accepted=accepted,
             age=round(self._clock.monotonic() - token.fetched_at, 3),
         )  # fmt: skip
         self._changed()
@@ -173,6 +188,10 @@ class Report:
         _LOG.warning(
             "token_expired", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation
         )
+
+    def sharing_crashed(self, error: BaseException) -> None:
+        """What belongs to sharing tokens raised an unexpected exception."""
+        _LOG.error("token_sharing_crashed", credential=self._credential, exc_info=error)
 
     def revoked(self, token: Token, outcome: str) -> None:
         """A token was revoked; `outcome` is the endpoint's status, or the reason of the failure."""

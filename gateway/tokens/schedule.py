@@ -33,7 +33,9 @@ class Schedule:
         self._clock = clock
         self._pace = pace
         self._due = due
-        self._retry_at = -math.inf
+        self.retry_at = -math.inf
+        """No fetch for a waiting app may start earlier after a failed one."""
+        self._postponed = -math.inf
         self._timer: Timer | None = None
 
     @property
@@ -43,7 +45,8 @@ class Schedule:
 
     def earliest(self, *, failing: bool) -> float:
         """Return when a fetch for a waiting app may start; `failing`: the last fetch failed."""
-        return max(self.not_before, self._retry_at) if failing else self.not_before
+        earliest = max(self.not_before, self._postponed)
+        return max(earliest, self.retry_at) if failing else earliest
 
     def plan(self, at: float, cause: Cause) -> None:
         """Plan the next fetch at `at`, instead of the one that was planned before."""
@@ -67,6 +70,17 @@ class Schedule:
         """Plan the fetch of the token's successor before the token expires, unless `keep_warm` is `never`."""
         if credential.keep_warm != "never":
             self.plan(max(token.expires_at - self._pace.margin(token.life), self.not_before), "refresh_ahead")
+
+    def postpone(self, at: float, cause: Cause) -> None:
+        """Plan the next fetch at `at`, and allow none before it, because another instance decides (`shared.py`)."""
+        self._postponed = at
+        self.plan(at, cause)
+
+    def adopted(self, token: Token, credential: Credential) -> None:
+        """Another instance fetched `token`; plan its refresh."""
+        self._postponed = -math.inf
+        self.cancel()
+        self.refresh(token, credential)
 
     def succeeded(self, token: Token, credential: Credential, *, started: float, unchanged: bool) -> None:
         """A fetch that began at `started` returned `token`; plan its refresh.
@@ -94,8 +108,8 @@ class Schedule:
         now = self._clock.monotonic()
         self._pace.failed(error)
         self.not_before = max(started + credential.min_interval, now + self._pace.hold(error.retry_after or 0.0))
-        self._retry_at = started + self._pace.delay(error, eager=True)
-        at = self._retry_at if wanted else started + self._pace.delay(error, eager=False)
+        self.retry_at = started + self._pace.delay(error, eager=True)
+        at = self.retry_at if wanted else started + self._pace.delay(error, eager=False)
         if token is not None and not isinstance(error, CredentialRefused):
             at = min(at, token.expires_at)
         self.plan(max(at, self.not_before, now), cause)

@@ -23,10 +23,11 @@ from gateway.tokens.store import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from gateway.model import Clock, Config, Credential, CredentialStatus, Token, Tokens
+    from gateway.model import Clock, Config, Credential, CredentialStatus, SharedTokens, Token, Tokens
     from gateway.observe import Metrics
     from gateway.resolver import Resolver
     from gateway.tokens.report import Cause
+    from gateway.tokens.sharing import Sharing
     from gateway.tokens.store import Store
 
 REVOKE_WITHIN = 2.0
@@ -47,6 +48,7 @@ class TokenSet:
         metrics: Metrics,
         store: Store | None = None,
         resolver: Resolver | None = None,
+        shared: SharedTokens | None = None,
     ) -> None:
         """Build all caches; nothing is fetched before `start`.
 
@@ -56,6 +58,7 @@ class TokenSet:
             metrics: all metrics of the process.
             store: keeps tokens across reloads; in memory by default.
             resolver: looks up the names of token endpoints; one of its own by default.
+            shared: the store that this process shares with other instances, if there is one.
         """
         self.warmed = asyncio.Event()
         """Set when each credential with `keep_warm: always` was tried once."""
@@ -66,6 +69,7 @@ class TokenSet:
         self._metrics = metrics
         self._store = store or MemoryStore(clock)
         self._sender = Sender(clock, resolver=resolver)
+        self._sharing = _sharing(shared, clock)
         self._caches: dict[RecipeKey, TokenCache] = {}
         self._tokens: dict[str, TokenCache | StaticTokens] = {}
         self._credentials: Mapping[str, Credential] = {}
@@ -79,6 +83,8 @@ class TokenSet:
         self._started = True
         for cache in self._caches.values():
             cache.begin("startup")
+        if self._sharing is not None:
+            self._sharing.start(self._shared_caches)
         self._check_warmed()
 
     def tokens(self, name: str) -> Tokens:
@@ -134,19 +140,34 @@ class TokenSet:
         and the old token is used until that succeeds. Any other recipe starts without a token.
         """
         self._apply(config)
+        if self._sharing is not None and self._started:
+            self._sharing.listen(self._caches.values())
         self._check_warmed()
         self._tell_changed()
 
-    async def stop(self) -> None:
-        """Cancel all fetches, and revoke tokens where that is configured, within `REVOKE_WITHIN`."""
+    async def stop(self, *, hand_over: bool = False) -> None:
+        """Cancel all fetches, and revoke tokens where that is configured, within `REVOKE_WITHIN`.
+
+        With a shared store, only the last instance revokes, and none does at a `hand_over` to a successor.
+        """
         self._started = False
         caches = list(self._caches.values())
         last = [(cache.recipe.credential, cache.peek(), cache.key) for cache in caches]
         for cache in caches:
             self._close(cache, None)
-        revocations = [self._revoke(credential, token, key) for credential, token, key in last if token is not None]
+        revocations = []
+        if self._sharing is None or await self._leave(self._sharing, hand_over=hand_over):
+            revocations = [self._revoke(credential, token, key) for credential, token, key in last if token is not None]
         await asyncio.gather(*revocations, *self._closing, return_exceptions=True)
         await self._sender.close()
+
+    def _shared_caches(self) -> Iterable[TokenCache]:
+        return self._caches.values()
+
+    async def _leave(self, sharing: Sharing, *, hand_over: bool) -> bool:
+        sharing.stop()
+        await asyncio.gather(*self._closing, return_exceptions=True)  # leases are ended before the last one leaves
+        return await sharing.is_last(hand_over=hand_over)
 
     # -------------------------------------------------------------------------------------------------------- reloading
 
@@ -181,7 +202,8 @@ class TokenSet:
         return [TokenSource(credential.name, grant, sender=self._sender, clock=self._clock) for grant in grants]
 
     def _new(self, recipe: Recipe, token_timeout: float, predecessor: TokenCache | None) -> TokenCache:
-        cache = TokenCache(
+        make: Callable[..., TokenCache] = TokenCache if self._sharing is None else self._sharing.cache
+        cache = make(
             recipe,
             clock=self._clock,
             metrics=self._metrics.credential(recipe.credential.name),
@@ -241,6 +263,8 @@ class TokenSet:
         if credential.revoke is None:
             return
         self._store.remove(key, token)
+        if self._sharing is not None:
+            await self._sharing.withdraw(key, token)
         report = Report(credential.name, self._metrics.credential(credential.name), self._clock)
         try:
             status = await call(credential.revoke, token, sender=self._sender, clock=self._clock, within=REVOKE_WITHIN)
@@ -248,6 +272,14 @@ class TokenSet:
             report.revoked(token, error.reason or error.code)
         else:
             report.revoked(token, f"HTTP {status}")
+
+
+def _sharing(shared: SharedTokens | None, clock: Clock) -> Sharing | None:
+    if shared is None:
+        return None
+    from gateway.tokens.sharing import Sharing  # noqa: PLC0415 - only with a store
+
+    return Sharing(shared, clock)
 
 
 def _recipe_key(credential: Credential) -> RecipeKey:
@@ -280,6 +312,7 @@ def _merge(one: Credential, other: Credential) -> Credential:
         min_interval=max(one.min_interval, other.min_interval),
         timeout=max(one.timeout, other.timeout),
         single_active_token=one.single_active_token or other.single_active_token,
+        store_outage=max(one.store_outage, other.store_outage, key=("open", "closed").index),
         revoke=one.revoke or other.revoke,
     )
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """Fetches tokens of one grant. A protocol, so that tests of the cache need no endpoint."""
 
-    skew: float | None
-    """Vendor's clock minus ours in seconds, as last measured."""
+    @property
+    def skew(self) -> float | None:
+        """Return the vendor's clock minus ours in seconds, as last measured."""
 
     async def fetch(self, within: float) -> Token:
         """Return a new token, generation 0, or raise a TokenError after at most `within` seconds."""

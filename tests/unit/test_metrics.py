@@ -157,6 +157,8 @@ def touch_everything() -> Metrics:
     credential.skew(1.0)
     credential.unchanged()
     credential.secret_used("current")
+    credential.adopted()
+    credential.lease("committed")
     metrics.refused("bad_request")
     metrics.config_loaded("ok", "abc")
     metrics.certificate_expires(4e9)

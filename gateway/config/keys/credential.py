@@ -40,6 +40,10 @@ class CredentialSection(Section):
     single_active_token: Flag = Field(
         default=False, description="The vendor invalidates the old token when it issues a new one."
     )
+    store_outage: Literal["open", "closed"] = Field(
+        "open",
+        description="While the shared store is away: `open` lets each instance fetch its own token, `closed` none.",
+    )
     egress: EgressSection | None = Field(
         None, description="The HTTP proxy through which its endpoints are reached, instead of the general `egress`."
     )

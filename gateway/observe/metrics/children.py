@@ -194,6 +194,20 @@ class CredentialMetrics:
         """Count a token request that returned the current token again."""
         self._unchanged.inc()
 
+    def adopted(self) -> None:
+        """Count a token that another instance fetched, and that this one uses from now on."""
+        self._value(self._parents.token_adopted).inc()
+        self.origin("adopted")
+
+    def origin(self, origin: str) -> None:
+        """Set where the current token came from: `fetched` by this instance, or `adopted` from another one."""
+        for each in ("fetched", "adopted"):
+            self._value(self._parents.token_origin, each).set(int(each == origin))
+
+    def lease(self, outcome: str) -> None:
+        """Count a lease that has ended: `committed`, `refused`, `failed` or `lost`."""
+        self._value(self._parents.store_leases, outcome).inc()
+
     def secret_used(self, which: str) -> None:
         """Set which secret worked last: `current` or `next`."""
         for secret in ("current", "next"):

@@ -89,6 +89,8 @@ class DeclaredMetrics:
         self.token_last_success = self._values(families.LAST_SUCCESS)
         self.token_skew = self._values(families.SKEW)
         self.secret_in_use = self._values(families.SECRET_IN_USE)
+        self.token_adopted = self._values(families.ADOPTED)
+        self.token_origin = self._values(families.ORIGIN)
 
     def _declare_store(self) -> None:
         self.store_up = self._values(families.STORE_UP)

@@ -261,6 +261,19 @@ SECRET_IN_USE = Family(
     ("credential", "secret"),
 )
 
+ADOPTED = Family(
+    "token_adopted_total",
+    "counter",
+    "Tokens that another instance fetched and this one uses, through the shared store.",
+    ("credential",),
+)
+ORIGIN = Family(
+    "token_origin",
+    "gauge",
+    "1 for where the current token came from: fetched by this instance or adopted from another; only with `store`.",
+    ("credential", "origin"),
+)
+
 # ---------------------------------------------------------------------------------------------------------- store
 
 STORE_UP = Family(

@@ -1,0 +1,188 @@
+"""`StoredTokens`: tokens in the store, as `model.SharedTokens`. Seals records, and converts times.
+
+Knows no vendor and decides nothing: `token_scripts.py` decides in the store, `gateway.tokens` in this process.
+A reader counts a remaining lifetime from before it asked, and a writer subtracts one command's time-out, so that a slow
+store never lets a token live longer.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import Undecryptable
+from gateway.model import Held, Lease, NotYet, Reading, Secret, Token
+from gateway.store.token_scripts import ACCEPT, ACQUIRE, COMMIT, FAIL, KILL, READ, RENEW, WITHDRAW
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from gateway.model import Again, Bucket, Clock, Demand, FailureKind, Turn
+    from gateway.store.client import SharedStore
+
+OWNER_BYTES = 8
+LEAST_TIMEOUTS = 2
+"""A stored token is used only if it lives longer than this many time-outs of a command."""
+
+
+class StoredTokens:
+    """The tokens that the instances of one store share."""
+
+    def __init__(self, store: SharedStore, clock: Clock) -> None:
+        self.instance = store.instance
+        self.tried: asyncio.Event = store.tried
+        self._store = store
+        self._now = clock.monotonic
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the store is trusted now."""
+        return self._store.is_up
+
+    @property
+    def members(self) -> int:
+        """Live instances as last known, at least 1."""
+        return self._store.members
+
+    @property
+    def rank(self) -> int:
+        """The place of this instance among them, from 0."""
+        return self._store.rank
+
+    @property
+    def lease(self) -> float:
+        """Seconds after which a lease ends unless it is renewed."""
+        return self._store.lease
+
+    def wall(self) -> float | None:
+        """Return the store's clock, seconds since the epoch; None if the store has never answered."""
+        return self._store.wall()
+
+    # ------------------------------------------------------------------------------------------------------- leases
+
+    async def acquire(self, key: str, demand: Demand) -> Turn:
+        """Return a newer token, a lease, or how long to wait. A token that cannot be decrypted is replaced."""
+        known = demand.known
+        while True:
+            name, sent, owner = self._name(key), self._now(), secrets.token_hex(OWNER_BYTES)
+            least = LEAST_TIMEOUTS * self._store.timeout
+            args = (
+                owner, _ms(self._store.lease), known, demand.floor, _ms(least), _ms(demand.min_interval),
+                int(demand.ahead), int(demand.forced),
+            )  # fmt: skip
+            answer = await self._store.run(ACQUIRE, _keys(self._store, name), args)
+            kind = bytes(answer[0])
+            if kind == b"token":
+                token = self._open(name, answer[1], answer[2] / 1000, bytes(answer[3]), sent)
+                if token is not None:
+                    return token
+                known = int(answer[1])
+            elif kind == b"lease":
+                return Lease(int(answer[1]), owner, int(answer[2]))
+            elif kind == b"held":
+                return Held(answer[1] / 1000)
+            else:
+                return NotYet(answer[1] / 1000, _failure(bytes(answer[2]).decode()))
+
+    async def renew(self, key: str, owner: str) -> bool:
+        """Renew a lease; return False if it has ended."""
+        keys = _keys(self._store, self._name(key))
+        return bool(await self._store.run(RENEW, keys, (owner, _ms(self._store.lease))))
+
+    async def commit(self, key: str, owner: str, token: Token, again: float) -> Reading:
+        """Store a token if its fence is above every dead and stored one, and end the lease."""
+        name = self._name(key)
+        record = {"value": token.value.reveal(), "life": token.life, "source": token.expiry_source, "by": token.by}
+        sealed = self._store.seal(json.dumps(record).encode("ascii"), _place(name, token.generation))
+        left = _ms(token.expires_at - self._now() - self._store.timeout)
+        args = (owner, token.generation, sealed, left, _ms(again), self._store.channel, name)
+        stored, dead = await self._store.run(COMMIT, _keys(self._store, name), args)
+        return Reading(int(stored), int(dead), None)
+
+    async def fail(self, key: str, owner: str, failure: FailureKind | None, again: Again) -> bool:
+        """End a lease without a token; return False if it had ended already."""
+        name = self._name(key)
+        waits = _ms(again.hard), _ms(again.eager), _ms(again.calm)
+        args = (owner, failure or "", *waits, self._store.channel, name)
+        return bool(await self._store.run(FAIL, _keys(self._store, name), args))
+
+    # ------------------------------------------------------------------------------------------------------- tokens
+
+    async def kill(self, key: str, fence: int, *, accepted: bool, longest: float, bucket: Bucket) -> bool:
+        """Declare a token dead that the vendor rejected; return False if it must stay in use."""
+        name = self._name(key)
+        args = (
+            fence, int(accepted), _ms(longest), bucket.size, _ms(bucket.refill), _ms(bucket.hold), _ms(bucket.most),
+            self._store.channel, name,
+        )  # fmt: skip
+        return bool(await self._store.run(KILL, _keys(self._store, name), args))
+
+    async def accept(self, key: str, fence: int, hold: float) -> None:
+        """Record that the vendor accepted a token, for `kill`."""
+        await self._store.run(ACCEPT, _keys(self._store, self._name(key)), (fence, _ms(hold)))
+
+    async def withdraw(self, key: str, fence: int) -> None:
+        """Remove a token that is about to be revoked."""
+        name = self._name(key)
+        await self._store.run(WITHDRAW, _keys(self._store, name), (fence, self._store.channel, name))
+
+    async def read(self, known: Sequence[tuple[str, int]]) -> list[Reading]:
+        """Return what the store knows of each (key, known fence), in one pipeline."""
+        names, sent = [self._name(key) for key, _ in known], self._now()
+        calls = [(READ, _keys(self._store, name), (fence,)) for name, (_, fence) in zip(names, known, strict=True)]
+        answers = await self._store.run_many(calls) if calls else []
+        return [self._reading(name, answer, sent) for name, answer in zip(names, answers, strict=True)]
+
+    def _reading(self, name: str, answer: list[Any], sent: float) -> Reading:
+        stored, dead, *record = answer
+        token = self._open(name, stored, record[0] / 1000, bytes(record[1]), sent) if record else None
+        return Reading(int(stored), int(dead), token)
+
+    def _open(self, name: str, fence: int, left: float, sealed: bytes, sent: float) -> Token | None:
+        """Decrypt a record; None if it cannot be decrypted, or was written for another place."""
+        try:
+            record = json.loads(self._store.unseal(sealed, _place(name, fence)))
+        except Undecryptable:
+            return None
+        value, life = Secret(record["value"]), float(record["life"])
+        end = sent + min(left, life)
+        return Token(
+            value, "", end - life, end, record["source"], value.fingerprint, generation=int(fence), by=record["by"]
+        )
+
+    # ------------------------------------------------------------------------------------------------- the instances
+
+    async def leave(self) -> int:
+        """Stop being a member; return how many members are left."""
+        return await self._store.leave()
+
+    def listen(self, key: str, heard: Callable[[], None]) -> Callable[[], None]:
+        """Call `heard` when there may be news of a grant; return how to stop that."""
+        return self._store.listen(self._name(key), heard)
+
+    def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `changed` with whether the store is up when that changes; return how to stop that."""
+        return self._store.on_change(changed)
+
+    def _name(self, key: str) -> str:
+        return self._store.name("token", key)
+
+
+def _keys(store: SharedStore, name: str) -> list[str]:
+    """Return the keys of one grant; the braces keep them in one slot of a cluster."""
+    return [store.key(f"{{{name}}}", part) for part in ("t", "l", "s")]
+
+
+def _place(name: str, fence: int) -> bytes:
+    """Return what a record is bound to, so that it can be neither moved nor replayed."""
+    return f"{name}|{fence}".encode("ascii")
+
+
+def _failure(kind: str) -> FailureKind | None:
+    return kind if kind in {"unavailable", "refused", "malformed"} else None  # type: ignore[return-value]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
