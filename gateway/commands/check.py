@@ -13,13 +13,13 @@ import click
 
 from gateway.commands.config import require
 from gateway.commands.options import config_option, console, example, no_secrets_option, table
-from gateway.errors import GatepassError, TokenError
+from gateway.errors import GatepassError, StoreAway, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from gateway.model import Config, Credential, Token
+    from gateway.model import Config, Credential, StoreConfig, Token
 
 probe_option = click.option(
     "--probe",
@@ -55,8 +55,10 @@ def check(
 ) -> None:
     """Validate the configuration, then fetch a real token for each credential.
 
-    Prints the lifetime of each token, where it comes from, and how far the vendor's clock differs from ours.
-    --no-secrets includes --offline. Exit status 1 when no token was issued, 2 when the configuration has a mistake.
+    Prints the lifetime of each token, where it comes from, and how far the vendor's clock differs from ours. With a
+    shared store, connects to it and prints what it is.
+    --no-secrets includes --offline. Exit status 1 when a token was not issued or the store is of no use, 2 when the
+    configuration has a mistake.
     """
     from gateway.config import load, merged
 
@@ -67,7 +69,9 @@ def check(
         click.echo(f"warning: {warning}", err=True)
     click.echo(summary(config), err=True)
     if not offline and not no_secrets:
-        ctx.exit(judge(config.credentials.values(), probe=probe, allow_addresses=config.allow_addresses))
+        found = judge_store(config.store) if config.store is not None else 0
+        tokens = judge(config.credentials.values(), probe=probe, allow_addresses=config.allow_addresses)
+        ctx.exit(max(found, tokens))
 
 
 @click.command(epilog=example("gatepass token NAME", "gatepass token NAME --probe"))
@@ -106,6 +110,29 @@ def judge(credentials: Iterable[Credential], *, probe: bool, allow_addresses: tu
     verdicts = asyncio.run(all_of_them())
     show_verdicts(verdicts, probe=probe)
     return 0 if all(one.good for one in verdicts) else 1
+
+
+def judge_store(config: StoreConfig) -> int:
+    """Connect to the shared store, print what was found, and return the exit status."""
+    import asyncio
+
+    from gateway.store.look import look
+
+    try:
+        found = asyncio.run(look(config))
+    except StoreAway as error:
+        click.echo(f"store: {config.server} is of no use: {error}")
+        return 1
+    counts = ((found.members, "member"), (found.records, "record"))
+    words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    seen = "" if found.complete else " (not all records were looked at)"
+    click.echo(f"store: {found.engine} at {config.server}, answers in {found.latency * 1000:.1f} ms, {words}{seen}")
+    if found.undecryptable:
+        click.echo(
+            f"store: {found.undecryptable} of {found.records} records cannot be opened: "
+            "compare `store.keys` with those of the other instances"
+        )
+    return 1 if found.undecryptable else 0
 
 
 async def verdict(credential: Credential, *, probe: bool, allow_addresses: tuple[str, ...] = ()) -> Verdict:

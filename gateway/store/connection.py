@@ -60,9 +60,11 @@ def reason_of(error: BaseException) -> str:
     """Return why a command failed, in one line without arguments of commands."""
     if isinstance(error, StoreAway):
         return str(error)
-    if isinstance(error, ResponseError):
+    code = str(getattr(error, "status_code", "") or "")
+    if isinstance(error, ResponseError) or code:
         text = re.sub(r"(?:, with args beginning with|, with args).*", "", str(error), flags=re.DOTALL)
-        return " ".join(text.split())[:LONGEST_REASON]
+        prefix = f"{code} " if code not in {"", "ERR"} and not text.startswith(code) else ""  # redis-py takes it off
+        return (prefix + " ".join(text.split()))[:LONGEST_REASON]
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from gateway.config.keys.files import MAX_BYTES, ReadableFile
 from gateway.config.keys.http import URL
-from gateway.config.keys.network import is_host, parse_address
+from gateway.config.keys.network import is_host, may_be_plain, parse_address
 from gateway.config.keys.numbers import PositiveDuration
 from gateway.config.keys.section import Section, kind, refuse
 from gateway.config.keys.text import SecretValue, TextValue, list_of, plain_text, secret_text, text_like
@@ -57,7 +57,7 @@ def store_url(value: object) -> StoreServer:
     segments = [each for each in parts.path.split("/") if each]
     if parts.scheme.endswith("+sentinel"):
         return _sentinels(parts.scheme, parts.netloc, segments)
-    addresses = _addresses(parts.netloc, PORT)
+    addresses = _addresses(parts.netloc, PORT, encrypted=parts.scheme in ENCRYPTED)
     if len(addresses) > 1:
         refuse("names several servers; only Sentinels can be several: redis+sentinel://h1,h2/NAME/0")
     if len(segments) > 1:
@@ -74,11 +74,11 @@ def _socket(netloc: str, path: str) -> StoreServer:
 def _sentinels(scheme: str, netloc: str, segments: list[str]) -> StoreServer:
     if not segments or len(segments) > 2 or not MASTER.fullmatch(segments[0]):  # noqa: PLR2004 - name and database
         refuse("must name the server that the Sentinels watch: redis+sentinel://h1:26379,h2:26379/NAME/0")
-    addresses = _addresses(netloc, SENTINEL_PORT)
+    addresses = _addresses(netloc, SENTINEL_PORT, encrypted=scheme in ENCRYPTED)
     return StoreServer(addresses, database=_database(segments[1:]), tls=scheme in ENCRYPTED, master=segments[0])
 
 
-def _addresses(netloc: str, port: int) -> tuple[Address, ...]:
+def _addresses(netloc: str, port: int, *, encrypted: bool) -> tuple[Address, ...]:
     found = []
     for each in netloc.split(","):
         bare = each.endswith("]") or ":" not in each
@@ -86,6 +86,8 @@ def _addresses(netloc: str, port: int) -> tuple[Address, ...]:
         if address is None or not address.port or each.startswith(":") or not is_host(address.host):
             refuse(SHAPES)
         found.append(address)
+    if not encrypted and not all(may_be_plain(address.host) for address in found):
+        refuse("must be rediss:// (redis:// is only for loopback, private addresses and local names)")
     return tuple(found)
 
 

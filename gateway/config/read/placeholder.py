@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.config.read.tree import Node, Path
 
 URL = "https://placeholder.invalid"
+STORE = "rediss://placeholder.invalid"
 URLS = frozenset({"jwks_url", "otlp", "upstream", "url"})
 HASHES = frozenset({"admin_keys_sha256", "key_sha256", "keys_sha256", "sha256"})
 TEXTS = frozenset({"audience", "issuer", "name", "password", "username"})
@@ -25,10 +26,12 @@ FILES = ("ca_file", "client_ca", "jwks_file")
 
 def placeholder(path: Path) -> object:
     """Return a value for a key whose own is missing; None, which means not set, where no value is needed."""
+    if path == ("store", "url"):
+        return STORE
     key = next((step for step in reversed(path) if isinstance(step, str)), "")
     if key in URLS:
         return URL
-    if key in HASHES:
+    if key in HASHES or path[:2] == ("store", "keys"):
         return hashlib.sha256(dotted(path).encode()).hexdigest()
     if path[-2:] == ("assertion", "key"):
         return Absent()  # a private key cannot be made up: the credential is left out
