@@ -38,7 +38,9 @@ def not_configured(config: Config) -> list[str]:
             "tls": config.tls is None and not all(is_loopback(address.host) for address in config.listen),
             "admin": config.admin is None,
             "admin_keys_sha256": config.admin is not None and not config.admin_keys_sha256,
-            "state_file": config.state_file is None and any(client.budgets for client in config.clients),
+            "state_file": config.state_file is None
+            and config.store is None
+            and any(client.budgets for client in config.clients),
         }.items()
         if missing
     ]

@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from gateway.access import Access
+from gateway.access import Access, shared_counters
 from gateway.addresses import Networks
 from gateway.announce import not_configured, report_name, report_proxies
 from gateway.clock import SystemClock
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.access import Clients
+    from gateway.access import Clients, CounterStore
     from gateway.admin import AdminServer
     from gateway.model import Clock, Config, SharedTokens
     from gateway.planes import DataPlanes
@@ -70,7 +70,8 @@ class Gateway:
         """Why the last reload was rejected; empty if the configuration in force is the last one."""
         self.read_again: Callable[[], Awaitable[tuple[str, ...]]] | None = None
         """Reloads the configuration for the admin port; `gateway.serving` sets it."""
-        self._access = Access(config, clock=clock, metrics=self.metrics, resolver=self._resolver)
+        counters = _counters(self.store, config, clock, self.metrics)
+        self._access = Access(config, clock=clock, metrics=self.metrics, store=counters, resolver=self._resolver)
         self._journal = Journal(self.metrics)
         self._tracing = Tracing()
         self._contexts = UpstreamContexts()
@@ -152,6 +153,7 @@ class Gateway:
         pools = await asyncio.to_thread(self._prepare, config)
         clients = self._access.clients(config)
         self._access.keep(config, clients)
+        await self._access.ready()
         self._handler = Handler(self._snapshot(config, pools, clients), self.metrics, self._journal)
         self._handler.tracer = self._tracing.use(config.tracing)
         self._pools = pools
@@ -191,6 +193,7 @@ class Gateway:
             reload=self._read_again,
             problems=lambda: self.problems,
             usage=self._access.usage.days,
+            gather_usage=self._access.usage.gather,
         )
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)
@@ -384,6 +387,11 @@ def _store(config: Config, clock: Clock, metrics: Metrics, resolver: Resolver) -
 
 def _shared_tokens(store: SharedStore | None, clock: Clock) -> SharedTokens | None:
     return import_module("gateway.store.tokens").StoredTokens(store, clock) if store is not None else None
+
+
+def _counters(store: SharedStore | None, config: Config, clock: Clock, metrics: Metrics) -> CounterStore | None:
+    made = import_module("gateway.store.counts").StoreTally(store) if store is not None else None
+    return shared_counters(made, config.state_file, clock=clock, metrics=metrics)
 
 
 def _shown(address: tuple[str, int] | None) -> str | None:

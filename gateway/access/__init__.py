@@ -4,9 +4,10 @@ from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
 from gateway.access.clients import OPEN, Clients, Holder, LastKey
 from gateway.access.counters import Counter, CounterStore, MemoryCounters, RateState
+from gateway.access.escrow_needed import EscrowNeeded
 from gateway.access.keys import hash_key, new_key, well_formed
 from gateway.access.refetch import SigningKeysNeeded
-from gateway.access.state import Access
+from gateway.access.state import Access, shared_counters
 from gateway.access.usage import Usage
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Clients",
     "Counter",
     "CounterStore",
+    "EscrowNeeded",
     "Holder",
     "LastKey",
     "MemoryCounters",
@@ -27,5 +29,6 @@ __all__ = [
     "certificate_names",
     "hash_key",
     "new_key",
+    "shared_counters",
     "well_formed",
 ]

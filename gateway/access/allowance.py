@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.budgets import rate_limit_fields
-from gateway.access.counters import RateState
+from gateway.access.counters import UNLIMITED, RateState
 from gateway.errors import ClientForbidden, RateLimited
 from gateway.model.http import ERROR, FINAL, SWITCHING
 
@@ -62,12 +62,14 @@ class Allowance:
 
     __slots__ = (
         "_burst",
+        "_in_flight_limit",
         "_interval",
         "_latest",
         "_most_in_flight",
         "_networks",
         "_plain",
         "_rate",
+        "_rate_is_none",
         "_window",
         "budgets",
         "in_flight",
@@ -105,15 +107,34 @@ class Allowance:
         self._networks = networks or None
         self._rate = limit.rate if limit is not None and limit.rate is not None else 0.0
         self._burst = max(1, (limit.burst if limit is not None else None) or int(self._rate))
-        self._interval = 1 / self._rate if self._rate else 0.0
-        self._window = (self._burst - 1 + _ROUNDING) * self._interval
-        most = limit.in_flight if limit is not None else None
-        self._most_in_flight = most if most is not None else 2**62
+        self._in_flight_limit = limit.in_flight if limit is not None else None
+        self._interval = self._window = 0.0
+        self._most_in_flight = UNLIMITED
+        self._rate_is_none = False
+        """This instance has no part of the rate, because it is smaller than the number of instances."""
+        self.use_part(0, 1)
         self._plain = Admission(self)
         self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
 
     def __repr__(self) -> str:
         return f"<Allowance {self.name} on {self.route}, {self.in_flight.value:.0f} in flight>"
+
+    def use_part(self, rank: int, members: int) -> bool:
+        """Use one part of `members` of the rate and of the limit in flight; `rank` counts the parts from 0.
+
+        The parts of all instances together are exactly the limits. Return False if this part is nothing.
+        """
+        most = self._in_flight_limit
+        self._most_in_flight = UNLIMITED if most is None else most // members + (rank < most % members)
+        self._rate_is_none = False
+        if self._rate:
+            burst = self._burst // members + (rank < self._burst % members)
+            self._interval = min(members, self._burst) / self._rate
+            self._window = (max(1, burst) - 1 + _ROUNDING) * self._interval
+            if not burst:
+                self._rate_is_none = True
+                self._most_in_flight = 0
+        return self._most_in_flight > 0
 
     def check(self, method: str, path: str, remote: str | None) -> None:
         """Raise ClientForbidden unless the client may send this; counts nothing.
@@ -149,7 +170,7 @@ class Allowance:
     def admit(self, now: float) -> Admission:
         """Count a call that starts at `now` (monotonic). The caller must `release` the result.
 
-        Raises RateLimited.
+        Raises RateLimited, and EscrowNeeded if the call must wait for the shared store and then be admitted again.
         """
         in_flight = self.in_flight
         if in_flight.value >= self._most_in_flight:
@@ -182,15 +203,19 @@ class Allowance:
         for _, reserved in self._latest.reserved[: self.budgets.index(odd)]:
             reserved.reserved -= 1
         if counter is None:
-            self.metrics.limited("budget")
-            raise odd.refusal()
+            refusal = odd.refusal()
+            if isinstance(refusal, RateLimited):
+                self.metrics.limited("budget")
+            raise refusal
         counter.reserved -= 1
         self._latest = Admission(self, tuple((budget, budget.current()) for budget in self.budgets))
         return self._reserve()
 
     def _in_flight_error(self) -> RateLimited:
+        if self._rate_is_none:
+            return self._rate_error(self._interval)
         self.metrics.limited("in_flight")
-        most = self._most_in_flight
+        most = self._in_flight_limit or 0
         return RateLimited(
             f"The client {self.name} has {most} requests in flight on the route {self.route}",
             reason=f"in_flight of clients.{self.name} on {self.route}: {most}",
@@ -208,5 +233,5 @@ class Allowance:
             f"The client {self.name} is faster than {self._rate:g} requests per second on the route {self.route}",
             reason=f"rate of clients.{self.name} on {self.route}: {self._rate:g} per second, burst {self._burst}",
             retry_after=wait,
-            fields=rate_limit_fields("rate", self._burst, max(1.0, self._burst * self._interval), wait),
+            fields=rate_limit_fields("rate", self._burst, max(1.0, self._burst / self._rate), wait),
         )

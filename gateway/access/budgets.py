@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from gateway.access.counters import UNLIMITED, Terms
+from gateway.access.escrow_needed import EscrowNeeded
 from gateway.errors import RateLimited
 from gateway.observe import get_logger
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass.access")
 _ROUNDING: Final = 1e-6
 """Seconds by which sums of intervals are wrong."""
-UNLIMITED: Final = 2**62
-"""The limit of a budget without one."""
+RETRY_AWAY: Final = 5.0
+"""`Retry-After` in seconds while the shared store is away; when it comes back is not known."""
 
 
 def period_of(per: str, wall: float) -> tuple[str, float, float]:
@@ -42,6 +44,7 @@ class Budget:
     """One budget of one client on one route. The store has the counts; this finds that of the current period."""
 
     __slots__ = (
+        "_allowance",
         "_changed",
         "_client",
         "_counter",
@@ -69,6 +72,7 @@ class Budget:
         self._client, self._route, self._per = client, budget.route, budget.per
         self._soft = UNLIMITED if budget.soft is None else budget.soft
         self._hard = UNLIMITED if budget.hard is None else budget.hard
+        self._allowance = budget.outage_allowance
         self._store = store
         self._wall = wall
         self._gauge = metrics.budget(budget.per, budget.soft, budget.hard)
@@ -88,7 +92,7 @@ class Budget:
             counter = self._roll_over(wall)
         if self._sharing.on and self._hard != UNLIMITED:
             return counter if self._store.reserve(counter, self._hard) else None
-        if counter.used + counter.reserved >= self._hard:
+        if counter.used + counter.reserved >= counter.most and not self._store.more(counter):
             return None
         counter.reserved += 1
         self._changed()  # a call counts in the store from its beginning: this process may be killed
@@ -101,8 +105,22 @@ class Budget:
             self._roll_over(wall)
 
     def show(self) -> None:
-        """Show the count, which another process may have changed."""
-        self._gauge.set(self._counter.used)
+        """Show the count, which another process may have changed, and warn if it passes the soft limit."""
+        counter = self._counter
+        self._gauge.set(counter.used)
+        if counter.used >= self._soft and not counter.warned:
+            self._warn(counter)
+            self._changed()
+
+    def prepare(self) -> None:
+        """Tell the store the terms of the next period, so that it can ask for calls before the first one."""
+        period, _, ends = period_of(self._per, self._ends)
+        counter = self._store.counter((self._client, self._route, period))
+        self._store.limit(counter, Terms(self._hard, self._per, ends, self._allowance))
+
+    def limit(self) -> None:
+        """Tell the store the terms of the current period, because this budget is now in force."""
+        self._store.limit(self._counter, Terms(self._hard, self._per, self._ends, self._allowance))
 
     def current(self) -> Counter:
         """Return the counter of the current period, as of the last call."""
@@ -111,6 +129,7 @@ class Budget:
     def _roll_over(self, wall: float) -> Counter:
         period, self._starts, self._ends = period_of(self._per, wall)
         self._counter = counter = self._store.counter((self._client, self._route, period))
+        self.limit()
         self._gauge.set(counter.used)
         return counter
 
@@ -122,11 +141,11 @@ class Budget:
             if counter is self._counter:
                 self._gauge.value = float(used)
             if used >= self._soft and not counter.warned:
-                counter.warned = True
                 self._warn(counter)
         self._changed()  # a reservation that was written meanwhile must be removed, too
 
     def _warn(self, counter: Counter) -> None:
+        counter.warned = True
         _log.warning(
             "budget_soft_limit",
             client=self._client,
@@ -137,15 +156,32 @@ class Budget:
             hard=None if self._hard == UNLIMITED else self._hard,
         )
 
-    def refusal(self) -> RateLimited:
-        """Return the error for a call beyond the hard limit, which lasts until the period ends."""
+    def refusal(self) -> RateLimited | EscrowNeeded:
+        """Return the error for a call beyond the hard limit, which lasts until the period ends.
+
+        EscrowNeeded if the shared store is just being asked whether other instances have left something.
+        """
+        asked = self._store.asked(self._counter)
+        if asked is not None:
+            return EscrowNeeded(asked)
         left = max(1.0, self._ends - self._wall())
+        if self._store.is_away(self._counter):
+            return self._refusal_while_away(min(left, RETRY_AWAY))
         window = self._ends - self._starts
         return RateLimited(
             f"The client {self._client} has used up its calls of this {self._per} on the route {self._route}",
             reason=f"budget of clients.{self._client} on {self._route}: {self._hard} a {self._per}",
             retry_after=left,
             fields=rate_limit_fields(f"budget-{self._per}", self._hard, window, left),
+        )
+
+    def _refusal_while_away(self, wait: float) -> RateLimited:
+        return RateLimited(
+            f"The part of this {self._per}'s calls on the route {self._route} that this instance holds for the client"
+            f" {self._client} is used up, and the store that has the rest does not answer",
+            reason=f"budget of clients.{self._client} on {self._route}: the store is away",
+            retry_after=wait,
+            fields=rate_limit_fields(f"budget-{self._per}", self._hard, self._ends - self._starts, wait),
         )
 
 

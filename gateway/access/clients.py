@@ -20,8 +20,9 @@ from gateway.access.refetch import SigningKeysNeeded
 from gateway.errors import AppTokenRefused, ClientForbidden, ClientUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from gateway.access.budgets import Budget
     from gateway.access.counters import CounterStore
     from gateway.access.jwt import JwtVerifier, Verified
     from gateway.access.pass_loader import PassLoader
@@ -315,19 +316,16 @@ class Clients:
         """Return how many clients may use a route; 1 if access is open."""
         return 1 if self._open is not None else sum(route in known.allowances for known in self._by_name.values())
 
-    def roll_over(self) -> None:
-        """Start new budget periods if they have begun."""
+    def budgets(self) -> Iterator[Budget]:
+        """Iterate over the budgets of all clients."""
         for known in self._by_name.values():
             for allowance in known.allowances.values():
-                for budget in allowance.budgets:
-                    budget.roll_over()
+                yield from allowance.budgets
 
-    def show_budgets(self) -> None:
-        """Show the counts of all budgets, which another process may have changed."""
-        for identity in self._by_name.values():
-            for allowance in identity.allowances.values():
-                for budget in allowance.budgets:
-                    budget.show()
+    def use_part(self, rank: int, members: int) -> list[str]:
+        """Divide all limits by the number of instances; return those that leave nothing for this one."""
+        allowances = [each for known in self._by_name.values() for each in known.allowances.values()]
+        return [each.name for each in allowances if not each.use_part(rank, members)]
 
     def allowance(self, client: str, route: str) -> Allowance:
         """Return the allowance of a client on a route.

@@ -1,14 +1,15 @@
 """Counts and rates that outlive a configuration; `CounterStore` is the interface of stores that outlive the process.
 
-A request only touches plain objects in memory, so admitting never waits. A store that several gateways share updates
-`Counter.used` in the background, after `changed` was called.
+A request only touches plain objects in memory, so admitting never waits. A store that several gateways share
+(`shared.py`) updates `Counter.used` and `Counter.most` in the background.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from asyncio import Task
     from collections.abc import Mapping
 
 PERIODS_KEPT: Final = 8
@@ -17,17 +18,36 @@ DAYS_KEPT: Final = 62
 """Newest days of usage of one client on one route that are kept: two months."""
 
 
+UNLIMITED: Final = 2**62
+"""The limit of a budget without one."""
+
+
 class Counter:
     """Calls of one client on one route in one period: `used` are counted, `reserved` are in flight here."""
 
-    __slots__ = ("key", "reserved", "used", "warned")
+    __slots__ = ("key", "most", "reserved", "used", "warned")
 
     def __init__(self, key: CounterKey, used: int = 0, *, warned: bool = False) -> None:
         self.key = key
         self.used = used
+        """Of all processes and instances, as far as this one knows."""
         self.reserved = 0
+        self.most = UNLIMITED
+        """As soon as `used` and `reserved` reach it together, `CounterStore.more` decides about a call."""
         self.warned = warned
         """Whether the soft limit was logged in this period."""
+
+
+class Terms(NamedTuple):
+    """The terms of a budget for one period."""
+
+    hard: int
+    """Calls of all instances; UNLIMITED: none."""
+    per: str
+    ends: float
+    """Wall-clock instant at which the period ends."""
+    allowance: int
+    """Calls of all instances beyond what was granted, while a shared store is away."""
 
 
 class Sharing:
@@ -58,14 +78,45 @@ class RateState:
         """Monotonic instant at which the whole burst is available again (generic cell rate algorithm)."""
 
 
+class Listener(Protocol):
+    """Who must know what other processes and instances do: access control."""
+
+    def counts_learned(self) -> None:
+        """Show the budgets' counts again."""
+
+    def use_part(self, rank: int, members: int) -> None:
+        """Divide rates and limits in flight by `members`; this instance is number `rank`, from 0."""
+
+    def prepare_budgets(self) -> None:
+        """Tell the terms of the next periods."""
+
+
 class CounterStore(Protocol):
     """Keeps counts."""
+
+    def follow(self, listener: Listener) -> None:
+        """Tell `listener` what other processes and instances do."""
 
     def start(self) -> None:
         """Load the counts of the last run. Raises StateError if they cannot be read or written."""
 
+    async def ready(self) -> None:
+        """Wait for a moment until a shared store has said what may be spent; never longer than its time-outs."""
+
     def counter(self, key: CounterKey) -> Counter:
         """Return the counter, the same object every time. Must not wait: the hot path calls it."""
+
+    def limit(self, counter: Counter, terms: Terms) -> None:
+        """Set the terms of the counter's budget, and thereby `counter.most`."""
+
+    def more(self, counter: Counter) -> bool:
+        """Return whether another call may be made although `counter.most` is reached. Must not wait."""
+
+    def asked(self, counter: Counter) -> Task[None] | None:
+        """Return the running question to other instances after which more calls may be possible."""
+
+    def is_away(self, counter: Counter) -> bool:
+        """Whether a shared store does not answer, so that a refusal may end before the period does."""
 
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
@@ -86,6 +137,9 @@ class CounterStore(Protocol):
     def changed(self) -> None:
         """Note that a count has changed and must be written soon. Must not wait."""
 
+    async def gather(self, month: str) -> bool:
+        """Learn the usage of other instances in a month (`2026-11`); return whether all of it is known now."""
+
     async def stop(self) -> None:
         """Write the counts, and stop."""
 
@@ -98,8 +152,14 @@ class MemoryCounters:
         self._rate_states: dict[tuple[str, str], RateState] = {}
         self.sharing = Sharing()
 
+    def follow(self, listener: Listener) -> None:
+        """Do nothing: nobody else counts here."""
+
     def start(self) -> None:
         """Do nothing."""
+
+    async def ready(self) -> None:
+        """Return at once."""
 
     def counter(self, key: CounterKey) -> Counter:
         """Return the counter; drop the oldest periods of the same budget."""
@@ -115,6 +175,22 @@ class MemoryCounters:
         for old in mine[: -periods_kept(period)]:
             if old != key and not self.counters[old].reserved:
                 del self.counters[old]
+
+    def limit(self, counter: Counter, terms: Terms) -> None:
+        """Set the limit of the counter."""
+        counter.most = terms.hard
+
+    def more(self, _counter: Counter) -> bool:
+        """Return False: nobody else has a part of the budget."""
+        return False
+
+    def asked(self, _counter: Counter) -> Task[None] | None:
+        """Return None: there is nobody to ask."""
+        return None
+
+    def is_away(self, _counter: Counter) -> bool:
+        """Return False: there is no shared store."""
+        return False
 
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
@@ -136,6 +212,10 @@ class MemoryCounters:
 
     def changed(self) -> None:
         """Do nothing."""
+
+    async def gather(self, _month: str) -> bool:
+        """Return True: there are no other instances."""
+        return True
 
     async def stop(self) -> None:
         """Do nothing."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.access.counters import CounterKey
 
 FORMAT: Final = 1
+EMPTY: Final = {"format": FORMAT, "counts": []}
 MOST_BYTES: Final = 16 * 1024 * 1024
 _POLL: Final = 0.02
 _PRIVATE: Final = 0o600
@@ -55,10 +56,16 @@ class CountsFile:
 
     @contextmanager
     def locked(self, wait: float) -> Iterator[Rows]:
-        """Lock the file against other processes and read it.
+        """Lock the file against other processes and read its counts.
 
         Raises OSError, and StateError if the file is not a state file or stays locked for `wait` seconds.
         """
+        with self.opened(wait) as document:
+            yield self.rows_of(document)
+
+    @contextmanager
+    def opened(self, wait: float) -> Iterator[Any]:
+        """Lock the file against other processes and read it whole. Raises as `locked`."""
         real = Path(os.path.realpath(self.path))
         descriptor = self._open_lock(real)
         try:
@@ -66,6 +73,15 @@ class CountsFile:
             yield _read(real, self.path)
         finally:
             os.close(descriptor)
+
+    def rows_of(self, document: Any) -> Rows:
+        """Return the counts of a document, or of a part of one. Raises StateError."""
+        try:
+            return _rows(document)
+        except (KeyError, TypeError, ValueError):
+            raise StateError(
+                f"the state file {self.path} does not have the format of this version; {_WAY_OUT}"
+            ) from None
 
     def write(self, rows: Rows, *, current: Collection[str], flush: bool = True) -> Rows:
         """Write rows, without those of old periods; call it within `locked`. Return what was written.
@@ -75,16 +91,20 @@ class CountsFile:
             current: the names of the current periods, which are always kept.
             flush: wait until the disk has the file.
         """
-        kept = _recent(rows, current)
+        kept = recent(rows, current)
+        self.put({"format": FORMAT, "counts": listed(kept)}, flush=flush)
+        return kept
+
+    def put(self, document: Mapping[str, Any], *, flush: bool = True) -> None:
+        """Write a whole document; call it within `opened` or `locked`."""
         real = Path(os.path.realpath(self.path))
-        text = _text(kept)
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         try:
             _replace(real, text, flush=flush)
         except OSError as error:
             if error.errno not in _IN_PLACE or not real.exists():
                 raise
             _overwrite(real, text, flush=flush)
-        return kept
 
     def add(self, made: Mapping[CounterKey, Row], *, current: Collection[str], wait: float) -> Rows:
         """Add counts to the file; return what is then in it. Raises OSError and StateError."""
@@ -128,20 +148,16 @@ def merged(rows: Rows, made: Mapping[CounterKey, Row]) -> Rows:
     return result
 
 
-def _read(real: Path, path: Path) -> Rows:
+def _read(real: Path, path: Path) -> Any:
     try:
         if real.stat().st_size > MOST_BYTES:
             raise StateError(f"the state file {path} is too large to be one; {_WAY_OUT}")
         text = real.read_bytes()
-        document = orjson.loads(text) if text.strip() else {"format": FORMAT, "counts": []}
+        return orjson.loads(text) if text.strip() else dict(EMPTY)
     except FileNotFoundError:
-        return {}
+        return dict(EMPTY)
     except orjson.JSONDecodeError:
         raise StateError(f"the state file {path} is not JSON; {_WAY_OUT}") from None
-    try:
-        return _rows(document)
-    except (KeyError, TypeError, ValueError):
-        raise StateError(f"the state file {path} does not have the format of this version; {_WAY_OUT}") from None
 
 
 def _rows(document: Any) -> Rows:
@@ -156,7 +172,7 @@ def _rows(document: Any) -> Rows:
     return rows
 
 
-def _recent(rows: Rows, current: Collection[str]) -> Rows:
+def recent(rows: Rows, current: Collection[str]) -> Rows:
     """Return the rows of the newest periods of each budget, and of the current ones."""
     periods: dict[tuple[str, str, int], list[str]] = {}
     for client, route, period in sorted(rows):
@@ -165,12 +181,12 @@ def _recent(rows: Rows, current: Collection[str]) -> Rows:
     return {key: row for key, row in rows.items() if key in kept or key[2] in current}
 
 
-def _text(rows: Rows) -> bytes:
-    counts = [
+def listed(rows: Rows) -> list[dict[str, Any]]:
+    """Return rows as they are in the file."""
+    return [
         {"client": key[0], "route": key[1], "period": key[2], "calls": row.calls, "warned": row.warned}
         for key, row in sorted(rows.items())
     ]
-    return orjson.dumps({"format": FORMAT, "counts": counts}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def _replace(real: Path, text: bytes, *, flush: bool) -> None:

@@ -17,10 +17,12 @@ from gateway.observe import get_logger
 from gateway.resolver import Resolver
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gateway.access.jwt import JwtVerifier
     from gateway.access.keysets import KeySet
     from gateway.access.pass_secrets import Former
-    from gateway.model import Clock, Config, Issuer, Timer
+    from gateway.model import Clock, Config, Issuer, Tally, Timer
     from gateway.observe import Metrics
 
 _log = get_logger("gatepass.access")
@@ -47,13 +49,17 @@ class Access:
         self._usage_store = self._store
         """Where usage is counted; not the store of budgets if both are files."""
         if store is None and config.state_file is not None:
-            self._store = FileCounters(config.state_file, clock=clock, metrics=metrics, learned=self._show_budgets)
+            self._store = FileCounters(config.state_file, clock=clock, metrics=metrics)
             beside = usage_file(config.state_file)
             if beside is not None:
                 self._usage_store = FileCounters(beside, clock=clock, metrics=metrics, interval=WRITE_INTERVAL)
+        self._store.follow(self)
         self._keysets: dict[tuple[Issuer, Networks], KeySet] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._in_force: Clients | None = None
+        self._part = (0, 1)
+        self._without: set[str] = set()
+        """Clients with a limit that leaves nothing for this instance."""
         self._config = config
         self._former: Former = {}
         """Secrets that a reload has replaced; passes that were signed with them still hold."""
@@ -67,7 +73,7 @@ class Access:
             store.start()
         self._plan_midnight()
         self._collecting = self._clock.call_later(INTERVAL, self._collect)
-        if config.state_file is None and any(client.budgets for client in config.clients):
+        if config.state_file is None and config.store is None and any(client.budgets for client in config.clients):
             _log.warning("budgets_in_memory", hint="set state_file, or a restart forgets what was used")
         if config.state_file is not None and isinstance(self._usage_store, MemoryCounters):
             hint = (
@@ -77,6 +83,10 @@ class Access:
 
     def _stores(self) -> tuple[CounterStore, ...]:
         return tuple(dict.fromkeys((self._store, self._usage_store)))
+
+    async def ready(self) -> None:
+        """Wait for a moment until a shared store has said what may be spent."""
+        await self._store.ready()
 
     def clients(self, config: Config) -> Clients:
         """Return the clients of a configuration, with the current counts and keys.
@@ -92,6 +102,10 @@ class Access:
     def keep(self, config: Config, clients: Clients | None = None) -> None:
         """Put a configuration in force, with `clients` or the previous ones; stop the fetches of other issuers."""
         self._in_force = clients or self._in_force
+        if self._in_force is not None:
+            for budget in self._in_force.budgets():
+                budget.limit()
+            self.use_part(*self._part)
         if config is not self._config:
             remember_replaced(self._config, config, self._former, self._clock.wall())
             self._config = config
@@ -106,9 +120,23 @@ class Access:
         """Count together with another process that serves the same port, or stop that; until `predecessor` ends."""
         await self._store.share(on, predecessor=predecessor)
 
-    def _show_budgets(self) -> None:
-        if self._in_force is not None:
-            self._in_force.show_budgets()
+    def counts_learned(self) -> None:
+        """Show the counts of all budgets, which another process may have changed."""
+        for budget in self._in_force.budgets() if self._in_force is not None else ():
+            budget.show()
+
+    def prepare_budgets(self) -> None:
+        """Tell the store the terms of the next periods."""
+        for budget in self._in_force.budgets() if self._in_force is not None else ():
+            budget.prepare()
+
+    def use_part(self, rank: int, members: int) -> None:
+        """Divide rates and limits in flight by `members`; this instance is number `rank`, from 0."""
+        self._part = (rank, members)
+        without = self._in_force.use_part(rank, members) if self._in_force is not None else []
+        if without and set(without) != self._without:
+            _log.warning("limit_below_instances", clients=sorted(set(without)), instances=members)
+        self._without = set(without)
 
     def _plan_midnight(self) -> None:
         wall = self._clock.wall()
@@ -120,8 +148,8 @@ class Access:
         self._collecting = self._clock.call_later(INTERVAL, self._collect)
 
     def _roll_over(self) -> None:
-        if self._in_force is not None:
-            self._in_force.roll_over()
+        for budget in self._in_force.budgets() if self._in_force is not None else ():
+            budget.roll_over()
         self._plan_midnight()
 
     def _verifier(self, config: Config) -> JwtVerifier | None:
@@ -153,3 +181,14 @@ class Access:
         await asyncio.gather(*(keys.stop() for keys in keysets), *self._retired, return_exceptions=True)
         for store in self._stores():
             await store.stop()
+
+
+def shared_counters(
+    tally: Tally | None, state_file: Path | None, *, clock: Clock, metrics: Metrics
+) -> CounterStore | None:
+    """Return the counts of all instances; None without a shared store, whose modules are then not imported."""
+    if tally is None:
+        return None
+    from gateway.access.shared import SharedCounters  # noqa: PLC0415
+
+    return SharedCounters(tally, state_file, clock=clock, metrics=metrics)

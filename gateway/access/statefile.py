@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.budgets import period_of
-from gateway.access.counters import Counter, CounterKey, MemoryCounters, RateState, Sharing
+from gateway.access.counters import Counter, CounterKey, Listener, MemoryCounters, RateState, Sharing, Terms
 from gateway.access.countsfile import CountsFile, Row, Rows, merged
 from gateway.errors import StateError
 from gateway.observe import get_logger
@@ -44,30 +44,14 @@ _DAY: Final = 86_400.0
 class FileCounters:
     """A `CounterStore` that survives a restart."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Clock,
-        metrics: Metrics,
-        interval: float = INTERVAL,
-        learned: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Start without counts.
-
-        Args:
-            path: the file.
-            clock: tells and waits.
-            metrics: counts the writes.
-            interval: seconds between two writes, while counts change.
-            learned: called when counts of other processes have been added.
-        """
+    def __init__(self, path: Path, *, clock: Clock, metrics: Metrics, interval: float = INTERVAL) -> None:
+        """Start without counts. `interval` is the time in seconds between two writes, while counts change."""
         self._interval = interval
         self._memory = MemoryCounters()
         self._file = CountsFile(path)
         self._clock = clock
         self._metrics = metrics
-        self._on_learned = learned
+        self._on_learned: Callable[[], object] = _nothing
         self._known: dict[CounterKey, int] = {}
         """The calls in the file as last read or written, our own included."""
         self._due = False
@@ -77,6 +61,13 @@ class FileCounters:
         self._stopped = True
         """Nothing is written before the file was read, or after the last write."""
         self._predecessor: int | None = None
+
+    def follow(self, listener: Listener) -> None:
+        """Tell `listener` when counts of other processes have been added."""
+        self._on_learned = listener.counts_learned
+
+    async def ready(self) -> None:
+        """Return at once."""
 
     def start(self) -> None:
         """Read the file and write it back, so that a folder that cannot be written is an error now, not later."""
@@ -97,6 +88,26 @@ class FileCounters:
     def rate_state(self, client: str, route: str) -> RateState:
         """Return the rate of a client on a route, the same object every time."""
         return self._memory.rate_state(client, route)
+
+    def limit(self, counter: Counter, terms: Terms) -> None:
+        """Set the limit of the counter."""
+        self._memory.limit(counter, terms)
+
+    def more(self, counter: Counter) -> bool:
+        """Return False: nobody else has a part of the budget."""
+        return self._memory.more(counter)
+
+    def asked(self, counter: Counter) -> asyncio.Task[None] | None:
+        """Return None: there is nobody to ask."""
+        return self._memory.asked(counter)
+
+    def is_away(self, counter: Counter) -> bool:
+        """Return False: there is no shared store."""
+        return self._memory.is_away(counter)
+
+    async def gather(self, month: str) -> bool:
+        """Return True: there are no other instances."""
+        return await self._memory.gather(month)
 
     # -------------------------------------------------------------------------------------------------------- upgrades
 
@@ -230,6 +241,10 @@ class FileCounters:
         if self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._write()
+
+
+def _nothing() -> None:
+    """Stand for a listener where there is none."""
 
 
 def _words(error: OSError) -> str:

@@ -69,6 +69,10 @@ class UsageBook:
         if changed:
             self._store.changed()
 
+    async def gather(self, month: str) -> bool:
+        """Learn what other instances have counted in a month; return False if they cannot be asked now."""
+        return await self._store.gather(month)
+
     def days(self, month: str) -> list[Usage]:
         """Return the usage of a month (`2026-11`), by client, route and day."""
         self.collect()

@@ -42,6 +42,10 @@ BODY = 16 * 1024
 """Bytes of the largest request body."""
 
 
+async def _nothing_to_gather(_month: str) -> bool:
+    return True
+
+
 class AdminServer:
     """The admin port. Call `use()` with the active configuration at the start and after each reload.
 
@@ -55,6 +59,7 @@ class AdminServer:
         reload: loads the configuration again and returns its problems; None: this action does not exist.
         problems: returns the problems of the latest configuration if it was refused.
         usage: returns the usage of a month, as `2026-11`.
+        gather_usage: learns the usage of a month from other instances; returns whether all of it is known.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class AdminServer:
         reload: Reload | None = None,
         problems: Callable[[], Sequence[str]] = tuple,
         usage: Callable[[str], Sequence[Usage]] = lambda _month: (),
+        gather_usage: Callable[[str], Awaitable[bool]] = _nothing_to_gather,
     ) -> None:
         self._wanted = address
         self._metrics = metrics
@@ -80,6 +86,7 @@ class AdminServer:
             metrics=metrics, status=self._status, state=state, data_address=data_address, problems=problems
         )
         self._usage = usage
+        self._gather_usage = gather_usage
         self._guard = Guard()
         self._actions = Actions(self._guard, credentials, reload, self._page_with_refusal)
         self._hosts: frozenset[str] = frozenset()
@@ -183,7 +190,8 @@ class AdminServer:
         month = request.query.get("month", this_month())
         if not MONTH.fullmatch(month):
             raise web.HTTPBadRequest(reason="month: a year and a month, as 2026-11")
-        return as_json(self._used(month))
+        complete = await self._gather_usage(month)
+        return as_json({**self._used(month), "complete": complete})
 
     def _used(self, month: str) -> dict[str, Any]:
         return report(month, self._usage(month), {route.name: route.price for route in self._routes})
@@ -193,6 +201,7 @@ class AdminServer:
         message = ""
         if session is not None and "X-Refresh" not in request.headers:
             message, session.message = session.message, ""
+        await self._gather_usage(this_month())
         text = html.page(self._page_data(), session=session, locked=self._guard.has_no_keys, message=message)
         return _html(text)
 

@@ -22,10 +22,12 @@ COLUMNS = ("client", "route", "day", "calls", "billed", "cost", "currency")
 def usage(url: str, month: str | None, as_csv: bool) -> None:
     """Show how many calls each client has made, and what they cost.
 
-    Asks the admin port of a running gateway. Billed are the calls that a vendor answered with 101, 2xx or 3xx. The cost
-    is known for routes with a `price`.
+    Asks the admin port of a running gateway. With a `store` the figures are the sums over all instances. Billed are
+    the calls that a vendor answered with 101, 2xx or 3xx. The cost is known for routes with a `price`.
     """
     data = ask(url, "/usage.json" + (f"?month={month}" if month else ""), "totals")
+    if not data.get("complete", True):
+        click.echo("The store is away: calls of other instances may be missing.", err=True)
     if as_csv:
         _print_csv(data)
     else:

@@ -129,7 +129,7 @@ def budgets_have_prices(
     for index, client in clients.items():
         for at, budget in enumerate(client.budgets):
             price = routes[budget.route].price if budget.route in routes else None
-            for which in ("soft", "hard"):
+            for which in ("soft", "hard", "outage_allowance"):
                 limit = getattr(budget, which)
                 path: Path = ("clients", index, "budgets", at, which)
                 if not isinstance(limit, Money) or budget.route not in routes:

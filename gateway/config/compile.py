@@ -52,7 +52,11 @@ def client(keys: ClientSection, prices: Mapping[str, model.Money | None]) -> mod
         ),
         budgets=tuple(
             model.ClientBudget(
-                each.route, each.per, _calls(each.hard, prices[each.route]), _calls(each.soft, prices[each.route])
+                each.route,
+                each.per,
+                _calls(each.hard, prices[each.route]),
+                _calls(each.soft, prices[each.route]),
+                _calls(each.outage_allowance, prices[each.route]) or 0,
             )
             for each in keys.budgets
         ),

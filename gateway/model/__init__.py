@@ -39,6 +39,7 @@ from gateway.model.shared import (
     Turn,
 )
 from gateway.model.store import StoreConfig, StoreServer
+from gateway.model.tally import NOTHING, CountKey, EscrowReply, EscrowRequest, Field, Tally
 from gateway.model.token import AppTokenEndpoint, CredentialStatus, ExpirySource, Presented, Token, Tokens
 from gateway.model.units import KIB, MIB
 
@@ -46,6 +47,7 @@ __all__ = [
     "KIB",
     "LEVELS",
     "MIB",
+    "NOTHING",
     "Address",
     "Again",
     "AppTokenEndpoint",
@@ -60,14 +62,18 @@ __all__ = [
     "ClientLimit",
     "Clock",
     "Config",
+    "CountKey",
     "Credential",
     "CredentialStatus",
     "Demand",
     "Drain",
     "Egress",
+    "EscrowReply",
+    "EscrowRequest",
     "Expires",
     "ExpirySource",
     "FailureKind",
+    "Field",
     "Grant",
     "GrantRequest",
     "GrantResponse",
@@ -97,6 +103,7 @@ __all__ = [
     "SocketFile",
     "StoreConfig",
     "StoreServer",
+    "Tally",
     "Text",
     "Timeouts",
     "Timer",

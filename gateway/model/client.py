@@ -42,6 +42,8 @@ class ClientBudget:
     """Number of calls after which further ones are refused."""
     soft: int | None = None
     """Number of calls after which a warning is logged."""
+    outage_allowance: int = 0
+    """Calls of all instances beyond what the shared store has granted, while it is away; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

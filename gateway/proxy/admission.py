@@ -1,16 +1,17 @@
 """Decides whether a request is let in: who is calling, and whether that client may do this. All of it in memory.
 
-Only a JWT whose key must be fetched first waits, and a rejected caller, so that the time does not tell why.
+Only three requests wait: one with a JWT whose key must be fetched first, one at the edge of a budget that instances
+share, and a rejected caller, so that the time does not tell why.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from gateway.access import SigningKeysNeeded
+from gateway.access import EscrowNeeded, SigningKeysNeeded
 from gateway.addresses import forwarded_client
-from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, ExchangeError, RouteNotFound
+from gateway.errors import BodyTooLarge, ClientForbidden, ClientUnknown, ExchangeError, Overloaded, RouteNotFound
 from gateway.proxy import app_tokens
 from gateway.proxy.local import check_local
 from gateway.proxy.permission import check_permission
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
     from gateway.proxy.prepared import PreparedRoute, Snapshot
 
 
+_MOST_ROUND_TRIPS: Final = 64
+"""Round trips for which a call waits while others take what the store grants; each grant is a part of the budget."""
+
+
 def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
-    """Authenticate the client and check that it may send this request."""
+    """Authenticate the client and check that it may send this request.
+
+    EscrowNeeded leaves it at the last step, the limits.
+    """
     assert x.inbound is not None  # noqa: S101 - set by _match
     route, inbound, snapshot = prepared.route, x.inbound, x.snapshot
     if prepared.templates is not None:
@@ -80,12 +88,34 @@ def reason_to_end(x: Exchange, snapshot: Snapshot) -> str:
     return ""
 
 
-async def admit_later(x: Exchange, error: ClientUnknown | RouteNotFound | SigningKeysNeeded) -> None:
+async def _admit_at_the_edge(x: Exchange, needed: EscrowNeeded) -> None:
+    """Admit a call after the shared store has said whether something is left of its budget.
+
+    Usually that is one round trip. Raises as `Allowance.admit`.
+    """
+    allowance = x.allowance
+    assert allowance is not None  # noqa: S101 - set by `admit`
+    for _ in range(_MOST_ROUND_TRIPS):
+        await needed.wait()
+        try:
+            x.admission = allowance.admit(x.started)
+        except EscrowNeeded as still:
+            needed = still
+        else:
+            return
+    raise Overloaded(retry_after=1.0)
+
+
+async def admit_later(x: Exchange, error: ClientUnknown | RouteNotFound | SigningKeysNeeded | EscrowNeeded) -> None:
     """Check a JWT again after the key that it names was fetched; reject an unknown caller after a fixed time.
+
+    At the edge of a budget that instances share, wait for the store, and admit again.
 
     Every 401 leaves `UNKNOWN_AFTER` seconds after its request, however long the check took. Only a JWT that waits for
     its issuer's keys is answered later, and which keys an issuer has is no secret (docs/access.md).
     """
+    if isinstance(error, EscrowNeeded):
+        return await _admit_at_the_edge(x, error)
     try:
         if isinstance(error, RouteNotFound):
             _authenticate(x)
@@ -109,6 +139,8 @@ async def _after_refetch(
             path, _ = split_target(x.request.target)
             return admit(x, *x.snapshot.match(path, x.request))
         _authenticate(x)
+    except EscrowNeeded as edge:
+        return await _admit_at_the_edge(x, edge)
     except ClientUnknown:
         await x.hold_401()
         raise

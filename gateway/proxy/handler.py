@@ -12,7 +12,7 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.access import SigningKeysNeeded
+from gateway.access import EscrowNeeded, SigningKeysNeeded
 from gateway.errors import (
     ClientForbidden,
     ClientUnknown,
@@ -90,8 +90,8 @@ class Handler:
                     await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
                     return x.keep_alive
                 admission.admit(x, prepared, path, rest)
-            except (ClientUnknown, RouteNotFound, SigningKeysNeeded) as error:
-                self._running -= 1  # a caller who is not authenticated yet takes none of `limits.exchanges`
+            except (ClientUnknown, RouteNotFound, SigningKeysNeeded, EscrowNeeded) as error:
+                self._running -= 1  # a caller who is not admitted yet takes none of `limits.exchanges`
                 try:
                     await admission.admit_later(x, error)
                 finally:

@@ -74,6 +74,7 @@ async def test_every_client_is_counted_with_or_without_a_budget_and_priced() -> 
         "month": TODAY[:7],
         "totals": [batch, web],
         "days": [{**batch, "day": TODAY}, {**web, "day": TODAY}],
+        "complete": True,
     }
     assert "Usage, this month" in page
     assert "0.70 EUR" in page

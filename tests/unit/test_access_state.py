@@ -425,17 +425,23 @@ async def test_sharing_ends_with_the_predecessor(tmp_path: Path) -> None:
     await it.stop()
 
 
+class Showing:
+    """Shows a budget whenever counts of others are learned."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.counts_learned = budget.show
+        self.prepare_budgets = budget.prepare
+
+    def use_part(self, rank: int, members: int) -> None:
+        """Not called without a shared store."""
+
+
 async def test_what_another_process_counted_is_shown(tmp_path: Path) -> None:
     path, clock, metrics = tmp_path / "state.json", FakeClock(wall=WALL), Metrics()
-    shown: list[Budget] = []
-
-    def show() -> None:
-        shown[0].show()
-
     old = counters(path, clock)
-    new = FileCounters(path, clock=clock, metrics=metrics, learned=show)
+    new = FileCounters(path, clock=clock, metrics=metrics)
     new.start()
-    shown.append(budget_of(new, clock, metrics=metrics))
+    new.follow(Showing(budget_of(new, clock, metrics=metrics)))
     await new.share(True)
     counter = budget_of(old, clock).reserve()
     assert counter is not None

@@ -69,12 +69,26 @@ class ClientBudgetSection(Section):
         None,
         description="Number of calls, or an amount as `500 EUR`, after which calls get 429 until the period ends.",
     )
+    outage: Literal["closed", "open"] = Field(
+        "closed",
+        description="While the `store` is away: `closed` spends what each instance was granted of `hard` before, "
+        "`open` allows `outage_allowance` more.",
+    )
+    outage_allowance: CountOrMoney | None = Field(
+        None,
+        description="Number of calls, or an amount, of all instances together beyond what they were granted; "
+        "with `outage: open`.",
+    )
 
     @model_validator(mode="after")
     def limits_something(self) -> Self:
         """Require a limit, and the warning below the refusal."""
         if self.soft is None and self.hard is None:
             refuse("needs `soft` or `hard`")
+        if (self.outage == "open") != (self.outage_allowance is not None):
+            refuse("`outage: open` and `outage_allowance` go together")
+        if self.outage == "open" and self.hard is None:
+            refuse("`outage` has no meaning without `hard`")
         if _exceeds(self.soft, self.hard):
             refuse("`soft` is above `hard`: it would never warn")
         return self

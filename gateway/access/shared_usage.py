@@ -1,0 +1,115 @@
+"""Usage of all instances: tells the store this instance's calls of each day, and learns those of the others.
+
+A counter of usage (`Counter.used`) is the sum over all instances; what the others have added is kept beside it. Each
+process has a field of its own, which stays in the store when the process ends.
+"""
+
+from __future__ import annotations
+
+import calendar
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final
+
+from gateway.access.counters import DAYS_KEPT
+from gateway.access.usage import BILLED, CALLS
+from gateway.errors import StoreAway
+
+if TYPE_CHECKING:
+    from gateway.access.counters import CounterKey, MemoryCounters
+    from gateway.model import Clock, Tally
+
+EVERY: Final = 2.0
+"""Seconds between two reports, while usage changes."""
+FRESH: Final = 1.0
+"""Seconds for which an answer about the other instances is used again."""
+LIFE: Final = (DAYS_KEPT + 2) * 86_400.0
+"""Seconds for which the store keeps a day after its last change."""
+
+
+class SharedUsage:
+    """This instance's part of the usage, and the others'."""
+
+    def __init__(self, tally: Tally, memory: MemoryCounters, clock: Clock) -> None:
+        self._field = tally.instance
+        self._tally = tally
+        self._memory = memory
+        self._clock = clock
+        self._others: dict[CounterKey, int] = {}
+        self._told: dict[CounterKey, int] = {}
+        self._reported_at = self._gathered_at = float("-inf")
+        self._gathered = ""
+
+    def own(self, key: CounterKey) -> int:
+        """Return what this instance has counted."""
+        return self._memory.counters[key].used - self._others.get(key, 0)
+
+    def untold(self) -> dict[CounterKey, int]:
+        """Return what the store does not know yet."""
+        more = {key: self.own(key) - self._told.get(key, 0) for key in self._memory.counters if " " in key[2]}
+        return {key: number for key, number in more.items() if number > 0}
+
+    async def report_if_due(self) -> None:
+        """Report, unless that was done a moment ago."""
+        if self._clock.monotonic() - self._reported_at >= EVERY:
+            await self.report()
+
+    async def report(self) -> None:
+        """Tell the store what has changed; what it does not take now is told again."""
+        self._reported_at = self._clock.monotonic()
+        for key in self._told.keys() - self._memory.counters.keys():
+            del self._told[key]
+        try:
+            for day, used in self._changed().items():
+                await self._tally.report(day, self._field, used, LIFE)
+                for (client, route), (calls, billed) in used.items():
+                    self._told[client, route, CALLS + day], self._told[client, route, BILLED + day] = calls, billed
+        except StoreAway:
+            pass
+
+    def tell_again(self) -> None:
+        """Tell everything again, because the store may have lost it."""
+        self._told.clear()
+        self._reported_at = float("-inf")
+
+    def _changed(self) -> dict[str, dict[tuple[str, str], tuple[int, int]]]:
+        """Return calls and billed calls by day, client and route, where the store knows others."""
+        days: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
+        for client, route, period in list(self._memory.counters):
+            for kind in (CALLS, BILLED):
+                day = period.removeprefix(kind)
+                key = (client, route, period)
+                if day != period and self.own(key) != self._told.get(key, 0):
+                    pair = [(client, route, each + day) for each in (CALLS, BILLED)]
+                    calls, billed = [self.own(each) if each in self._memory.counters else 0 for each in pair]
+                    days.setdefault(day, {})[client, route] = calls, billed
+        return days
+
+    async def gather(self, month: str) -> bool:
+        """Learn the usage of the other instances in a month; return whether all of it is known now."""
+        now = self._clock.monotonic()
+        if self._gathered == month and now - self._gathered_at < FRESH:
+            return True
+        days = self._days(month)
+        try:
+            found = await self._tally.usage(days, self._field) if days else {}
+        except StoreAway:
+            return False
+        for (client, route, day), numbers in found.items():
+            for kind, number in zip((CALLS, BILLED), numbers, strict=True):
+                self._learn((client, route, kind + day), number)
+        self._gathered, self._gathered_at = month, now
+        return True
+
+    def _days(self, month: str) -> list[str]:
+        """Return the days of a month that the store may still have; also tomorrow, for instances with a fast clock."""
+        today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        year, number = int(month[:4]), int(month[5:])
+        days = [date(year, number, day) for day in range(1, calendar.monthrange(year, number)[1] + 1)]
+        return [day.isoformat() for day in days if -1 <= (today - day).days <= DAYS_KEPT]
+
+    def _learn(self, key: CounterKey, number: int) -> None:
+        """Take the sum of the other instances; it never falls, also if the store has lost something."""
+        known = self._others.get(key, 0)
+        if number > known:
+            self._memory.counter(key).used += number - known
+            self._others[key] = number

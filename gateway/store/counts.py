@@ -1,0 +1,196 @@
+"""Counts of all instances together: budgets as escrow, and the usage of each day. Implements `model.Tally`.
+
+A budget and period is one hash. Each instance has a field with the *absolute* number of calls that it was granted, so a
+question that arrives twice or late changes nothing. No field ever falls. The sum of the fields is at most the hard
+limit as long as the store keeps its data. Names of clients and routes are in the hash of a day, counts are plain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.model import EscrowReply, Field
+from gateway.store.script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gateway.model import EscrowRequest
+    from gateway.store.client import SharedStore
+
+ESCROW: Final = Script(
+    "escrow",
+    """
+local key, me, calls, used, known = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local want, hard, back = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[9] == '1'
+local function raise(field, value)
+  local old = tonumber(redis.call('HGET', key, field) or '0')
+  if value <= old then return old end
+  redis.call('HSET', key, field, string.format('%.0f', value))
+  return value
+end
+local before = redis.call('HGETALL', key)
+local own = tonumber(redis.call('HGET', key, 'g' .. me) or '0')
+for i = 12, #ARGV, 3 do
+  raise('g' .. ARGV[i], tonumber(ARGV[i + 1]))
+  raise('u' .. ARGV[i], tonumber(ARGV[i + 2]))
+end
+if back or own >= known then
+  local granted = math.max(known, calls)
+  if want > 0 and hard >= 0 then
+    local others, all = 0, redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 1) == 'g' and all[i] ~= 'g' .. me then others = others + tonumber(all[i + 1]) end
+    end
+    granted = math.max(granted, math.min(calls + want, hard - others))
+  end
+  own = raise('g' .. me, granted)
+end
+raise('u' .. me, used)
+if ARGV[8] == '1' then redis.call('HSET', key, 'w', '1') end
+redis.call('PEXPIRE', key, ARGV[7])
+if back then redis.call('PUBLISH', ARGV[10], ARGV[11]) end
+return {string.format('%.0f', own), before}
+""",
+)
+"""KEYS: the hash of a budget and period. ARGV: own field, calls, used, granted as known here, want, hard (-1: none),
+life in ms, whether the soft limit was logged, whether the rest is written back, the channel of news, what to publish
+there; then field, granted and used of each instance. Answers our own number, and the hash as it was before."""
+
+REPORT: Final = Script(
+    "report",
+    """
+for i = 2, #ARGV, 2 do
+  local old = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0')
+  if tonumber(ARGV[i + 1]) > old then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+""",
+)
+"""KEYS: the hash of a day. ARGV: its life in ms; then fields and their numbers, which never fall."""
+
+DAY: Final = Script("day", "return redis.call('HGETALL', KEYS[1])")
+"""KEYS: the hash of a day."""
+SEPARATOR: Final = "\x1f"
+NEWS: Final = "counts"
+"""What stands for all counts on the channel of news."""
+
+
+class StoreTally:
+    """The counts in a store."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self._store = store
+        self.instance = store.instance
+        self._checks: list[Callable[[], None]] = []
+        self._news = ""
+        """The name of our news, as long as nobody changes `store.keys`."""
+        self._stop_listening: Callable[[], None] = _nothing
+        store.on_change(self._changed)
+        store.on_loss(self._doubt)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the store is trusted now."""
+        return self._store.is_up
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The place of this instance among all, from 0, and how many there are."""
+        return self._store.rank, self._store.members
+
+    async def tried(self) -> None:
+        """Wait until the first attempt to reach it has ended, well or not."""
+        await self._store.tried.wait()
+
+    async def ask(self, questions: Sequence[EscrowRequest]) -> list[EscrowReply]:
+        """Ask in one round trip. Raises StoreAway."""
+        self._listen()
+        calls = [(ESCROW, [self._key("budget", *each.key)], self._arguments(each)) for each in questions]
+        answers = await self._store.run_many(calls)
+        return [_answer(answer, each.field) for answer, each in zip(answers, questions, strict=True)]
+
+    def _arguments(self, question: EscrowRequest) -> list[str | int]:
+        found: list[str | int] = [
+            question.field,
+            question.calls,
+            question.mine.used,
+            question.mine.granted,
+            question.want,
+            -1 if question.hard is None else question.hard,
+            max(1, int(question.life * 1000)),
+            int(question.warned),
+            int(question.back is not None),
+            self._store.channel,
+            self._news,
+        ]
+        for name, field in (question.back or {}).items():
+            found += (name, field.granted, field.used)
+        return found
+
+    async def report(self, day: str, field: str, used: Mapping[tuple[str, str], tuple[int, int]], life: float) -> None:
+        """Note calls and billed calls of this instance on a day, by client and route. Raises StoreAway."""
+        arguments: list[str | int] = [max(1, int(life * 1000))]
+        for (client, route), (calls, billed) in used.items():
+            arguments += (SEPARATOR.join((field, client, route, "calls")), calls)
+            arguments += (SEPARATOR.join((field, client, route, "billed")), billed)
+        await self._store.run(REPORT, [self._key("usage", day)], arguments)
+
+    async def usage(self, days: Sequence[str], field: str) -> dict[tuple[str, str, str], tuple[int, int]]:
+        """Return calls and billed calls of the other instances, by client, route and day. Raises StoreAway."""
+        answers = await self._store.run_many([(DAY, [self._key("usage", day)], ()) for day in days])
+        found: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for day, answer in zip(days, answers, strict=True):
+            for name, number in _pairs(answer):
+                whose, client, route, kind = name.split(SEPARATOR)
+                if whose != field:
+                    calls, billed = found.get((client, route, day), (0, 0))
+                    more = int(number)
+                    found[client, route, day] = (calls + more, billed) if kind == "calls" else (calls, billed + more)
+        return found
+
+    def on_doubt(self, check: Callable[[], None]) -> Callable[[], None]:
+        """Call `check` when the store may have lost something; return how to stop that."""
+        self._checks.append(check)
+        self._listen()
+        return lambda: self._checks.remove(check)
+
+    def _listen(self) -> None:
+        """Listen for news, again if a reload has changed the names."""
+        news = self._store.name(NEWS)
+        if news != self._news:
+            self._stop_listening()
+            self._news, self._stop_listening = news, self._store.listen(news, self._doubt)
+
+    def _changed(self, up: bool) -> None:
+        if up:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        for check in list(self._checks):
+            check()
+
+    def _key(self, kind: str, *parts: str) -> str:
+        return self._store.key("{" + self._store.name(kind, *parts) + "}", kind[0])
+
+
+def _nothing() -> None:
+    """Stand for a listener where there is none."""
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[str, bytes]]:
+    return [(bytes(flat[at]).decode("utf-8", "surrogateescape"), bytes(flat[at + 1])) for at in range(0, len(flat), 2)]
+
+
+def _answer(answer: Sequence[Any], field: str) -> EscrowReply:
+    granted: dict[str, int] = {}
+    used: dict[str, int] = {}
+    warned = False
+    for name, number in _pairs(answer[1]):
+        if name == "w":
+            warned = True
+        else:
+            (granted if name[0] == "g" else used)[name[1:]] = int(number)
+    fields = {name: Field(granted.get(name, 0), used.get(name, 0)) for name in granted.keys() | used.keys()}
+    return EscrowReply(int(answer[0]), granted.get(field, 0), fields, warned)
