@@ -194,6 +194,7 @@ class Gateway:
             problems=lambda: self.problems,
             usage=self._access.usage.days,
             gather_usage=self._access.usage.gather,
+            store=self.store.status if self.store is not None else None,
         )
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)

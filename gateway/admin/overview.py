@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gateway.admin.history import RouteSummary
-    from gateway.model import Config, CredentialStatus
+    from gateway.model import Config, CredentialStatus, StoreStatus
     from gateway.observe import Metrics
 
 RUNBOOK = "docs/runbook.md"
@@ -51,12 +51,14 @@ class Overview:
         state: Callable[[], str],
         data_address: Callable[[], tuple[str, int] | None],
         problems: Callable[[], Sequence[str]] = tuple,
+        store: Callable[[], StoreStatus] | None = None,
     ) -> None:
         self._metrics = metrics
         self._status = status
         self._state = state
         self._data_address = data_address
         self._problems = problems
+        self._store = store
         self._history = History(metrics)
         self._started = time.monotonic()
         self._config: Config | None = None
@@ -90,6 +92,7 @@ class Overview:
                 "loaded": round(self._loaded, 3),
                 "problems": [redact_text(problem) for problem in self._problems()],
             },
+            "store": _store(self._store()) if self._store is not None else None,
             "window": STEP * STEPS,
             "credentials": shown,
             "routes": [
@@ -140,6 +143,16 @@ class Overview:
                 }
             )
         return rows  # only names from the configuration and numbers, so no redaction is needed
+
+
+def _store(status: StoreStatus) -> dict[str, Any]:
+    return {
+        "server": status.server,
+        "mode": status.mode,
+        "members": status.members,
+        "silence": round(status.silence, 1),
+        "reason": redact_text(status.reason) or None,
+    }
 
 
 def _budget(labels: Mapping[str, str], used: int, granted: Mapping[tuple[str, str, str, str], int]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.access import Usage
     from gateway.admin.actions import CredentialActions, Reload
-    from gateway.model import Address, Config, CredentialStatus, Route
+    from gateway.model import Address, Config, CredentialStatus, Route, StoreStatus
     from gateway.observe import Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,6 +60,7 @@ class AdminServer:
         problems: returns the problems of the latest configuration if it was refused.
         usage: returns the usage of a month, as `2026-11`.
         gather_usage: learns the usage of a month from other instances; returns whether all of it is known.
+        store: returns how the gateway stands to the shared store; None without one.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class AdminServer:
         problems: Callable[[], Sequence[str]] = tuple,
         usage: Callable[[str], Sequence[Usage]] = lambda _month: (),
         gather_usage: Callable[[str], Awaitable[bool]] = _nothing_to_gather,
+        store: Callable[[], StoreStatus] | None = None,
     ) -> None:
         self._wanted = address
         self._metrics = metrics
@@ -83,7 +85,12 @@ class AdminServer:
         self._state = state
         self._data_address = data_address
         self._overview = Overview(
-            metrics=metrics, status=self._status, state=state, data_address=data_address, problems=problems
+            metrics=metrics,
+            status=self._status,
+            state=state,
+            data_address=data_address,
+            problems=problems,
+            store=store,
         )
         self._usage = usage
         self._gather_usage = gather_usage

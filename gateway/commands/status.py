@@ -91,6 +91,9 @@ def show(data: Mapping[str, Any]) -> None:
     digest = data["config"]["digest"][:12] or "-"
     out.print(f"Gatepass {data['version']}: {coloured(data['headline'], bad=bool(data['failing']))}")
     out.print(f"{data['state']}, up {span(data['uptime'])}, configuration {digest}\n")
+    if store := data.get("store"):
+        text = f"{store['members']} instances" if store["mode"] == "shared" else f"alone, because {store['reason']}"
+        out.print(f"shared store {store['server']}: {text}\n", markup=False)
     for problem in data["config"].get("problems", ()):
         out.print(f"the newest configuration is refused: {problem}\n", markup=False)
     credentials = table("credential", "state", "lives", "of", "next", "token")

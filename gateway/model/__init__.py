@@ -38,7 +38,7 @@ from gateway.model.shared import (
     SharedTokens,
     Turn,
 )
-from gateway.model.store import StoreConfig, StoreServer
+from gateway.model.store import StoreConfig, StoreServer, StoreStatus
 from gateway.model.tally import NOTHING, CountKey, EscrowReply, EscrowRequest, Field, Tally
 from gateway.model.token import AppTokenEndpoint, CredentialStatus, ExpirySource, Presented, Token, Tokens
 from gateway.model.units import KIB, MIB
@@ -103,6 +103,7 @@ __all__ = [
     "SocketFile",
     "StoreConfig",
     "StoreServer",
+    "StoreStatus",
     "Tally",
     "Text",
     "Timeouts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.model.ports import Address  # noqa: TC001 - pydantic reads the annotation at run time
 
@@ -51,3 +51,18 @@ class StoreConfig:
     """Seconds after which another instance may request a token that this one was about to request."""
     ca_file: Path | None = None
     ca_fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """How an instance stands to the shared store."""
+
+    server: str
+    mode: Literal["shared", "alone"]
+    """`alone` while the store is away, or while its records cannot be opened."""
+    members: int
+    """Instances as last known, this one included."""
+    silence: float
+    """Seconds since the store's last answer."""
+    reason: str
+    """Why the instance works alone; empty otherwise."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from gateway.errors import StoreAway, Undecryptable
+from gateway.model import StoreStatus
 from gateway.observe import get_logger
 from gateway.resolver import Resolver
 from gateway.store.connection import reason_of
@@ -60,6 +61,7 @@ class SharedStore:
         self._lost: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._has_left = False
+        self._reason = "it was not reached yet"
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
@@ -140,6 +142,14 @@ class SharedStore:
         """Return the store's time in seconds since the epoch, as last known; None before the first answer."""
         return self._presence.wall(self._clock.monotonic())
 
+    def status(self) -> StoreStatus:
+        """Return how this instance stands to the store."""
+        shared = self.is_up and not self._metrics.works_alone
+        reason = "" if shared else "records cannot be opened with `store.keys`" if self.is_up else self._reason
+        return StoreStatus(
+            str(self._config.server), "shared" if shared else "alone", self.members, self.silence(), reason
+        )
+
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
         """Call `changed` with True when the store is up, with False when it is away; return how to stop that."""
         self._changed.append(changed)
@@ -194,6 +204,7 @@ class SharedStore:
         tried, before = self._health.tried, self._health.is_up
         update()
         after = self._health.is_up
+        self._reason = reason or self._reason
         self.tried.set()
         if after == before and tried:
             return
@@ -250,10 +261,13 @@ class SharedStore:
     def unseal(self, sealed: bytes, bound_to: bytes) -> bytes:
         """Return what was sealed. Raises Undecryptable, which is counted."""
         try:
-            return self._sealing.unseal(sealed, bound_to)
+            plain = self._sealing.unseal(sealed, bound_to)
         except Undecryptable:
+            self._metrics.works_alone = True
             self._metrics.undecryptable()
             raise
+        self._metrics.works_alone = False
+        return plain
 
     # --------------------------------------------------------------------------------------------------------- news
 

@@ -30,6 +30,7 @@ async def admin_port(it: Running, *, key: str | None = ADMIN_KEY) -> AsyncIterat
         data_address=lambda: gateway.data_address,
         credentials=gateway.tokens,
         usage=gateway._access.usage.days,
+        store=gateway.store.status if gateway.store is not None else None,
     )
     server.use(replace(gateway.config, admin_keys_sha256=(hash_key(key),) if key else ()))
     await server.start()
