@@ -136,15 +136,16 @@ class Allowance:
                 self._most_in_flight = 0
         return self._most_in_flight > 0
 
-    def check(self, method: str, path: str, remote: str | None) -> None:
+    def check(self, method: str, path: str, remote: str | None, *, plain: bool = False) -> None:
         """Raise ClientForbidden unless the client may send this; counts nothing.
 
-        `path` includes the route's prefix. `remote` is the app's address; None is not checked.
+        `path` includes the route's prefix; with `plain`, it is known to have only one reading. `remote` is the app's
+        address; None is not checked.
         """
         if self._networks is not None and remote is not None:
             self.check_address(remote)
         if self.rules is not None:
-            self.rules.check(method, path)
+            self.rules.check(method, path, plain=plain)
 
     @property
     def names_addresses(self) -> bool:

@@ -62,12 +62,15 @@ class Rules:
         allowed = [rule.pattern for rule in self._allow if rule.takes(method)]
         return DenyPatterns(denied) if denied else None, AllowPatterns(allowed)
 
-    def check(self, method: str, path: str) -> None:
-        """Raise ClientForbidden, naming the rule, unless the client may do this."""
+    def check(self, method: str, path: str, *, plain: bool = False) -> None:
+        """Raise ClientForbidden, naming the rule, unless the client may do this.
+
+        `plain`: the path is known to have only one reading.
+        """
         deny, allow = self._by_method.get(method, self._others)
-        if deny is not None and deny.name(path):
+        if deny is not None and deny.name(path, plain=plain):
             raise self._denied(method, path)
-        if self._allow and not allow.name(path):
+        if self._allow and not allow.name(path, plain=plain):
             raise ClientForbidden(
                 f"The client {self._client} may not do this: no rule of its `allow` matches",
                 reason=f"no rule of clients.{self._client}.allow matches the {_word(method)} and the path",

@@ -5,8 +5,8 @@ may read a path differently from us, so `deny` applies if *any* reading of the p
 reading matches (docs/decisions/0012).
 """
 
-from gateway.patterns.readings import pattern_mistake, refusal
+from gateway.patterns.readings import is_plain, pattern_mistake, refusal
 from gateway.patterns.rules import AllowPatterns, DenyPatterns
 from gateway.patterns.templates import Templates
 
-__all__ = ["AllowPatterns", "DenyPatterns", "Templates", "pattern_mistake", "refusal"]
+__all__ = ["AllowPatterns", "DenyPatterns", "Templates", "is_plain", "pattern_mistake", "refusal"]

@@ -31,6 +31,8 @@ MOST_ODD: Final = 64
 MOST_FOREIGN: Final = 1000
 """Characters in one path that are not ASCII."""
 
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]++(?<!\.))*+/?+\Z")
+"""No percent, semicolon or backslash, no empty segment, and no segment that ends with a dot."""
 _TOO_MUCH: Final = "too much that can be read in several ways"
 _PARAMETER: Final = re.compile(r";[^/]*")
 _ENDS: Final = re.compile(r"(?<=/)\s++(?:[.\s]++(?=/|\Z))?|(?<![.\s])[.\s]++(?=/|\Z)")
@@ -52,14 +54,14 @@ _NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path of visible ASCII has one reading only: itself. Cheap, and may say no too often."""
-    return "%" not in path and ";" not in path and "./" not in path and path[-1:] != "." and "::$" not in path
+    """Whether every server reads this path alike, so that it is its only reading. May say no too often."""
+    return _PLAIN.match(path) is not None and "::$" not in path
 
 
 def distinct_readings(path: str) -> list[str]:
     """Return every reading of `path` once. Raises PathRefused if that is too much work."""
     written = _grown([path], _without_parameters)
-    return _grown_variants([*written, *_decoded_readings(written)])
+    return _grown_variants(list(dict.fromkeys([*written, *_decoded_readings(written)])))
 
 
 def readings(path: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway.patterns.matcher import Matcher
-from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, folded, is_plain, readings
+from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, folded, readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,14 +26,15 @@ class DenyPatterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         read = [reading for pattern in patterns for reading in _read(pattern)]
-        self._matcher = Matcher([folded(reading).rstrip("/") or "/" for reading in read]) if read else None
+        self._matcher = Matcher([folded(reading).rstrip("/") or "/" for reading in read])
 
-    def name(self, path: str) -> bool:
-        """Whether a pattern names `path`. Raises PathRefused if the path takes too long to judge."""
+    def name(self, path: str, *, plain: bool = False) -> bool:
+        """Whether a pattern names `path`. Raises PathRefused if the path takes too long to judge.
+
+        `plain`: `path` is known to have only one reading (`is_plain`), which makes this cheap.
+        """
         matcher = self._matcher
-        if matcher is None:
-            return False
-        if is_plain(path):
+        if plain:
             return matcher.matches(folded(path))
         texts = dict.fromkeys(distinct_readings(path))
         texts |= dict.fromkeys([_CUT.sub("", text) for text in texts if "?" in text or "#" in text or "::$" in text])
@@ -43,7 +44,7 @@ class DenyPatterns:
 class AllowPatterns:
     """Names a path if each of its readings matches a pattern that is read in the same way, case kept."""
 
-    __slots__ = ("_all", "_by_reading")
+    __slots__ = ("_all", "_by_reading", "_only")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         read = [_read(pattern) for pattern in patterns]
@@ -52,16 +53,20 @@ class AllowPatterns:
             matchers.setdefault(patterns_read, Matcher(patterns_read)) for patterns_read in zip(*read, strict=True)
         ]
         """For each reading, the patterns read likewise; empty without patterns, which names nothing."""
-        self._all = tuple(matchers.values())
+        self._all = tuple(matchers.values()) or (Matcher(()),)
+        self._only = self._all[0] if len(self._all) == 1 else None
+        """The only matcher, if every pattern has only one reading."""
 
-    def name(self, path: str) -> bool:
-        """Whether the patterns name `path`. Raises PathRefused if the path takes too long to judge."""
-        if not self._all:
-            return False
-        if is_plain(path):
-            return self._all[0].matches(path) if len(self._all) == 1 else all(each.matches(path) for each in self._all)
-        if len(self._all) == 1:  # as with rules that have one reading each
-            return all(self._all[0].matches(text) for text in distinct_readings(path))
+    def name(self, path: str, *, plain: bool = False) -> bool:
+        """Whether the patterns name `path`, of which `plain` says what it does in `DenyPatterns.name`.
+
+        Raises PathRefused if the path takes too long to judge.
+        """
+        only = self._only
+        if only is not None:
+            return only.matches(path) if plain else all(only.matches(text) for text in distinct_readings(path))
+        if plain:
+            return all(each.matches(path) for each in self._all)
         pairs = dict.fromkeys(zip(readings(path), self._by_reading, strict=True))
         return all(matcher.matches(text) for text, matcher in pairs)
 

@@ -49,7 +49,16 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         clients.reject_our_keys(x.request.values(b"authorization"))
     if rest in prepared.endpoints:
         raise app_tokens.not_served(route, prepared.endpoints[rest])
-    check_permission(allowance, route, prepared.rules, method=x.request.method, path=path, rest=rest, remote=remote)
+    check_permission(
+        allowance,
+        route,
+        prepared.rules,
+        method=x.request.method,
+        path=path,
+        rest=rest,
+        remote=remote,
+        plain=x.plain,
+    )
     if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
         raise BodyTooLarge(route.max_body)
     x.admission = allowance.admit(x.started)

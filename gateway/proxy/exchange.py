@@ -42,6 +42,8 @@ class Exchange:
     """The app sent an `X-Request-Id` of its own."""
     written_id: bytes = b""
     """The same as bytes, for the fields."""
+    plain: bool = False
+    """The path has only one reading."""
     target: bytes = b""
     """Outbound path and query."""
     upload: Upload | NoUpload = NO_UPLOAD

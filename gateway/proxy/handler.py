@@ -132,13 +132,14 @@ class Handler:
         if self._running > snapshot.limits.exchanges:
             raise Overloaded(retry_after=1.0)
         path, query = split_target(x.request.target)
-        check_path(path)
+        plain = check_path(path)
         try:
             prepared, path, rest = snapshot.match(path, x.request)
         except RouteNotFound:
             self._read_head(x, _NO_ROUTE)
             raise
         x.prepared = prepared
+        x.plain = plain and prepared.plain
         self._read_head(x, prepared.verdicts, prepared.via)
         x.target = ((prepared.base_path + rest or "/") + query).encode("ascii")
         return prepared, path, rest

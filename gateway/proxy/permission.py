@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 
 def check_permission(
-    allowance: Allowance, route: Route, rules: PathRules, *, method: str, path: str, rest: str, remote: str | None
+    allowance: Allowance,
+    route: Route,
+    rules: PathRules,
+    *,
+    method: str,
+    path: str,
+    rest: str,
+    remote: str | None,
+    plain: bool = False,
 ) -> None:
     """Check the client's addresses and rules, then the route's methods and rules. Counts nothing.
 
@@ -26,13 +34,14 @@ def check_permission(
         path: its path, with the route's prefix.
         rest: the same path without the prefix.
         remote: the app's address; None if it is not known, and then it is not checked.
+        plain: the path is known to have only one reading; then it costs less.
 
     Raises:
         ClientForbidden: the client may not do this, or not from this address.
         MethodNotAllowed: the route does not allow the method.
         PathRefused: the route does not allow the path.
     """
-    allowance.check(method, path, remote)
+    allowance.check(method, path, remote, plain=plain)
     if method in UNSERVED_METHODS or (route.methods is not None and method not in route.methods):
         raise MethodNotAllowed(allow=tuple(sorted(route.methods or IDEMPOTENT_METHODS | {"POST", "PATCH"})))
-    rules.check(rest)
+    rules.check(rest, plain=plain)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from gateway.patterns import Templates
+from gateway.patterns import Templates, is_plain
 from gateway.proxy.echo import echoes_of
 from gateway.proxy.fields import Verdicts, verdicts_up, via_pseudonym
 from gateway.proxy.routing import PathRules, RouteTable, host_of, with_prefix
@@ -61,6 +61,7 @@ class PreparedRoute:
         "injectors",
         "metrics",
         "passes_logins",
+        "plain",
         "pool",
         "private",
         "route",
@@ -83,6 +84,8 @@ class PreparedRoute:
         self.route = route
         self.endpoints = dict(endpoints)
         """The token endpoints of its credentials, by the path below the prefix where an app asks for a token."""
+        self.plain = is_plain(route.prefix)
+        """Its prefix has only one reading."""
         self.rules = PathRules(route.allow, route.deny)
         self.templates = Templates(route.paths) if route.paths else None
         self.verdicts: Verdicts = verdicts_up(route)

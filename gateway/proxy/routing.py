@@ -11,15 +11,13 @@ import re
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from gateway.errors import PathRefused, RouteNotFound
-from gateway.patterns import AllowPatterns, DenyPatterns, refusal
+from gateway.patterns import AllowPatterns, DenyPatterns, is_plain, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 T = TypeVar("T")
 
-# A path that every server reads alike: no percent, semicolon or backslash, no empty segment, none that ends with a dot.
-_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]++(?<!\.))*+/?+\Z")
 _AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -44,13 +42,14 @@ def split_target(target: str) -> tuple[str, str]:
     return path, mark + query
 
 
-def check_path(path: str) -> None:
-    """Raise PathRefused, with the reason, if servers could read the path differently."""
-    if _PLAIN.match(path) is not None:
-        return
+def check_path(path: str) -> bool:
+    """Return whether the path has only one reading. Raises PathRefused, with the reason, if servers disagree on it."""
+    if is_plain(path):
+        return True
     reason = refusal(path)
     if reason is not None:
         raise PathRefused(f"The path holds {reason}")
+    return False
 
 
 class PathRules:
@@ -62,12 +61,15 @@ class PathRules:
         self._allow = AllowPatterns(allow) if allow else None
         self._deny = DenyPatterns(deny) if deny else None
 
-    def check(self, path: str) -> None:
-        """Raise PathRefused if `path` (below the prefix, without query) is denied or not allowed."""
+    def check(self, path: str, *, plain: bool = False) -> None:
+        """Raise PathRefused if `path` (below the prefix, without query) is denied or not allowed.
+
+        `plain`: the path is known to have only one reading.
+        """
         deny, allow = self._deny, self._allow
-        if deny is not None and deny.name(path or "/"):
+        if deny is not None and deny.name(path or "/", plain=plain):
             raise PathRefused("The route denies this path")
-        if allow is not None and not allow.name(path or "/"):
+        if allow is not None and not allow.name(path or "/", plain=plain):
             raise PathRefused("The route does not allow this path")
 
 

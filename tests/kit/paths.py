@@ -19,11 +19,11 @@ def passes(path: str, deny: tuple[str, ...]) -> bool:
     if not path.startswith("/"):  # after a route's prefix it would not be a path of that route
         return False
     try:
-        check_path(path)
-        PathRules((), deny).check(path)
+        plain = check_path(path)
+        PathRules((), deny).check(path, plain=plain)
     except PathRefused:
         return False
-    Rules("web", [], list(deny)).check("GET", path)
+    Rules("web", [], list(deny)).check("GET", path, plain=plain)
     return True
 
 

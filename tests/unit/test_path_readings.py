@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import PathRefused
-from gateway.patterns import AllowPatterns, DenyPatterns, pattern_mistake
+from gateway.patterns import AllowPatterns, DenyPatterns, is_plain, pattern_mistake
 from gateway.patterns.matcher import Matcher
 from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, readings
 from gateway.proxy.routing import check_path
@@ -59,6 +59,25 @@ def test_no_spelling_of_a_denied_path_passes(path: str) -> None:
 )  # fmt: skip
 def test_neighbours_of_denied_paths_pass(path: str) -> None:
     assert paths.passes(path, DENY)
+
+
+PLAIN_PIECES = st.sampled_from(
+    ["a", "B", "token", ".", "..", "::$", "$DATA", "+", "-", "~x", "a.b", "Oauth", "%41", ";v", " "]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.lists(PLAIN_PIECES, max_size=3).map("".join), max_size=4), st.booleans())
+def test_a_plain_path_has_only_itself_as_a_reading_and_is_judged_as_any_other(segments: list[str], slash: bool) -> None:
+    path = "/" + "/".join(segments) + "/" * slash
+    if not is_plain(path):
+        return
+    check_path(path)
+    assert distinct_readings(path) == [path]
+    for pattern in ("/oauth/token", "/*/token/**", "/**", "/a+b", "/b;v=1/*", "/a%42"):
+        for kind in (DenyPatterns, AllowPatterns):
+            patterns = kind([pattern, "/x"])
+            assert patterns.name(path, plain=True) == patterns.name(path), (kind, pattern)
 
 
 @pytest.mark.parametrize(
