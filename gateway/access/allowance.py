@@ -48,8 +48,7 @@ class Admission:
         """
         self._in_flight.value -= 1
         self._calls.value += 1
-        answered = vendor_status == SWITCHING or FINAL <= vendor_status < ERROR
-        made = answered if vendor_status else left
+        made = FINAL <= vendor_status < ERROR or vendor_status == SWITCHING or (left and not vendor_status)
         if made:
             self._billed.value += 1
         if self.reserved:

@@ -17,14 +17,16 @@ class Templates:
     __slots__ = ("_pattern", "_templates")
 
     def __init__(self, templates: Iterable[str]) -> None:
-        self._templates = tuple(sorted(templates, key=lambda template: len(_NAMES.findall(template))))
+        ordered = sorted(templates, key=lambda template: len(_NAMES.findall(template)))
         parts = [
             "".join("[^/]+" if _NAMES.fullmatch(piece) else re.escape(piece) for piece in _NAMES.split(template))
-            for template in self._templates
+            for template in ordered
         ]
-        self._pattern = re.compile("|".join(f"({part})/?\\Z" for part in parts)) if parts else None
+        self._pattern = re.compile("|".join(f"({part})/?\\Z" for part in parts) or "(?!)")
+        self._templates: dict[int | None, str] = dict(enumerate(ordered, 1))
+        """By the number of the template's group in the pattern."""
 
     def match(self, path: str) -> str | None:
         """Return the template that fits `path` (below the prefix, without query), or None."""
-        fit = self._pattern.match(path) if self._pattern is not None else None
-        return self._templates[fit.lastindex - 1] if fit is not None and fit.lastindex else None
+        fit = self._pattern.match(path)
+        return None if fit is None else self._templates.get(fit.lastindex)

@@ -18,7 +18,6 @@ from gateway.proxy.permission import check_permission
 from gateway.proxy.routing import split_target
 
 if TYPE_CHECKING:
-    from gateway.access import Allowance, Clients
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.prepared import PreparedRoute, Snapshot
 
@@ -32,20 +31,20 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
 
     EscrowNeeded leaves it at the last step, the limits.
     """
-    assert x.inbound is not None  # noqa: S101 - set by _match
     route, inbound, snapshot = prepared.route, x.inbound, x.snapshot
     if prepared.templates is not None:
         x.path = prepared.templates.match(rest)
-    remote = x.client.remote
+    client, clients = x.client, snapshot.clients
+    remote = client.remote
     if snapshot.trusted is not None and remote in snapshot.trusted:
         given = x.request.values(b"x-forwarded-for")
         x.forwarded_from = remote = forwarded_client(remote, given, snapshot.trusted)
-    clients = snapshot.clients
-    x.allowance = allowance = _identify(x, clients, prepared)
+    token = _token(x, prepared) if inbound.key is None else None
+    x.allowance = allowance = clients.identify(inbound.key, token, route, client.certificate, client.last_key)
     x.client_name = allowance.name
     if clients.local_only:
         check_local(x.request, snapshot.hosts)
-    if route.authorization == "pass":
+    if prepared.passes_logins:
         clients.reject_our_keys(x.request.values(b"authorization"))
     if rest in prepared.endpoints:
         raise app_tokens.not_served(route, prepared.endpoints[rest])
@@ -59,19 +58,17 @@ def admit(x: Exchange, prepared: PreparedRoute, path: str, rest: str) -> None:
         remote=remote,
         plain=x.plain,
     )
-    if route.max_body is not None and inbound.length is not None and inbound.length > route.max_body:
+    if inbound.length is not None and route.max_body is not None and inbound.length > route.max_body:
         raise BodyTooLarge(route.max_body)
     x.admission = allowance.admit(x.started)
 
 
-def _identify(x: Exchange, clients: Clients, prepared: PreparedRoute) -> Allowance:
-    """Return what the client may do on the route. Raises as `Clients.identify`."""
-    inbound, client = x.inbound, x.client
-    assert inbound is not None  # noqa: S101 - set by _match
-    token = inbound.bearer
-    if token is None and inbound.injected and not client.certificate:
-        token = prepared.app_token(inbound.injected)
-    return clients.identify(inbound.key, token, prepared.route, client.certificate, client.last_key)
+def _token(x: Exchange, prepared: PreparedRoute) -> bytes | None:
+    """Return the key, JWT or pass that the app sends where the vendor's token goes."""
+    inbound = x.inbound
+    if inbound.bearer is None and inbound.injected and not x.client.certificate:
+        return prepared.app_token(inbound.injected)
+    return inbound.bearer
 
 
 def reason_to_end(x: Exchange, snapshot: Snapshot) -> str:
@@ -86,7 +83,9 @@ def reason_to_end(x: Exchange, snapshot: Snapshot) -> str:
         route = prepared.route
         if route.name != before.name or route.upstream != before.upstream or not route.websocket:
             return f"the route {before.name} was changed"
-        allowance = _identify(x, snapshot.clients, prepared)
+        client, key = x.client, x.inbound.key
+        token = _token(x, prepared) if key is None else None
+        allowance = snapshot.clients.identify(key, token, route, client.certificate, client.last_key)
         if allowance.name != x.client_name:
             return "its key belongs to another client now"
         check_permission(allowance, route, prepared.rules, method=method, path=path, rest=rest, remote=x.remote)
@@ -163,6 +162,5 @@ def _authenticate(x: Exchange) -> None:
     SigningKeysNeeded.
     """
     inbound = x.inbound
-    assert inbound is not None  # noqa: S101 - set when the path was matched
     with contextlib.suppress(ClientForbidden):  # a known client: it may learn that there is no such route
         x.snapshot.clients.identify(inbound.key, inbound.bearer, x.snapshot.routes[0].route, x.client.certificate)

@@ -56,7 +56,6 @@ def not_served(route: Route, endpoint: AppTokenEndpoint) -> PathRefused | Method
 
 async def serve(x: Exchange, prepared: PreparedRoute, endpoint: AppTokenEndpoint, *, draining: bool) -> None:
     """Answer a token request."""
-    assert x.inbound is not None  # noqa: S101 - set when the head was read
     x.keep_alive = x.inbound.keep_alive and not draining
     x.path = x.request.target.partition("?")[0]
     scheme = "Basic"
@@ -93,7 +92,6 @@ def _authenticate(x: Exchange, prepared: PreparedRoute, presented: Presented) ->
 
 async def _read_body(x: Exchange) -> bytes:
     """Return the whole body. Raises AppTokenRefused when it is too large, and what reading it raises."""
-    assert x.inbound is not None  # noqa: S101 - set when the head was understood
     length = x.inbound.length
     if length is not None and length > MAX_REQUEST:
         raise _too_large()
@@ -146,7 +144,6 @@ def _oauth(error: ExchangeError) -> tuple[str, int]:
 
 
 def _write(x: Exchange, status: int, body: bytes, *fields: bytes) -> None:
-    assert x.inbound is not None  # noqa: S101 - set when the head was understood
     x.keep_alive = x.keep_alive and x.body.ended and x.inbound.keep_alive
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode("ascii"),

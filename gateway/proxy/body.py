@@ -26,24 +26,23 @@ _PIECE: Final = 64
 
 
 class Body:
-    """The bytes of one body, without their framing."""
+    """The bytes of one body, without their framing. Default values are class attributes, as in `Exchange`."""
 
-    __slots__ = ("_held", "_pieces", "_waiter", "_wire", "ended", "error", "sink", "size")
+    _held: int = 0
+    _waiter: asyncio.Future[None] | None = None
+    error: BaseException | None = None
+    """Why the rest will never arrive."""
+    sink: Callable[[Piece], None] | None = None
+    """Receives bytes as they arrive, so that none are buffered; call `take` before setting it."""
 
     def __init__(self, wire: Wire | None, data: bytes = b"") -> None:
         """Begin a body that `wire` will feed; without a wire, `data` is the whole body."""
         self._wire = wire
         self._pieces = [data] if data else []
-        self._held = 0
-        self._waiter: asyncio.Future[None] | None = None
         self.ended = wire is None
         """All of it has arrived."""
-        self.error: BaseException | None = None
-        """Why the rest will never arrive."""
         self.size = len(data)
         """Bytes that have arrived so far."""
-        self.sink: Callable[[Piece], None] | None = None
-        """Receives bytes as they arrive, so that none are buffered; call `take` before setting it."""
 
     def feed(self, data: Piece, *, last: bool) -> None:
         """Add bytes, possibly none; `last` says that the body ends with them."""

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.body import NO_BODY
+from gateway.proxy.request import UNREAD
 from gateway.proxy.upload import NO_UPLOAD
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Exchange:
     """The state of one exchange, filled in by `handler.Handler.exchange` from top to bottom."""
 
     prepared: PreparedRoute | None = None
-    inbound: Inbound | None = None
-    """The parsed fields of the request's head; None until they are parsed and the body is open."""
+    inbound: Inbound = UNREAD
+    """The parsed fields of the request's head, from the moment when the body is open, too."""
     body: Body = NO_BODY
     client_name: str | None = None
     request_id: str = ""
@@ -89,16 +90,13 @@ class Exchange:
         self.request = request
         self.snapshot = snapshot
         self.started = monotonic()
+        self.is_head = request.method == "HEAD"
+        """The answer has no body whatever its fields say (RFC 9110 §9.3.2)."""
 
     @property
     def remote(self) -> str:
         """Address of the app."""
         return self.forwarded_from or self.client.remote
-
-    @property
-    def is_head(self) -> bool:
-        """Whether the answer has no body whatever its fields say (RFC 9110 §9.3.2)."""
-        return self.request.method == "HEAD"
 
     async def hold_401(self) -> None:
         """Wait until a 401 for this request may leave: every 401 leaves `UNKNOWN_AFTER` seconds after its request."""
@@ -106,8 +104,8 @@ class Exchange:
 
     def identify(self) -> None:
         """Use the app's request id if it is valid, else generate one (128 random bits, hex)."""
-        given = self.inbound.request_id if self.inbound is not None else None
-        self.id_given = given is not None
-        name = given if given is not None else b"%032x" % getrandbits(128)
+        given = self.inbound.request_id
+        if given is not None:
+            self.id_given = True
+        self.written_id = name = b"%032x" % getrandbits(128) if given is None else given
         self.request_id = name.decode("ascii")
-        self.written_id = name

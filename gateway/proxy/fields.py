@@ -52,6 +52,7 @@ CACHE_CONTROL: Final = 13
 INJECTED: Final = 14
 KEEP_ALIVE: Final = 15
 VIA_FIELD: Final = 16
+FRAMING: Final = frozenset({LENGTH, CODING})
 
 _HOP_BY_HOP: Final = tuple([name.encode("ascii") for name in sorted(HOP_BY_HOP)])
 _OF_APPS: Final = (b"cookie", b"origin", b"referer")
@@ -260,14 +261,13 @@ def drop_nominated(lines: list[bytes], names: set[bytes]) -> None:
         lines[:] = [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
-def read_framing(head: Head, verdict: int, value: bytes) -> str:
-    """Read a framing field into `head`; return what is wrong with it, or nothing (RFC 9112 §6.1, §6.2)."""
+def read_framing(head: Head, verdict: int, value: bytes) -> None:
+    """Read a framing field into `head` (RFC 9112 §6.1, §6.2). Raises BadRequest if it is malformed or repeated."""
     if verdict == LENGTH:
         if head.length is not None or _LENGTH.match(value) is None:
-            return "Content-Length is not one number"
+            raise BadRequest("Content-Length is not one number")
         head.length = int(value)
+    elif head.chunked or value.lower() != b"chunked":
+        raise BadRequest("Transfer-Encoding is not exactly chunked")
     else:
-        if head.chunked or value.lower() != b"chunked":
-            return "Transfer-Encoding is not exactly chunked"
         head.chunked = True
-    return ""

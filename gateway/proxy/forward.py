@@ -11,9 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.model.http import IDEMPOTENT_METHODS
-from gateway.proxy.body import NO_BODY
 from gateway.proxy.fields import CHUNKED_LINE, UPGRADE_LINES, values
-from gateway.proxy.upload import NO_UPLOAD, NoUpload, ReplayBudget, Upload
+from gateway.proxy.upload import NoUpload, ReplayBudget, Upload
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -27,17 +26,13 @@ _CONNECTION_LOGIN: Final = re.compile(
 """A login or a challenge of a scheme that authenticates a connection instead of a request."""
 
 
-def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload | NoUpload:
+def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload:
     """Return the request's body, ready to be sent; buffered for a replay if the route allows one."""
-    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
-    inbound = x.inbound
-    if x.body is NO_BODY:
-        return NO_UPLOAD
     route = prepared.route
     return Upload(
         x.client,
         x.body,
-        chunked=inbound.chunked,
+        chunked=x.inbound.chunked,
         limit=route.max_body,
         keep_up_to=route.replay.up_to if may_replay(x, prepared) else 0,
         budget=budget,
@@ -46,7 +41,6 @@ def upload(x: Exchange, prepared: PreparedRoute, budget: ReplayBudget) -> Upload
 
 def send(x: Exchange, prepared: PreparedRoute, body: Upload | NoUpload, upstream: UpstreamConnection) -> None:
     """Write the head and as much of the body as has arrived."""
-    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
     x.attempts += 1
     x.vendor_status = 0
     x.sent_at = monotonic()
@@ -59,7 +53,6 @@ def send(x: Exchange, prepared: PreparedRoute, body: Upload | NoUpload, upstream
 
 
 def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
-    assert x.inbound is not None  # noqa: S101 - set when the request was parsed
     inbound = x.inbound
     lines = [x.request.method.encode("ascii") + b" " + x.target + prepared.fixed, *inbound.lines]
     lines += prepared.lines(x.tokens)
@@ -80,15 +73,7 @@ def _head(x: Exchange, prepared: PreparedRoute, *, asks: bool) -> bytes:
     return b"\r\n".join(lines)
 
 
-def answered(x: Exchange, prepared: PreparedRoute, head: Outbound, upstream: UpstreamConnection) -> None:
-    """Note the head of the vendor's final response."""
-    x.upstream_seconds = monotonic() - x.sent_at
-    x.vendor_status = head.code
-    if prepared.passes_logins and _logs_in_connection(x, head):
-        upstream.dirty = True
-
-
-def _logs_in_connection(x: Exchange, head: Outbound) -> bool:
+def logs_in_connection(x: Exchange, head: Outbound) -> bool:
     """Whether the app's login may belong to the vendor's connection: NTLM's and Negotiate's do (RFC 4559 §6).
 
     Whoever used such a connection next would be answered as this app.

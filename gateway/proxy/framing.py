@@ -53,7 +53,8 @@ class Sized:
         """Pass on the body's bytes; return the bytes behind the body."""
         left = self.left - len(data)
         if left >= 0:
-            self.feed_within(data)
+            self.left = left
+            self._body.feed(data, last=not left)
             return b""
         self.left = 0
         self._body.feed(data[:left], last=True)

@@ -28,6 +28,7 @@ from gateway.errors import (
 from gateway.model.http import CONTINUE, FINAL, SERVER_ERROR, SWITCHING
 from gateway.observe import get_logger
 from gateway.proxy import admission, app_tokens, forward, relay, tracing
+from gateway.proxy.body import NO_BODY
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
@@ -35,7 +36,7 @@ from gateway.proxy.problem import problem
 from gateway.proxy.request import read_request
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import Tunnel
-from gateway.proxy.upload import ReplayBudget
+from gateway.proxy.upload import NO_UPLOAD, ReplayBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +101,8 @@ class Handler:
             in_flight.value += 1
             try:
                 x.tokens = prepared.current_tokens() or await tracing.tokens(x, prepared)
-                x.upload = upload = forward.upload(x, prepared, self._budget)
+                upload = NO_UPLOAD if x.body is NO_BODY else forward.upload(x, prepared, self._budget)
+                x.upload = upload
                 while not await self._attempt(x, prepared, upload):
                     await upload.stop()
             finally:
@@ -119,8 +121,8 @@ class Handler:
             self._running -= 1
             x.upload.close()
             if x.admission is not None:
-                gone = x.code == "client_gone" and x.attempts > 0
-                x.admission.release(x.vendor_status, left=gone and x.upload.sent)
+                left = x.code == "client_gone" and x.attempts > 0 and x.upload.sent
+                x.admission.release(x.vendor_status, left=left)
             self._record(x)
         return x.keep_alive
 
@@ -162,8 +164,10 @@ class Handler:
             head, body = await upstream.response()
             if head.code < FINAL:
                 head, body = await self._after_interim(head, body, upstream, upload)
-            forward.answered(x, prepared, head, upstream)
-            code = head.code
+            x.upstream_seconds = monotonic() - x.sent_at
+            x.vendor_status = code = head.code
+            if prepared.passes_logins and forward.logs_in_connection(x, head):
+                upstream.dirty = True
             if code in prepared.signs:
                 upstream.watch_silence()
                 refused = await is_refusal(x, prepared.signs[code], head, body)
@@ -180,13 +184,12 @@ class Handler:
         except BaseException:
             upstream.dirty = True
             raise
-        else:
-            return True
         finally:
-            if not upload.sent:
-                upstream.dirty = True
+            upstream.dirty = upstream.dirty or not upload.sent
             prepared.pool.release(upstream)
-            tracing.answered(x, prepared)
+            if x.trace is not None:
+                tracing.answered(x.trace, x, prepared)
+        return True
 
     @staticmethod
     async def _after_interim(
@@ -229,7 +232,6 @@ class Handler:
     async def _relay(
         self, x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, head: Outbound, body: Body
     ) -> None:
-        assert x.inbound is not None  # noqa: S101 - set by _match
         x.status = head.code
         whole = x.upload.whole
         x.keep_alive = whole and x.inbound.keep_alive and not self.draining
@@ -271,9 +273,7 @@ class Handler:
         if isinstance(error, ClientForbidden) and error.client and x.prepared is not None:
             x.client_name = error.client
             x.client_metrics = self.metrics.client(error.client, x.prepared.route.name)
-        x.keep_alive = (
-            x.inbound is not None and not error.close and x.inbound.keep_alive and not self.draining and x.body.ended
-        )
+        x.keep_alive = x.inbound.keep_alive and not error.close and not self.draining and x.body.ended
         answer = problem(
             error,
             route=x.prepared.route.name if x.prepared is not None and x.client_name is not None else None,
@@ -317,7 +317,7 @@ class Handler:
                 key,
                 x.request_id,
                 x.id_given,
-                tracing.end(x),
+                x.inbound.traceparent if x.trace is None else tracing.end(x.trace, x),
                 x.started,
                 monotonic(),
                 x.upstream_seconds,

@@ -55,6 +55,7 @@ class PreparedRoute:
     """A route bound to its tokens, pool and metrics. All attributes are read-only after construction."""
 
     __slots__ = (
+        "_only",
         "base_path",
         "endpoints",
         "fixed",
@@ -90,6 +91,8 @@ class PreparedRoute:
         self.templates = Templates(route.paths) if route.paths else None
         self.verdicts: Verdicts = verdicts_up(route)
         self.injectors = tuple(Injector(injection, tokens(injection.credential)) for injection in route.injections)
+        self._only = self.injectors[0] if len(self.injectors) == 1 else None
+        """The only injector, as on nearly every route."""
         self.pool = pool
         self.metrics = metrics
         self.base_path = route.upstream.base_path
@@ -120,16 +123,17 @@ class PreparedRoute:
 
     def current_tokens(self) -> tuple[Token, ...] | None:
         """Return the tokens in memory, in the order of the injections; None unless all of them are valid."""
-        if len(self.injectors) == 1:  # as on nearly every route
-            token = self.injectors[0].tokens.current()
+        only = self._only
+        if only is not None:
+            token = only.tokens.current()
             return (token,) if token is not None else None
         tokens = tuple([injector.tokens.current() for injector in self.injectors])
         return None if None in tokens else cast("tuple[Token, ...]", tokens)
 
     def lines(self, tokens: tuple[Token, ...]) -> list[bytes]:
         """Return the injected fields."""
-        if len(tokens) == 1:
-            return [self.injectors[0].line(tokens[0])]
+        if self._only is not None:
+            return [self._only.line(tokens[0])]
         return [injector.line(token) for injector, token in zip(self.injectors, tokens, strict=True)]
 
     def echoes(self, tokens: tuple[Token, ...]) -> tuple[bytes, ...]:
@@ -145,8 +149,8 @@ class PreparedRoute:
     def accepted(self, tokens: tuple[Token, ...]) -> None:
         """Tell the caches that the vendor accepted these tokens."""
         self.metrics.refused_in_a_row = 0
-        if len(tokens) == 1:
-            self.injectors[0].tokens.accepted(tokens[0])
+        if self._only is not None:
+            self._only.tokens.accepted(tokens[0])
             return
         for injector, token in zip(self.injectors, tokens, strict=True):
             injector.tokens.accepted(token)

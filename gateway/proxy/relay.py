@@ -65,17 +65,18 @@ def begin(x: Exchange, prepared: PreparedRoute, upstream: UpstreamConnection, he
         data = x.guard.feed(data, last=whole)
     x.head_sent = True
     x.bytes_out = len(data)
-    _write(x, b"\r\n".join(lines), data, whole=whole)
+    if x.chunked or len(data) > AT_ONCE:
+        _write_pieces(x, b"\r\n".join(lines), data, whole=whole)
+    else:
+        x.client.write(b"\r\n".join(lines) + data)
     return whole
 
 
-def _write(x: Exchange, head: bytes, data: bytes, *, whole: bool) -> None:
+def _write_pieces(x: Exchange, head: bytes, data: bytes, *, whole: bool) -> None:
     if x.chunked:
         x.client.write_pieces(head, *(chunk(data) if data else ()), LAST_CHUNK if whole else b"")
-    elif len(data) > AT_ONCE:
-        x.client.write_pieces(head, data)
     else:
-        x.client.write(head + data)
+        x.client.write_pieces(head, data)
 
 
 def _guard(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:

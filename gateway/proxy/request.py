@@ -14,6 +14,7 @@ from gateway.proxy.fields import (
     CONTROLS,
     DROP,
     EXPECT,
+    FRAMING,
     HOST,
     INJECTED,
     KEY,
@@ -112,6 +113,11 @@ class Inbound(Head):
     """How many `Host` fields there are."""
 
 
+UNREAD: Final = Inbound()
+"""The head of a request whose fields have not been read, or not successfully."""
+UNREAD.keep_alive = False
+
+
 def read_request(head: RequestHead, verdicts: Verdicts, limits: Limits) -> Inbound:
     """Sort an app's header fields. Raises BadRequest or HeadersTooLarge for what RFC 9112 does not allow."""
     if head.size > limits.head_bytes or len(head.fields) > limits.fields:
@@ -141,11 +147,11 @@ def _read_field(inbound: Inbound, line: bytes, verdicts: Verdicts, limit: int) -
     value = value.strip(b" \t")
     if len(value.translate(None, CONTROLS)) != len(value):
         raise BadRequest(CONTROL)
-    if len(value) > limit or len(name) > limit:
+    if len(line) > limit and max(len(name), len(value)) > limit:
         raise HeadersTooLarge(f"A field may hold {limit} bytes")
-    if verdict == HOST and _HOST.match(value) is None:
-        raise BadRequest("The Host field is not a host")
     if verdict <= HOST:
+        if verdict == HOST and _HOST.match(value) is None:
+            raise BadRequest("The Host field is not a host")
         verdicts.remember(line, name, verdict)
         return verdict
     if verdict == CONNECTION:
@@ -167,6 +173,8 @@ def _read_special(inbound: Inbound, verdict: int, value: bytes) -> None:
     if verdict == KEY:
         # Two keys count as a wrong one, because servers disagree about which of two fields counts.
         inbound.key = value if inbound.key is None else b""
+    elif verdict in FRAMING:
+        read_framing(inbound, verdict, value)
     elif verdict == INJECTED:
         inbound.injected = value if inbound.injected is None else b""
     elif verdict == REQUEST_ID:
@@ -181,8 +189,6 @@ def _read_special(inbound: Inbound, verdict: int, value: bytes) -> None:
         if value.lower() != b"100-continue":
             raise BadRequest("Expect is not 100-continue")
         inbound.expects_continue = True
-    elif problem := read_framing(inbound, verdict, value):
-        raise BadRequest(problem)
 
 
 def _check_request(head: RequestHead, inbound: Inbound) -> None:

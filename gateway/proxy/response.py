@@ -14,6 +14,7 @@ from gateway.proxy.fields import (
     CONTROLS,
     DATE,
     DROP,
+    FRAMING,
     KEEP_ALIVE,
     NO_COLON,
     PASS,
@@ -123,10 +124,12 @@ def _read_field(head: Outbound, line: bytes) -> int:
     if verdict in _KEPT:
         _DOWN.remember(line, name, verdict)
         return verdict
-    if verdict == CACHE_CONTROL:
+    if verdict in FRAMING:
+        read_framing(head, verdict, value)
+    elif verdict == CACHE_CONTROL:
         head.cache_control = True
         return PASS
-    if verdict == CONNECTION:
+    elif verdict == CONNECTION:
         if value.lower() == b"keep-alive":  # the default of HTTP/1.1
             _DOWN.remember(line, name, DROP)
         else:
@@ -137,14 +140,12 @@ def _read_field(head: Outbound, line: bytes) -> int:
 
 
 def _read_hop_field(head: Outbound, verdict: int, value: bytes) -> None:
-    """Read a field about framing, or about the vendor's connection."""
+    """Read a field about the vendor's connection."""
     if verdict == UPGRADE:
         head.upgrade = value
     elif verdict == KEEP_ALIVE:  # as `timeout=5, max=100` (RFC 2068 §19.7.1.1)
         match = _TIMEOUT.search(value)
         head.idle_timeout = int(match[1]) if match is not None else None
-    elif problem := read_framing(head, verdict, value):
-        raise BadRequest(problem)
 
 
 def _read_connection(head: Outbound) -> None:

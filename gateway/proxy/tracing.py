@@ -1,4 +1,4 @@
-"""Records an exchange's spans. Without tracing, each function here costs one `is None`.
+"""Records an exchange's spans. Without tracing, each costs one `is None`.
 
 Knows the exchange and `observe.Trace`, which decides what a span contains.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from gateway.model import Token
+    from gateway.observe import Trace
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.prepared import PreparedRoute
     from gateway.proxy.upstream import UpstreamConnection
@@ -29,20 +30,13 @@ def connection(x: Exchange, prepared: PreparedRoute) -> Awaitable[UpstreamConnec
     return work if x.trace is None else x.trace.timed("connect", work)
 
 
-def answered(x: Exchange, prepared: PreparedRoute) -> None:
+def answered(trace: Trace, x: Exchange, prepared: PreparedRoute) -> None:
     """End the span of one attempt, with the vendor's status or with the exception that is being raised."""
-    if x.trace is not None:
-        x.trace.answered(x.vendor_status, x.attempts, prepared.route.upstream, sys.exception())
+    trace.answered(x.vendor_status, x.attempts, prepared.route.upstream, sys.exception())
 
 
-def end(x: Exchange) -> bytes | tuple[str, bool] | None:
-    """End the request's span; return its trace id, and whether the trace is recorded.
-
-    Without tracing, return the app's `traceparent`.
-    """
-    trace = x.trace
-    if trace is None:
-        return x.inbound.traceparent if x.inbound is not None else None
+def end(trace: Trace, x: Exchange) -> tuple[str, bool]:
+    """End the request's span; return its trace id, and whether the trace is recorded."""
     route = x.prepared.route if x.prepared is not None else None
     trace.request(
         method=x.request.method,

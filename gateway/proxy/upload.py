@@ -117,7 +117,10 @@ NO_UPLOAD: Final = NoUpload()
 class Upload:
     """One request body: read from the app once, sent to the vendor once or twice."""
 
-    __slots__ = ("_body", "_budget", "_chunked", "_client", "_go", "_keep_up_to", "_kept", "_limit", "_task", "size")
+    _task: asyncio.Task[None] | None = None
+    _go: asyncio.Event | None = None
+    size: int = 0
+    """Bytes of body read from the app so far, without framing."""
 
     def __init__(
         self,
@@ -136,10 +139,6 @@ class Upload:
         self._keep_up_to = keep_up_to
         self._kept: list[Piece] | None = []
         self._budget = budget
-        self._task: asyncio.Task[None] | None = None
-        self._go: asyncio.Event | None = None
-        self.size = 0
-        """Bytes of body read from the app so far, without framing."""
 
     @property
     def replayable(self) -> bool:

@@ -198,8 +198,8 @@ class Wire:
             outbox = self._outbox
             (outbox.wires or outbox.open()).append(self)
         self._outgoing.append(data)
-        self._outgoing_size += len(data)
-        if self._outgoing_size > AT_ONCE:
+        self._outgoing_size = size = self._outgoing_size + len(data)
+        if size > AT_ONCE:
             self.flush()
 
     def write_pieces(self, *pieces: Piece) -> None:
@@ -212,10 +212,10 @@ class Wire:
 
     def flush(self) -> None:
         """Pass queued bytes to the transport, unless it is closed."""
-        pieces = self._outgoing
-        if pieces and self.transport is not None and not self.transport.is_closing():
+        pieces, transport = self._outgoing, self.transport
+        if pieces and transport is not None and not transport.is_closing():
             self._outgoing, self._outgoing_size = [], 0
-            self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def write_eof(self) -> None:
         """End our direction after the queued bytes."""
