@@ -103,6 +103,10 @@ def show(data: Mapping[str, Any]) -> None:
         credentials.add_row(each["name"], coloured(each["state"]), lives, of, following, each["fingerprint"] or "-")
     out.print(credentials)
     for each in data["credentials"]:
+        if each.get("origin") == "adopted":
+            out.print(f"\n{each['name']}: token adopted from instance {each['instance']}", markup=False)
+        elif each.get("origin"):
+            out.print(f"\n{each['name']}: token fetched by this instance", markup=False)
         if each["reason"]:
             out.print(f"\n{each['name']}: {each['reason']}\n  {each['advice'] or ''}", markup=False)
     out.print(f"\nRoutes, last {span(data['window'])}; the last five columns are failures by")

@@ -170,3 +170,6 @@ class SharedTokens(Protocol):
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
         """Call `changed` with whether the store is up when that changes; return how to stop that."""
+
+    def on_loss(self, lost: Callable[[], None]) -> Callable[[], None]:
+        """Call `lost` when the store may have lost data; return how to stop that."""

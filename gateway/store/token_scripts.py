@@ -11,6 +11,7 @@ KEYS of each script: the token (hash: `f` fence, `x` end in ms, `c` sealed recor
 | `n`, `r`, `q` | next token request: whatever its cause · for an instance without a token · for one with a token |
 | `k`, `z` | how the last token request failed · how many failed in a row |
 | `bl`, `bt`, `br` | bucket of forced fetches: level, when it was counted, ms per refill |
+| `w` | when this was written |
 | `hu`, `hd` | forced fetches for tokens that were never accepted: none before, and how long the next pause is |
 """
 
@@ -25,11 +26,20 @@ local now = math.floor(us / 1000)
 local function num(value) return tonumber(value) or 0 end
 local function text(number) return string.format('%.0f', number) end
 local function note(...)
-  redis.call('HSET', KEYS[3], ...)
+  redis.call('HSET', KEYS[3], 'w', text(now), ...)
   redis.call('PEXPIRE', KEYS[3], 172800000)
 end
+local ahead_by = num(redis.call('HGET', KEYS[3], 'w')) - now
+if ahead_by > 1000 then
+  for _, field in ipairs({'n', 'r', 'q', 'bt', 'hu'}) do
+    local at = redis.call('HGET', KEYS[3], field)
+    if at then redis.call('HSET', KEYS[3], field, text(num(at) - ahead_by)) end
+  end
+  redis.call('HSET', KEYS[3], 'w', text(now))
+end
 """
-"""A state is forgotten after two days: no token lives longer than one."""
+"""A state is forgotten after two days: no token lives longer than one. If the store's clock was turned back, all
+instants of the state are, too, so that nobody waits for longer than was meant."""
 
 ACQUIRE = Script(
     "acquire",
@@ -54,7 +64,7 @@ if at > now then return {'wait', at - now, state[6] or ''} end
 local fence = math.max(num(state[1]), known, floor, dead, stored, us) + 1
 redis.call('SET', KEYS[2], owner, 'PX', lease)
 note('f', text(fence), 'n', text(math.max(num(state[3]), now + interval)))
-return {'lease', fence, num(state[7])}
+return {'lease', fence, num(state[7]), us}
 """,
 )
 """ARGV: owner, its lease in ms, known fence, lower bound of the new one, shortest useful lifetime in ms,
@@ -74,22 +84,32 @@ COMMIT = Script(
     _HEAD
     + """
 local owner, fence, sealed, left, again = ARGV[1], num(ARGV[2]), ARGV[3], num(ARGV[4]), num(ARGV[5])
+local ends = math.min(now + left, math.max(now + left - num(ARGV[6]), num(ARGV[7])))
 if owner ~= '' and redis.call('GET', KEYS[2]) == owner then redis.call('DEL', KEYS[2]) end
 local token = redis.call('HMGET', KEYS[1], 'f', 'x')
 local stored, dead = num(token[1]), num(redis.call('HGET', KEYS[3], 'd'))
-if fence <= dead or fence < stored or left <= 0 then return {stored, dead} end
+if fence <= dead or fence < stored then return {stored, dead} end
+if ends <= now then
+  note('r', text(now + again))
+  return {stored, dead}
+end
 if fence > stored then
-  redis.call('HSET', KEYS[1], 'f', text(fence), 'x', text(now + left), 'c', sealed)
-  redis.call('PEXPIRE', KEYS[1], text(left))
+  redis.call('HSET', KEYS[1], 'f', text(fence), 'x', text(ends), 'c', sealed)
+  redis.call('PEXPIRE', KEYS[1], text(ends - now))
 end
 note('f', text(math.max(fence, num(redis.call('HGET', KEYS[3], 'f')))), 'q', text(now + again))
 redis.call('HDEL', KEYS[3], 'r', 'k', 'z')
-redis.call('PUBLISH', ARGV[6], ARGV[7])
+redis.call('PUBLISH', ARGV[8], ARGV[9])
 return {fence, dead}
 """,
 )
-"""ARGV: owner or nothing, fence, record, remaining lifetime in ms, ms until instances with this token may ask again,
-channel, name. With the fence that is stored, only the state changes: the vendor returned the same token."""
+"""ARGV: owner or nothing, fence, record, remaining lifetime in ms when this was sent, ms until instances with this
+token may ask again, ms of a command's time-out, the token's end in ms by the store's clock as the writer estimates it
+(never too late), channel, name.
+
+The end is the estimate, within one time-out of what the remaining lifetime says, because the clock may have jumped
+since. With the fence that is stored, only the state changes: the vendor returned the same token. A token that lives too
+shortly to be shared is not stored, but nobody asks for the next one before its end."""
 
 FAIL = Script(
     "fail",
@@ -183,8 +203,8 @@ READ = Script(
     + """
 local token = redis.call('HMGET', KEYS[1], 'f', 'x')
 local stored, dead = num(token[1]), num(redis.call('HGET', KEYS[3], 'd'))
-if stored <= num(ARGV[1]) or stored <= dead then return {stored, dead} end
-return {stored, dead, num(token[2]) - now, redis.call('HGET', KEYS[1], 'c')}
+if stored <= num(ARGV[1]) or stored <= dead then return {stored, dead, us} end
+return {stored, dead, us, num(token[2]) - now, redis.call('HGET', KEYS[1], 'c')}
 """,
 )
 """ARGV: known fence. The record is returned only above it."""

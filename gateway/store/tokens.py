@@ -1,13 +1,14 @@
 """`StoredTokens`: tokens in the store, as `model.SharedTokens`. Seals records, and converts times.
 
 Knows no vendor and decides nothing: `token_scripts.py` decides in the store, `gateway.tokens` in this process.
-A reader counts a remaining lifetime from before it asked, and a writer subtracts one command's time-out, so that a slow
-store never lets a token live longer.
+A reader counts a remaining lifetime from before it asked. A writer reckons the end by the store's clock as it was when
+an earlier answer arrived, and at most one command's time-out too early. So no token lives longer for a slow store.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ class StoredTokens:
         self.tried: asyncio.Event = store.tried
         self._store = store
         self._now = clock.monotonic
+        self._behind = -math.inf
+        """The store's clock minus ours, never too large."""
 
     @property
     def is_up(self) -> bool:
@@ -80,6 +83,7 @@ class StoredTokens:
                     return token
                 known = int(answer[1])
             elif kind == b"lease":
+                self._note_time(answer[3])
                 return Lease(int(answer[1]), owner, int(answer[2]))
             elif kind == b"held":
                 return Held(answer[1] / 1000)
@@ -96,8 +100,9 @@ class StoredTokens:
         name = self._name(key)
         record = {"value": token.value.reveal(), "life": token.life, "source": token.expiry_source, "by": token.by}
         sealed = self._store.seal(json.dumps(record).encode("ascii"), _place(name, token.generation))
-        left = _ms(token.expires_at - self._now() - self._store.timeout)
-        args = (owner, token.generation, sealed, left, _ms(again), self._store.channel, name)
+        left, end = _ms(token.expires_at - self._now()), _ms(token.expires_at + self._behind)
+        waits = _ms(again), _ms(self._store.timeout)
+        args = (owner, token.generation, sealed, left, *waits, end, self._store.channel, name)
         stored, dead = await self._store.run(COMMIT, _keys(self._store, name), args)
         return Reading(int(stored), int(dead), None)
 
@@ -136,9 +141,14 @@ class StoredTokens:
         return [self._reading(name, answer, sent) for name, answer in zip(names, answers, strict=True)]
 
     def _reading(self, name: str, answer: list[Any], sent: float) -> Reading:
-        stored, dead, *record = answer
+        stored, dead, us, *record = answer
+        self._note_time(us)
         token = self._open(name, stored, record[0] / 1000, bytes(record[1]), sent) if record else None
         return Reading(int(stored), int(dead), token)
+
+    def _note_time(self, us: int) -> None:
+        """The store's clock was `us` before now."""
+        self._behind = us / 1e6 - self._now()
 
     def _open(self, name: str, fence: int, left: float, sealed: bytes, sent: float) -> Token | None:
         """Decrypt a record; None if it cannot be decrypted, or was written for another place."""
@@ -166,6 +176,10 @@ class StoredTokens:
         """Call `changed` with whether the store is up when that changes; return how to stop that."""
         return self._store.on_change(changed)
 
+    def on_loss(self, lost: Callable[[], None]) -> Callable[[], None]:
+        """Call `lost` when the store may have lost data; return how to stop that."""
+        return self._store.on_loss(lost)
+
     def _name(self, key: str) -> str:
         return self._store.name("token", key)
 
@@ -185,4 +199,4 @@ def _failure(kind: str) -> FailureKind | None:
 
 
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    return math.floor(seconds * 1000) if math.isfinite(seconds) else 0

@@ -150,16 +150,17 @@ class Report:
         if changed:
             _LOG.warning("credential_secret_switched", credential=self._credential, secret=SECRET_NAMES[which])
 
-    def adopted(self, token: Token, *, rotated: bool = False, by: str | None = None) -> None:
+    def adopted(self, token: Token, *, rotated: bool = False, by: str | None = None, is_own: bool = False) -> None:
         """A token is in use that was not fetched now.
 
-        `rotated`: it is from before a reload, and was fetched with an older secret. `by`: another instance fetched it.
+        `rotated`: it is from before a reload, and was fetched with an older secret. `by`: it is from the shared store,
+        and this instance fetched it (`is_own`: this very one).
         """
         self.in_use(token)
         if by is not None:
             self.last_success = self._clock.wall()
             self._metrics.failures(0)
-            self._metrics.adopted()
+            self._metrics.adopted(is_own=is_own)
         _LOG.info(
             "token_adopted", credential=self._credential, fingerprint=token.fingerprint, generation=token.generation,
             rotated=rotated, by=by,

@@ -69,7 +69,7 @@ class SharedTokenCache(TokenCache):
         self._listening: list[Callable[[], None]] = []
         self._is_looking = self._has_news = False
         self._turns = [
-            TurnSource(source, key, shared=shared, clock=clock, claimant=self)
+            TurnSource(source, key, shared=shared, clock=clock, claimant=self, ended=metrics.lease)
             for source, key in zip(recipe.sources, recipe.keys, strict=True)
         ]
         super().__init__(
@@ -111,10 +111,7 @@ class SharedTokenCache(TokenCache):
         if token.generation > self._accepted:
             super().accepted(token)
             if self._shared.is_up and self._token is token:
-                self._spawn(self._tell_accepted(self._key, token.generation))
-
-    async def _tell_accepted(self, key: str, fence: int) -> None:
-        await self._shared.accept(key, fence, BUCKET.hold)
+                self._spawn(self._shared.accept(self._key, token.generation, BUCKET.hold))
 
     def status(self, name: str) -> CredentialStatus:
         """Return the state of the credential `name`, with the instance that fetched the token."""
@@ -169,10 +166,6 @@ class SharedTokenCache(TokenCache):
         """Continue the back-off of all instances."""
         self._pace.failures = max(self._pace.failures, failures)
 
-    def lease_ended(self, outcome: str) -> None:
-        """Count a lease."""
-        self._metrics.lease(outcome)
-
     async def _run(self, cause: Cause) -> None:
         self._cause = cause
         if not await self._bury():
@@ -208,7 +201,7 @@ class SharedTokenCache(TokenCache):
     def _succeeded(self, result: Fetched, cause: Cause) -> None:
         fetched, held = result.token, self.peek()
         self._not_due = None
-        if fetched.by != self._shared.instance:
+        if fetched is self._turns[result.which].adopted:
             self._fetch = None
             self._take(fetched, result.which)
         elif held is not None and held.generation > fetched.generation:
@@ -324,6 +317,13 @@ class SharedTokenCache(TokenCache):
         finally:
             self._is_looking = False
 
+    def heed(self, readings: Sequence[Reading]) -> None:
+        """As `consider`, but never raises, because other caches come after this one."""
+        try:
+            self.consider(readings)
+        except Exception as error:  # noqa: BLE001 - one cache's defect must not stop the reading of all
+            self._report.sharing_crashed(error)
+
     def consider(self, readings: Sequence[Reading]) -> None:
         """Adopt a newer token, drop one that was rejected elsewhere, write back one that the store has lost."""
         if self._closed or self._adopt_newest(readings):
@@ -363,7 +363,7 @@ class SharedTokenCache(TokenCache):
         self._pace.failures = 0
         self._generation = max(self._generation, token.generation)
         self._keep(token, which)
-        self._report.adopted(token, by=token.by)
+        self._report.adopted(token, by=token.by, is_own=token.by == self._shared.instance)
         if self._fetch is None:
             self._schedule.adopted(token, self.recipe.credential)
 

@@ -32,15 +32,15 @@ class Sharing:
         self._clock = clock
         self._due = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
-        self._stop_listening: Callable[[], None] | None = None
+        self._listening: list[Callable[[], None]] = []
 
     def cache(self, recipe: Recipe, **settings: Any) -> SharedTokenCache:
         """Return a cache for a recipe; `settings` as of `TokenCache`."""
         return SharedTokenCache(recipe, shared=self._shared, **settings)
 
     def start(self, caches: Callable[[], Iterable[TokenCache]]) -> None:
-        """Read the credentials of `caches()` now, and again every few seconds and whenever the store is back."""
-        self._stop_listening = self._shared.on_change(self._changed)
+        """Read the credentials of `caches()` now, every few seconds, and when the store is back or has lost data."""
+        self._listening = [self._shared.on_change(self._changed), self._shared.on_loss(self._due.set)]
         self._reading = asyncio.get_running_loop().create_task(self._read_for_ever(caches), name="shared tokens")
 
     def listen(self, caches: Iterable[TokenCache]) -> None:
@@ -51,10 +51,12 @@ class Sharing:
 
     def stop(self) -> None:
         """Read no more."""
-        if self._stop_listening is not None and self._reading is not None:
-            self._stop_listening()
+        for stop in self._listening:
+            stop()
+        self._listening = []
+        if self._reading is not None:
             self._reading.cancel()
-            self._stop_listening = self._reading = None
+            self._reading = None
 
     def _changed(self, is_up: bool) -> None:
         if is_up:
@@ -77,7 +79,7 @@ class Sharing:
             return
         for cache, known in zip(caches, asked, strict=True):
             mine, readings = readings[: len(known)], readings[len(known) :]
-            cache.consider(mine)
+            cache.heed(mine)
 
     async def is_last(self, *, hand_over: bool) -> bool:
         """Leave the other instances; return whether there are none, so that tokens may be revoked.

@@ -19,6 +19,8 @@ from gateway.tokens.failures import NotDue, RefusedElsewhere
 from gateway.tokens.pace import JITTER, PROBE_DELAY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model import Clock, Demand, FailureKind, Held, SharedTokens
     from gateway.tokens.source import Source
 
@@ -43,19 +45,29 @@ class Claimant(Protocol):
     def failed_elsewhere(self, failures: int) -> None:
         """Learn how many token requests failed in a row, of all instances."""
 
-    def lease_ended(self, outcome: str) -> None:
-        """Count a lease."""
-
 
 class TurnSource:
     """The source of one grant that several instances share."""
 
-    def __init__(self, source: Source, key: str, *, shared: SharedTokens, clock: Clock, claimant: Claimant) -> None:
+    def __init__(
+        self,
+        source: Source,
+        key: str,
+        *,
+        shared: SharedTokens,
+        clock: Clock,
+        claimant: Claimant,
+        ended: Callable[[str], None],
+    ) -> None:
+        """`ended` counts a lease by its outcome."""
         self.key = key
+        self.adopted: Token | None = None
+        """The last token that came from the store, by whichever instance."""
         self._source = source
         self._shared = shared
         self._clock = clock
         self._claimant = claimant
+        self._ended = ended
         self._lease: Lease | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -76,6 +88,7 @@ class TurnSource:
         """
         turn = await self._turn()
         if isinstance(turn, Token):
+            self.adopted = turn
             return turn
         lease = self._lease
         try:
@@ -142,7 +155,7 @@ class TurnSource:
             await self._clock.sleep(self._shared.lease / RENEWALS)
             try:
                 if not await self._shared.renew(self.key, lease.owner):
-                    self._claimant.lease_ended("lost")
+                    self._ended("lost")
                     return
             except StoreAway:
                 continue
@@ -159,7 +172,7 @@ class TurnSource:
     async def _end(self, lease: Lease | None, failure: FailureKind | None, again: Again) -> None:
         owner = self._close(lease)
         if owner:
-            self._claimant.lease_ended("failed")
+            self._ended("failed")
             with suppress(StoreAway):
                 await self._shared.fail(self.key, owner, failure, again)
 
@@ -181,5 +194,5 @@ class TurnSource:
             return True  # written back later (`SharedTokenCache.consider`)
         is_stored = reading.fence == token.generation and reading.dead < token.generation
         if owner:
-            self._claimant.lease_ended("committed" if is_stored else "refused")
+            self._ended("committed" if is_stored else "refused")
         return is_stored

@@ -158,6 +158,7 @@ def touch_everything() -> Metrics:
     credential.unchanged()
     credential.secret_used("current")
     credential.adopted()
+    credential.origin("adopted")
     credential.lease("committed")
     store = metrics.store()
     store.watch(lambda: (True, 0.0, 1))

@@ -194,10 +194,11 @@ class CredentialMetrics:
         """Count a token request that returned the current token again."""
         self._unchanged.inc()
 
-    def adopted(self) -> None:
-        """Count a token that another instance fetched, and that this one uses from now on."""
-        self._value(self._parents.token_adopted).inc()
-        self.origin("adopted")
+    def adopted(self, *, is_own: bool = False) -> None:
+        """Record a token from the shared store that is used from now on; count it unless this instance fetched it."""
+        self._value(self._parents.token_last_success).set(self._parents.wall())
+        if not is_own:
+            self._value(self._parents.token_adopted).inc()
 
     def origin(self, origin: str) -> None:
         """Set where the current token came from: `fetched` by this instance, or `adopted` from another one."""
