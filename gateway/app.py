@@ -53,6 +53,7 @@ class Gateway:
     ) -> None:
         """Build a gateway; `descriptors` is how many connections may be open in all, None for any number."""
         clock = clock or SystemClock()
+        self._clock = clock
         self._descriptors = descriptors
         self._resolver = resolver or Resolver()
         self._resolver.report = report_name
@@ -206,7 +207,7 @@ class Gateway:
         if self._planes is None and config.planes is not None and handler is not None:
             module = await asyncio.to_thread(import_module, "gateway.planes")
             self._planes = module.DataPlanes(
-                metrics=self.metrics, tokens=self.tokens, snapshot=lambda: handler.snapshot
+                metrics=self.metrics, tokens=self.tokens, clock=self._clock, snapshot=lambda: handler.snapshot
             )
         if self._planes is not None:
             await self._planes.check(config)
@@ -288,7 +289,7 @@ class Gateway:
         self.metrics.prices({route.name: route.price for route in config.routes})
         self.metrics.keep("route", {route.name for route in config.routes})
         self.metrics.keep("credential", set(config.credentials))
-        self.metrics.keep("plane", {plane.name for plane in config.planes.ask} if config.planes else ())
+        self.metrics.keep("plane", config.planes.names if config.planes else ())
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
         if self._admin is not None:
             self._admin.use(config)

@@ -339,7 +339,14 @@ def _planes(keys: PlanesSection) -> model.Planes:
             for name, each in keys.ask.items()
         ),
         push=tuple(
-            model.PushPlane(name, each.kind, each.directory, tuple(dict.fromkeys(each.credentials)))
+            model.PushPlane(
+                name=name,
+                kind=each.kind,
+                directory=each.directory,
+                credentials=tuple(dict.fromkeys(each.credentials)),
+                uid=each.uid,
+                certificates=each.certificates,
+            )
             for name, each in keys.push.items()
         ),
     )

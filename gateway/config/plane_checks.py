@@ -70,11 +70,16 @@ def _directories_differ(root: Node, planes: PlanesSection, problems: Problems) -
 def _listener_fits(root: Node, keys: FileSection, planes: PlanesSection, problems: Problems, *, complete: bool) -> None:
     """A Unix socket tells the user of a proxy, an address only its certificate."""
     listen = planes.listen
+    reporting = [name for name, each in planes.push.items() if each.uid is not None or each.certificates]
     if listen is None:
         if planes.ask:
             _add(root, ("planes", "ask"), "needs `planes.listen`, where these proxies connect", problems)
-    elif not planes.ask:
-        _add(root, ("planes", "listen"), "nobody may ask there: add `planes.ask`", problems)
+        for name in reporting:
+            message = "needs `planes.listen`, where this proxy reports refused tokens"
+            _add(root, ("planes", "push", name), message, problems)
+    elif not planes.ask and not reporting:
+        message = "nobody may connect there: add `planes.ask`, or `uid` or `certificates` in `planes.push`"
+        _add(root, ("planes", "listen"), message, problems)
     elif isinstance(listen, SocketFile):
         _socket_fits(root, planes, problems)
     else:
@@ -94,6 +99,9 @@ def _address_fits(root: Node, keys: FileSection, planes: PlanesSection, problems
             _add(root, ("planes", "ask", name, "uid"), "only a Unix socket tells it: set `certificates`", problems)
         elif not each.certificates:
             _add(root, ("planes", "ask", name), "needs `certificates`, by which it is authenticated", problems)
+    for name, push in planes.push.items():
+        if push.uid is not None:
+            _add(root, ("planes", "push", name, "uid"), "only a Unix socket tells it: set `certificates`", problems)
 
 
 def _socket_fits(root: Node, planes: PlanesSection, problems: Problems) -> None:
@@ -108,6 +116,10 @@ def _socket_fits(root: Node, planes: PlanesSection, problems: Problems) -> None:
             _add(root, path, "is for an address with TLS; on a Unix socket, set `uid`", problems)
         elif each.uid is None:
             _add(root, ("planes", "ask", name), "needs `uid`, the user that the proxy runs as", problems)
+    for name, push in planes.push.items():
+        if push.certificates:
+            message = "is for an address with TLS; on a Unix socket, set `uid`"
+            _add(root, ("planes", "push", name, "certificates"), message, problems)
 
 
 def _planes_are_told_apart(root: Node, ask: Mapping[str, AskSection], problems: Problems) -> None:

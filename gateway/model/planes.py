@@ -41,6 +41,15 @@ class PushPlane:
     kind: Literal["envoy-sds"]
     directory: Path
     credentials: tuple[str, ...]
+    uid: int | None = None
+    """The user that it runs as, on a Unix socket, where it reports refused tokens."""
+    certificates: tuple[str, ...] = ()
+    """Names in its certificate, one of which it must have, on an address with TLS."""
+
+    @property
+    def reports(self) -> bool:
+        """Whether it may report refused tokens."""
+        return self.uid is not None or bool(self.certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,13 @@ class Planes:
     """All other proxies that get tokens here."""
 
     listen: Address | SocketFile | None = None
-    """Where those that ask connect; None if there are none."""
+    """Where those that ask, or report refused tokens, connect; None if there are none."""
     tls: ServerTLS | None = None
     """On an address: with authorities for client certificates."""
     ask: tuple[AskPlane, ...] = ()
     push: tuple[PushPlane, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all planes."""
+        return frozenset(plane.name for plane in self.ask) | frozenset(plane.name for plane in self.push)

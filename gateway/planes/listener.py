@@ -1,4 +1,4 @@
-"""The planes that ask, while the gateway runs: one port, opened at the start and closed at the end."""
+"""The planes that ask or report, while the gateway runs: one port, opened at the start and closed at the end."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.model import Config, Limits, Planes
     from gateway.observe import Metrics
+    from gateway.planes.reports import Reports
     from gateway.proxy import Snapshot
 
 _log = get_logger("gatepass.planes")
@@ -28,10 +29,11 @@ _CONNECTIONS: Final = 1024
 
 
 class Listener:
-    """Serves the planes that ask."""
+    """Serves the planes that ask, and those that report refused tokens."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], metrics: Metrics) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], metrics: Metrics, reports: Reports) -> None:
         self._asker = Asker(snapshot, metrics)
+        self._reports = reports
         self._port: AskPort | None = None
         self._planes: Planes | None = None
         """What it was started with, or reloaded to."""
@@ -50,13 +52,17 @@ class Listener:
             for sock in sockets:
                 sock.close()
             return
-        self._asker.use(planes)
-        port = AskPort(self._asker, _limits(config))
+        self._use(planes)
+        port = AskPort(self._asker, self._reports, _limits(config))
         if not sockets:
             sockets = await self._open(planes)
         port.serve(sockets, tls=planes.tls)
         self._port = port
-        _log.info("planes_served", listen=str(planes.listen), planes=[plane.name for plane in planes.ask])
+        _log.info("planes_served", listen=str(planes.listen), planes=_connecting(planes))
+
+    def _use(self, planes: Planes | None) -> None:
+        self._asker.use(planes)
+        self._reports.use(planes)
 
     async def _open(self, planes: Planes) -> Sequence[socket.socket]:
         listen = planes.listen
@@ -75,7 +81,7 @@ class Listener:
         """Answer the planes of another configuration, at the place where it listens."""
         before, planes = self._planes, config.planes
         self._planes = planes
-        self._asker.use(planes)
+        self._use(planes)
         if (before.listen if before else None) != (planes.listen if planes else None):
             _log.warning("restart_needed", keys=[KEY])
         if self._port is not None:
@@ -97,6 +103,10 @@ class Listener:
             remove(self._file[0].path, self._file[1])  # first, so that planes see at once that nobody is here
             self._file = None
         await port.drain(timeout)
+
+
+def _connecting(planes: Planes) -> list[str]:
+    return [plane.name for plane in planes.ask] + [plane.name for plane in planes.push if plane.reports]
 
 
 def _limits(config: Config) -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.planes.reports import REPORT
 from gateway.proxy.port import Port
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.errors import ExchangeError
     from gateway.model import Limits
     from gateway.planes.asking import Asker
+    from gateway.planes.reports import Reports
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.request import RequestHead
 
@@ -20,14 +22,17 @@ _LEAST: Final = 0.02
 
 
 class AskPort(Port):
-    """Accepts planes, and lets `Asker` answer them."""
+    """Accepts planes, and lets `Asker` answer their questions, and `Reports` their reports."""
 
-    def __init__(self, asker: Asker, limits: Limits) -> None:
+    def __init__(self, asker: Asker, reports: Reports, limits: Limits) -> None:
         super().__init__(limits)
         self.asker = asker
+        self.reports = reports
 
     def exchange(self, connection: ClientConnection, request: RequestHead) -> Awaitable[bool]:
-        """Answer one question."""
+        """Answer one question or report."""
+        if request.target.startswith(REPORT):
+            return self.reports.exchange(connection, request)
         return self.asker.exchange(connection, request)
 
     def refuse(self, connection: ClientConnection, error: ExchangeError) -> None:
@@ -43,8 +48,8 @@ class AskPort(Port):
 
     def begin_drain(self) -> None:
         """Let each answer close its connection from now on."""
-        self.asker.draining = True
+        self.asker.draining = self.reports.draining = True
 
     def refuse_new(self) -> None:
-        """Answer questions that begin from now on with 503."""
-        self.asker.closing = True
+        """Answer questions and reports that begin from now on with 503."""
+        self.asker.closing = self.reports.closing = True

@@ -6,12 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.planes.listener import Listener
+from gateway.planes.pushes import Pushes
+from gateway.planes.reports import Reports
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from gateway.model import Config
+    from gateway.model import Clock, Config
     from gateway.observe import Metrics
     from gateway.proxy import Snapshot
     from gateway.tokens import TokenSet
@@ -20,17 +22,17 @@ if TYPE_CHECKING:
 class DataPlanes:
     """The planes of one gateway. `start()` them; `drain()`, then `stop()`."""
 
-    def __init__(self, *, metrics: Metrics, tokens: TokenSet, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, *, metrics: Metrics, tokens: TokenSet, clock: Clock, snapshot: Callable[[], Snapshot]) -> None:
         """Build them; nothing is opened or written before `start`.
 
         Args:
             metrics: all metrics of the process.
             tokens: the tokens of all credentials.
+            clock: for the ends of tokens that are pushed.
             snapshot: returns the configuration in force as the data plane sees it.
         """
-        self._metrics = metrics
-        self._tokens = tokens
-        self._listener = Listener(snapshot, metrics)
+        self._pushes = Pushes(tokens=tokens, clock=clock, metrics=metrics)
+        self._listener = Listener(snapshot, metrics, Reports(self._pushes, snapshot, metrics))
         self._succeeded = False
         """A successor has the sockets, and the planes."""
 
@@ -46,6 +48,7 @@ class DataPlanes:
         cannot be used.
         """
         await self._listener.start(config, sockets)
+        self._pushes.use(config)
 
     async def check(self, config: Config) -> None:
         """Raise OSError if `reload` with this configuration would fail; change nothing."""
@@ -54,10 +57,12 @@ class DataPlanes:
     async def reload(self, config: Config) -> None:
         """Use another configuration, which `check` has accepted; without `planes`, nobody gets a token any more."""
         self._listener.reload(config)
+        self._pushes.use(config)
 
     def stop_listening(self) -> None:
         """Stop accepting, because a successor has the same sockets; open connections stay open."""
         self._succeeded = True
+        self._pushes.release()
         self._listener.stop_listening()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on waiting, not a cancellation
@@ -67,3 +72,4 @@ class DataPlanes:
     async def stop(self, *, succeeded: bool = False) -> None:
         """Close everything, and withdraw what was pushed unless a successor pushes (`succeeded`)."""
         await self._listener.drain(0.0, succeeded=succeeded or self._succeeded)
+        await self._pushes.stop(withdraw=not (succeeded or self._succeeded))

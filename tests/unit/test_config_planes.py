@@ -71,7 +71,15 @@ MISTAKES = {
     "asked nowhere": (f"ask: {{{EDGE}}}", "planes.ask: needs `planes.listen`, where these proxies connect"),
     "nobody asks": (
         f"{SOCKET}, {PUSH}",
-        "planes.listen: nobody may ask there: add `planes.ask`",
+        "planes.listen: nobody may connect there: add `planes.ask`, or `uid` or `certificates` in `planes.push`",
+    ),
+    "reported nowhere": (
+        PUSH.replace("}}", ", uid: 33}}"),
+        "planes.push.e: needs `planes.listen`, where this proxy reports refused tokens",
+    ),
+    "a certificate of a pushed plane on a socket": (
+        f"{SOCKET}, {PUSH.replace('}}', ', certificates: [dns:e]}}')}",
+        "planes.push.e.certificates: is for an address with TLS; on a Unix socket, set `uid`",
     ),
     "a relative socket": (
         f"listen: 'unix:x.sock', ask: {{{EDGE}}}",

@@ -108,13 +108,21 @@ class PushSection(Section):
     kind: Literal["envoy-sds"] = Field(description="The format of the files: Envoy's secret discovery (SDS).")
     directory: Directory = Field(description="Folder of the files, in memory (tmpfs), and for no other purpose.")
     credentials: Names = Field(description="Credentials whose tokens are written there.")
+    uid: Uid | None = Field(
+        None, description="The user that it runs as, so that it may report refused tokens; with a Unix socket."
+    )
+    certificates: CertificateNames = Field(
+        (), description="Names in its certificate, for the same purpose; with an address and TLS."
+    )
 
 
 class PlanesSection(Section):
     """Other proxies that keep their own data plane and get their tokens here."""
 
     listen: PlaneListen | None = Field(
-        None, description="Where proxies that ask connect: a Unix socket, or an address with `planes.tls`."
+        None,
+        description="Where proxies connect to ask, or to report refused tokens: a Unix socket, or an address with "
+        "`planes.tls`.",
     )
     mode: FileMode = Field("0660", description="Permissions of the Unix socket; a proxy needs that to write.")
     tls: PlaneTlsSection | None = Field(

@@ -56,6 +56,11 @@ class FamilyCollector(Generic[Child]):
             del self._children[labels]
             self._line_starts.pop(labels, None)
 
+    def drop(self, *labels: str) -> None:
+        """Drop the child with these label values, if there is one."""
+        self._children.pop(labels, None)
+        self._line_starts.pop(labels, None)
+
     def clear(self) -> None:
         """Drop all children."""
         self._children.clear()

@@ -62,6 +62,10 @@ class DeclaredMetrics:
         self.plane_questions = self._values(families.PLANE_QUESTIONS)
         self.plane_refused = self._values(families.PLANE_REFUSED)
         self.plane_asked = self._values(families.PLANE_ASKED)
+        self.pushes = self._values(families.PUSHES)
+        self.push_confirmed_at = self._values(families.PUSH_CONFIRMED)
+        self.token_pushed = self._values(families.PUSHED)
+        self.plane_reports = self._values(families.PLANE_REPORTS)
 
     def _declare_clients(self) -> None:
         self.client_requests = self._values(families.CLIENT_REQUESTS)

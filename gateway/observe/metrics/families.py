@@ -131,6 +131,31 @@ PLANE_ASKED = Family(
     "plane_last_question_timestamp_seconds", "gauge", "Time of the last question of another proxy.", ("plane",)
 )
 
+PUSHES = Family(
+    "plane_pushes_total",
+    "counter",
+    "Files written for a plane that tokens are pushed to, by outcome (token, withdrawn, failed).",
+    ("plane", "outcome"),
+)
+PUSH_CONFIRMED = Family(
+    "plane_push_confirmed_timestamp_seconds",
+    "gauge",
+    "Time at which a plane's file was last seen to be as it should be; looked at every 5 seconds.",
+    ("plane", "credential"),
+)
+PUSHED = Family(
+    "plane_token_pushed",
+    "gauge",
+    "1 if a plane's file holds a token of this process, 0 if not.",
+    ("plane", "credential"),
+)
+PLANE_REPORTS = Family(
+    "plane_reports_total",
+    "counter",
+    "Reports that the vendor refused a pushed token, by outcome (replaced, known, limited, unavailable, unknown).",
+    ("plane", "outcome"),
+)
+
 # -------------------------------------------------------------------------------------------------------- clients
 
 CLIENT_REQUESTS = Family(

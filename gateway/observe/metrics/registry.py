@@ -136,6 +136,20 @@ class Metrics(DeclaredMetrics):
         """Count a write of the state file: `ok` or `failed`."""
         self.state_writes.labels(outcome).inc()
 
+    def pushed(self, plane: str, outcome: str) -> None:
+        """Count a file that was written for a plane, or was not: `token`, `withdrawn` or `failed`."""
+        self.pushes.labels(plane, outcome).inc()
+
+    def push_confirmed(self, plane: str, credential: str, wall: float, *, holds_token: bool) -> None:
+        """Set when a plane's file was last as it should be (seconds since the epoch), and whether it holds a token."""
+        self.push_confirmed_at.labels(plane, credential).set(wall)
+        self.token_pushed.labels(plane, credential).set(int(holds_token))
+
+    def push_ended(self, plane: str, credential: str) -> None:
+        """Drop the series of a file that is not written any more."""
+        self.push_confirmed_at.drop(plane, credential)
+        self.token_pushed.drop(plane, credential)
+
     def keys_fetched(self, issuer: str, outcome: str) -> None:
         """Count a request for an issuer's keys: `ok` or `failed`."""
         self.key_fetches.labels(issuer, outcome).inc()

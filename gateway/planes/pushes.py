@@ -1,0 +1,77 @@
+"""All planes that tokens are pushed to: their order of start, reload and stop, and what they report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.planes.push import Push
+from gateway.planes.refusals import report
+
+if TYPE_CHECKING:
+    from gateway.model import Clock, Config
+    from gateway.observe import Metrics
+    from gateway.planes.refusals import Result
+    from gateway.tokens import TokenSet
+
+
+class Pushes:
+    """The planes of one gateway that tokens are pushed to."""
+
+    def __init__(self, *, tokens: TokenSet, clock: Clock, metrics: Metrics) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._metrics = metrics
+        self._pushes: dict[str, Push] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def all(self) -> list[Push]:
+        """The planes, in the configuration's order."""
+        return list(self._pushes.values())
+
+    def use(self, config: Config) -> None:
+        """Push to the planes of this configuration; withdraw from planes and folders that it does not have."""
+        planes = config.planes.push if config.planes is not None else ()
+        before, self._pushes = {push.plane.directory: push for push in self.all}, {}
+        for plane in planes:
+            push = before.pop(plane.directory, None)
+            if push is None:
+                push = Push(
+                    plane, tokens=self._tokens, clock=self._clock, metrics=self._metrics, hold=config.token_timeout
+                )
+                push.start()
+            else:
+                push.use(plane, config.token_timeout)
+            self._pushes[plane.name] = push
+        for push in before.values():
+            task = asyncio.get_running_loop().create_task(push.stop(withdraw=True))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        self._tokens.changed = self._wake
+
+    def release(self) -> None:
+        """Let a successor write the folders. Returns at once."""
+        for push in self._pushes.values():
+            push.release()
+
+    async def stop(self, *, withdraw: bool) -> None:
+        """Withdraw all tokens, or wait until a successor writes the folders; a bounded time."""
+        stopping = [push.stop(withdraw=withdraw) for push in self._pushes.values()]
+        await asyncio.gather(*stopping, *self._ending)
+
+    async def refused(self, plane: str, credential: str, sent: bytes) -> Result:
+        """Take a plane's report that the vendor refused a token; return when the file has another, or there is none.
+
+        `sent` is the value of the field with the token.
+        """
+        push = self._pushes.get(plane)
+        if push is None:
+            return "unknown"
+        result = await report(push, self._tokens, credential, sent)
+        self._metrics.plane_reports.labels(plane, result).inc()
+        return result
+
+    def _wake(self) -> None:
+        for push in self._pushes.values():
+            push.wake()
