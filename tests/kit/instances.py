@@ -72,3 +72,11 @@ async def call(it: Served, vendor: str, path: str = "/sandbox/status/200") -> in
         return (await app.message()).status
     finally:
         app.close()
+
+
+async def all_show(fleet: list[Served], sample: str, value: float, seconds: float = 15.0) -> None:
+    """Wait until a metric has this value on every instance."""
+    async with asyncio.timeout(seconds):
+        for it in fleet:
+            while await it.metric(sample) != value:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.1)
