@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import yaml
 
 from gateway.config import load
 from tests.kit.configuration import ROOT
-from tests.kit.tools import documents
+from tests.kit.gateway import one_route
+from tests.kit.tools import SBIN, documents, run, tool
 
 COMPOSE = ROOT / "deploy" / "compose"
+OWN = ["balancer", "gatepass", "valkey"]
 DOCKER = """\
 #!/bin/sh
 # Stands for the Docker client: builds nothing, runs the gateway's commands here.
@@ -32,27 +35,38 @@ esac
 """
 
 
-def compose() -> dict[str, Any]:
-    (found,) = documents(COMPOSE / "compose.yaml")
+FILES = ("compose.yaml", "instances.yaml")
+
+
+def compose(file: str = "compose.yaml") -> dict[str, Any]:
+    (found,) = documents(COMPOSE / file)
     return found
 
 
-def services() -> dict[str, dict[str, Any]]:
-    return dict(compose()["services"])
+def services(file: str = "compose.yaml") -> dict[str, dict[str, Any]]:
+    """Return the services of a file, with what they extend."""
+    found = {}
+    for name, service in compose(file)["services"].items():
+        own = dict(service)
+        base = own.pop("extends", None)
+        found[name] = {**services(base["file"])[base["service"]], **own} if base else own
+    return found
 
 
-def test_compose_follows_the_compose_specification() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_compose_follows_the_compose_specification(file: str) -> None:
     specification = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
-    model = specification.ComposeSpecification.model_validate(compose())
-    for name, service in services().items():
+    model = specification.ComposeSpecification.model_validate(compose(file))
+    for name, service in compose(file)["services"].items():
         known = set(type(model.services[name]).model_fields) | {
             field.alias for field in type(model.services[name]).model_fields.values()
         }
         assert set(service) <= known, f"{name}: {set(service) - known}"
 
 
-def test_compose_asks_for_no_variable_so_that_it_can_build_before_anything_is_filled_in() -> None:
-    text = (COMPOSE / "compose.yaml").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", FILES)
+def test_compose_asks_for_no_variable_so_that_it_can_build_before_anything_is_filled_in(file: str) -> None:
+    text = (COMPOSE / file).read_text(encoding="utf-8")
     variables = re.findall(r"\$\{(\w+)([^}]*)\}", text)
     assert variables
     assert all(default.startswith(":-") for _, default in variables)
@@ -60,17 +74,19 @@ def test_compose_asks_for_no_variable_so_that_it_can_build_before_anything_is_fi
     assert {name for name, _ in variables} == set(re.findall(r"^(?:# )?(\w+)=", example, re.MULTILINE))
 
 
-def test_no_secret_comes_by_environment() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_no_secret_comes_by_environment(file: str) -> None:
     """Compose reads `$` in .env as a variable: `pa$word` became `pa`. And `docker inspect` shows the environment."""
-    for service in services().values():
+    for service in services(file).values():
         for name in service.get("environment", {}):
             assert name.endswith("__FILE") or not re.search("SECRET|PASSWORD|KEY|TOKEN", name), name
 
 
-def test_every_mount_is_a_folder_that_exists_or_that_setup_makes() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_every_mount_is_a_folder_that_exists_or_that_setup_makes(file: str) -> None:
     setup = (COMPOSE / "setup").read_text(encoding="utf-8")
-    made = set(re.findall(r"mkdir -p (.*)", setup)[0].split())
-    for service in services().values():
+    made = {folder for line in re.findall(r"mkdir -p (.*)", setup) for folder in line.split()}
+    for service in services(file).values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
@@ -78,20 +94,81 @@ def test_every_mount_is_a_folder_that_exists_or_that_setup_makes() -> None:
                 assert volume.endswith(":ro")
 
 
-def test_every_log_is_bounded() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_every_log_is_bounded(file: str) -> None:
     """Docker's default keeps every line for ever."""
-    for name, service in services().items():
+    for name, service in services(file).items():
         options = service["logging"]["options"]
         assert options["max-size"], name
         assert options["max-file"], name
 
 
-def test_what_faces_the_network_in_compose_is_hardened() -> None:
-    gateway = services()["gatepass"]
-    assert gateway["read_only"] is True
-    assert gateway["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in gateway["security_opt"]
-    assert all(port.startswith("127.0.0.1:") for service in services().values() for port in service.get("ports", ()))
+@pytest.mark.parametrize(("file", "names"), [("compose.yaml", ["gatepass"]), ("instances.yaml", OWN)])
+def test_what_faces_the_network_in_compose_is_hardened(file: str, names: list[str]) -> None:
+    found = services(file)
+    for name in names:
+        assert found[name]["read_only"] is True, name
+        assert found[name]["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in found[name]["security_opt"], name
+    assert all(port.startswith("127.0.0.1:") for service in found.values() for port in service.get("ports", ()))
+
+
+# ------------------------------------------------------------------------------------------------------------ instances
+
+
+def test_several_instances_are_the_one_of_the_other_file_without_a_port_of_their_own() -> None:
+    one, each = services()["gatepass"], services("instances.yaml")["gatepass"]
+    assert one.pop("ports")
+    assert each.pop("depends_on") == {"valkey": {"condition": "service_healthy"}}
+    assert each == one
+
+
+def test_prometheus_finds_every_instance_and_reads_the_same_rules() -> None:
+    (one,), (each,) = (documents(COMPOSE / "prometheus" / name) for name in ("prometheus.yml", "instances.yml"))
+    (job,) = each.pop("scrape_configs")
+    one.pop("scrape_configs")
+    assert job["dns_sd_configs"][0]["names"] == ["gatepass"]
+    assert each == one
+
+
+def test_the_balancer_waits_longer_than_the_gateway(tmp_path: Path) -> None:
+    text = (COMPOSE / "balancer" / "haproxy.cfg").read_text(encoding="utf-8")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(one_route(1)))
+    config = load([path], environ={"CANARY": "CANARY"})
+    (route,) = config.routes
+    once = route.pool.wait + route.timeouts.connect + route.timeouts.first_byte
+    waits = {name: float(value) for name, value in re.findall(r"timeout (server|client) (\d+)s", text)}
+    assert waits["server"] > 2 * (once + config.token_timeout)
+    assert waits["client"] > route.timeouts.idle
+
+
+def test_haproxy_takes_the_balancer_s_file() -> None:
+    run(tool("haproxy", SBIN), "-c", "-f", str(COMPOSE / "balancer" / "haproxy.cfg"))
+
+
+def test_setup_for_instances_leaves_a_store_that_only_the_gateways_open(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "clone")
+    done = clone.setup("--instances", "idfy")
+    assert done.returncode == 0, done.stderr
+    secrets = clone.compose / "secrets" / "gatepass"
+    assert "store_" not in done.stdout, "nobody has to fill them in"
+    for name in ("idfy_client_id", "idfy_client_secret"):
+        (secrets / name).write_text("pa$word-CANARY\n")
+    path = clone.compose / "config" / "config.yaml"
+    path.write_text(path.read_text().replace("/run/secrets/gatepass", str(secrets)))
+    config = load([path], environ={"GATEPASS_LISTEN": "0.0.0.0:8080", "GATEPASS_ADMIN": "0.0.0.0:9090"})
+    assert config.store is not None
+    assert config.store.password is not None
+    hashed = sha256(config.store.password.reveal().encode()).hexdigest()
+    acl = (clone.compose / "secrets" / "valkey" / "users.acl").read_text()
+    assert f"user {config.store.username} on #{hashed} " in acl
+    assert "user default off\n" in acl
+    assert config.store.keys[0].reveal() not in acl
+    (network,) = compose("instances.yaml")["networks"]["inside"]["ipam"]["config"]
+    assert config.trusted_proxies == (network["subnet"],)
+    (address,) = config.store.server.addresses
+    assert address.host in services("instances.yaml")
 
 
 # ---------------------------------------------------------------------------------------------------------------- setup
@@ -104,6 +181,7 @@ class Clone:
         shutil.copytree(
             COMPOSE, folder / "deploy" / "compose", ignore=shutil.ignore_patterns(".env", "config", "secrets")
         )
+        shutil.copytree(ROOT / "deploy" / "valkey", folder / "deploy" / "valkey")
         shutil.copytree(ROOT / "grafana" / "alerts", folder / "grafana" / "alerts")
         shutil.copytree(ROOT / "grafana" / "dashboards", folder / "grafana" / "dashboards")
         for path in [folder, *folder.rglob("*")]:
@@ -148,8 +226,8 @@ def test_setup_leaves_a_configuration_that_loads_when_the_secrets_are_filled_in(
 
 def test_setup_makes_readable_what_other_containers_read_and_nothing_else(tmp_path: Path) -> None:
     clone = Clone(tmp_path / "clone")
-    assert clone.setup("idfy").returncode == 0
-    for service in services().values():
+    assert clone.setup("--instances", "idfy").returncode == 0
+    for service in (*services().values(), *services("instances.yaml").values()):
         for volume in service.get("volumes", ()):
             source = clone.compose / volume.split(":")[0]
             private = source.name in {"config", "gatepass"}

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.access import hash_key
 from tests.kit.gateway import CANARY, one_route
@@ -49,6 +49,14 @@ class Witness:
             await peer.send(ok())
 
 
+class Addressed(Protocol):
+    """Whatever apps can call."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+
+
 class App:
     """An app that calls instances, each over one connection."""
 
@@ -56,18 +64,22 @@ class App:
         self._targets = targets
         self.statuses: Counter[int] = Counter()
 
-    async def run(self, it: Served, most: int, *, stop_at: int | None = 429) -> int:
-        """Call one instance until it answers `stop_at`; return how many calls were answered 200."""
-        good = 0
+    async def run(self, it: Addressed, most: int | asyncio.Event) -> int:
+        """Call one instance until it refuses, `most` times or until an event; return how many calls got 200."""
+        good = made = 0
         peer = await connect(it.address)
         try:
-            for _ in range(most):
+            while not most.is_set() if isinstance(most, asyncio.Event) else made < most:
+                made += 1
                 await peer.send(get("/v/a", f"X-Gatepass-Key: {KEY}"))
-                status = (await peer.message()).status
-                self.statuses[status] += 1
-                good += status == 200
-                if status == stop_at:
+                answer = await peer.message()
+                self.statuses[answer.status] += 1
+                good += answer.status == 200
+                if answer.status == 429:
                     break
+                if b"close" in answer.all("Connection"):
+                    peer.close()
+                    peer = await connect(it.address)
         finally:
             peer.close()
         return good
