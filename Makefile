@@ -140,7 +140,7 @@ COMPILE ?= $(if $(CC_HERE),yes,no)
 COMPILING := $(filter yes,$(COMPILE))
 wheel: $(VENV)/run.stamp  ## Build dist/gatepass-*.whl, compiled if there is a C compiler; COMPILE=no: plain Python
 	@echo "building a wheel $(if $(COMPILING),with the hot path compiled: about two minutes,of plain Python: no C compiler, or COMPILE=no)"
-	@rm -f dist/gatepass-*.whl && mkdir -p build dist
+	@rm -rf dist/gatepass-*.whl build/lib build/lib.* build/bdist.* && mkdir -p build dist
 	@$(if $(COMPILING),$(PIP) install --require-hashes -r requirements/compile.txt)
 	@GATEPASS_COMPILE=$(if $(COMPILING),1) $(SAME_AGAIN) $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
 	    --no-build-isolation --no-index --wheel-dir dist . >build/wheel.log 2>&1 || (tail -n 20 build/wheel.log; exit 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 OPENED: list[Peer] = []
 KEPT = 2**20
 """The most received bytes that a vendor keeps; tests of large bodies count the bytes themselves."""
-PATIENCE = 30.0
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "30"))
 """Seconds after which a test that waits for bytes fails. So long because a busy machine may stop for seconds."""
 
 
