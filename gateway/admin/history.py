@@ -23,7 +23,7 @@ STEPS = 60
 """Samples that are kept: 15 minutes."""
 HOPS = ("app", "gateway", "token_endpoint", "upstream", "vendor")
 """Who failed: the app (our 4xx, and apps that disconnected), the gateway itself, a token endpoint, the connection to
-the vendor, the vendor's own 5xx."""
+the vendor, the vendor: its own 5xx, and answers that refuse our token."""
 
 
 def _hops(tree: type[errors.ExchangeError]) -> dict[str, str]:
@@ -37,7 +37,7 @@ _HOP_OF = _hops(errors.ExchangeError)
 
 
 def hop_of(status: str, code: str) -> str | None:
-    """Return the hop at which a request failed; None for success and for the vendor's own 4xx."""
+    """Return the hop at which a request failed; None for success and for the vendor's own 4xx, refusals included."""
     if code:
         return _HOP_OF.get(code, "gateway")
     return "vendor" if status.startswith("5") else None
@@ -114,6 +114,8 @@ class History:
                 hop = hop_of(labels["status"], labels["code"])
                 if hop is not None:
                     sample.errors[hop] += child.value
+        for name, sample in found.items():
+            sample.errors["vendor"] += self._metrics.route(name).refusals_passed
         for name, spreads in self._metrics.request_duration.by("route").items():
             found.setdefault(name, Sample()).durations = tuple(spreads[0][1].counts)
         return found

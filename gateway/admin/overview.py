@@ -27,7 +27,7 @@ ADVICE = {
     "Until then Gatepass tries once a minute.",
     "refused_by_vendor": "The token endpoint issues tokens, but the vendor's API refuses them. Compare with the "
     "vendor: the account and its contract, the scope and audience of the token, test or production. Then run "
-    "`gatepass check --probe`, or press Check here.",
+    "`gatepass check --probe`, or press Check on the status page.",
     "malformed": "The token endpoint's answer contains no usable token. Run `gatepass check` and compare with the "
     "vendor's document: the answer may have changed.",
     "unavailable": "The token endpoint is down, slow, or asks us to wait. Check the vendor's status page and the "

@@ -47,12 +47,15 @@ async def test_fourteen_refused_calls_are_seen_everywhere(capfd: pytest.CaptureF
         await warm(it)
         await sandbox.idfy.set(api_fault="401", rate_limit=False)
         assert {(await ask(it, "idfy"))[0] for _ in range(14)} == {401}
-        [idfy] = [each for each in (await data(url))[1]["credentials"] if each["name"] == "idfy"]
+        page = (await data(url))[1]
+        [idfy] = [each for each in page["credentials"] if each["name"] == "idfy"]
+        [row] = [each for each in page["routes"] if each["name"] == "idfy"]
         ready, body = await data(url, "readyz")
         result = await run_status(url)
         events = [event for event in requests(it) if event["route"] == "idfy"]
     host = sandbox.idfy.base_url.removeprefix("http://")
     assert idfy["state"] == "refused_by_vendor"
+    assert row["errors"] == {"app": 0, "gateway": 0, "token_endpoint": 0, "upstream": 0, "vendor": 14}
     assert f"{host} refused the token 14 times in a row (route idfy)" in idfy["reason"]
     assert "the vendor's API refuses them" in idfy["advice"]
     assert ready == 200, "one vendor's refusals must not take the gateway out of service"

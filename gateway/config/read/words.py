@@ -13,6 +13,8 @@ LIST = "must be a list: [a, b]"
 TEXT = "must be text; put it in quotes"
 STARTS = re.compile(r"found character '(.)' that cannot start any token|but found '(\*)'")
 ESCAPE = re.compile(r"unknown escape character '(.)'")
+CROWDED = re.compile(r"\s*(?:- +)?[\w.-]+:(?!//)[^\s]")
+"""A line such as `key:value`, which YAML reads as one word."""
 UNCLOSED = re.compile(r"expected ',' or '([\]}])'")
 OPENED = {"]": "[", "}": "{"}
 UNMATCHED = re.compile(r"expected <block end>, but found '([\]}])'")
@@ -33,7 +35,7 @@ def in_words(error: MarkedYAMLError, text: str) -> tuple[int, str]:  # noqa: PLR
     if "\\t" in problem and "cannot start" in problem:
         return mark.line + 1, "contains a tab; YAML wants blanks for indentation and between words"
     if problem == "mapping values are not allowed here":
-        return mark.line + 1, _second_colon(lines, mark.line, mark.column)
+        return _second_colon(lines, mark.line, mark.column)
     if problem == "could not find expected ':'":
         return began, "needs a colon and a blank after the key: `key: value`"
     if "end of stream" in problem and "quoted scalar" in (error.context or ""):
@@ -41,14 +43,16 @@ def in_words(error: MarkedYAMLError, text: str) -> tuple[int, str]:  # noqa: PLR
     return mark.line + 1, _by_problem(problem, began)
 
 
-def _second_colon(lines: list[str], at: int, column: int) -> str:
+def _second_colon(lines: list[str], at: int, column: int) -> tuple[int, str]:
     line = lines[at]
     if ": " in line[: max(0, column)].rstrip(":"):
-        return "a value that contains `: ` must be in quotes"
+        return at + 1, "a value that contains `: ` must be in quotes"
     above = next((number for number in range(at - 1, -1, -1) if lines[number].strip()), None)
-    return (
-        f"is indented more than line {above + 1}, which has a value already" if above is not None else "has two colons"
-    )
+    if above is None:
+        return at + 1, "has two colons"
+    if CROWDED.match(lines[above]):
+        return above + 1, "needs a blank after the colon: `key: value`"
+    return at + 1, f"is indented more than line {above + 1}, which has a value already"
 
 
 def _by_problem(problem: str, began: int) -> str:  # noqa: PLR0911 - one error after the other

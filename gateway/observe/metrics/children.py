@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
-from gateway.model.http import COMMON_METHODS
+from gateway.model.http import COMMON_METHODS, SERVER_ERROR
 from gateway.observe.metrics.labels import OUTCOMES, outcome_of, status_label
 from gateway.observe.metrics.values import Value
 
@@ -32,6 +32,8 @@ class RouteMetrics:
         """The vendor's host and port, for the log."""
         self.refused_in_a_row = 0
         """Answers passed to apps that refused the injected token, since the vendor last accepted one."""
+        self.refusals_passed = 0
+        """Answers passed to apps that refused the injected token with less than 500, for the status page."""
         self.last_refusal = 0.0
         """Seconds since the epoch; 0 before the first."""
         self.gone = False
@@ -99,6 +101,7 @@ class RouteMetrics:
     def token_refused(self, status: int, *, replayed: bool) -> str:
         """Remember an answer that refused the injected token and goes to the app; return the reason for the log."""
         self.refused_in_a_row += 1
+        self.refusals_passed += status < SERVER_ERROR
         self.last_refusal = self._parents.wall()
         return f"{self.upstream} refused the token with {status}{', after a new token was fetched' if replayed else ''}"
 
