@@ -17,17 +17,15 @@ from pathlib import Path
 import gateway
 
 UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
-EXTRAS = ("opentelemetry", "requests")
-"""What only the extra `tracing` brings."""
 LATE = ("encodings.idna", "concurrent.futures.thread", "asyncio.unix_events", "resource", "uvloop", "getpass")
 """Imported only while serving, by name."""
 
 
 def main() -> None:
-    """Import everything, then compile the standard library's part of it and all of the installed packages."""
+    """Import everything (the image has the packages of every extra), then compile the standard library's part of it and all of the installed packages."""
     for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
         if not module.name.endswith("__main__"):
-            import_shipped(module.name)
+            importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
     library = Path(sysconfig.get_path("stdlib"))
@@ -36,15 +34,6 @@ def main() -> None:
         if path.suffix == ".py" and path.is_relative_to(library):
             py_compile.compile(str(path), doraise=True, invalidation_mode=UNCHECKED)
     compile_folder(sysconfig.get_path("purelib"))
-
-
-def import_shipped(name: str) -> None:
-    """Import a module, unless it needs a package of an extra, which the image does not have."""
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").split(".")[0] not in EXTRAS:
-            raise
 
 
 def compile_folder(folder: str) -> None:

@@ -189,18 +189,21 @@ def ports_differ(root: Node, keys: FileSection, problems: Problems) -> None:
         problems.add(root.mark_at(("admin",)), ("admin",), "is the address of `listen`; give it a port of its own")
 
 
+def extra_missing(name: str) -> str:
+    """Return what to do. Not the name alone: an index may have another project of this name."""
+    return f"needs packages that are not installed: pip install 'WHEEL[{name}]', with your wheel"
+
+
 def tracing_is_installed(root: Node, keys: FileSection, problems: Problems) -> None:
     """Tracing needs packages that may not be installed."""
     if keys.tracing is not None and find_spec("opentelemetry") is None:
-        hint = "needs an extra that is not installed: pip install 'gatepass[tracing]'"
-        problems.add(root.mark_at(("tracing",)), ("tracing",), hint)
+        problems.add(root.mark_at(("tracing",)), ("tracing",), extra_missing("tracing"))
 
 
 def store_is_installed(root: Node, keys: FileSection, problems: Problems) -> None:
     """The shared store needs a package that may not be installed."""
     if keys.store is not None and find_spec("redis") is None:
-        hint = "needs an extra that is not installed: pip install 'gatepass[store]'"
-        problems.add(root.mark_at(("store",)), ("store",), hint)
+        problems.add(root.mark_at(("store",)), ("store",), extra_missing("store"))
 
 
 def there_is_a_route(root: Node, problems: Problems) -> None:

@@ -87,3 +87,12 @@ def test_the_reader_sees_calls_in_blocks_and_in_text_and_a_call_that_does_not_ex
         with pytest.raises(click.UsageError):
             parse(wrong)
     assert len(DOCUMENTED) > 30
+
+
+SAYS = sorted([*PAGES, *(ROOT / "gateway").rglob("*.py"), *(ROOT / "deploy").rglob("*.y*ml"), ROOT / "Makefile"])
+
+
+@pytest.mark.parametrize("path", SAYS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nobody_is_told_to_install_a_project_of_our_name_from_an_index(path: Path) -> None:
+    """Gatepass is not published there; whatever an index has under this name is somebody else's."""
+    assert not re.search(r"pip install ['\"]?gatepass\b", path.read_text(encoding="utf-8"))

@@ -225,5 +225,5 @@ def test_tracing_without_the_extra_is_a_mistake_in_the_configuration(
     monkeypatch.setattr("gateway.config.checks.find_spec", lambda _: None)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(one_route(1) | {"tracing": {"otlp": "http://127.0.0.1:4318"}}))
-    with pytest.raises(ConfigError, match=r"tracing: needs an extra .*gatepass\[tracing\]"):
+    with pytest.raises(ConfigError, match=r"tracing: needs packages .*WHEEL\[tracing\]"):
         load([path], environ={"CANARY": CANARY})

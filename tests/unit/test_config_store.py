@@ -148,7 +148,7 @@ def test_authorities_need_tls(tmp_path: Path) -> None:
 def test_the_extra_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.config.checks.find_spec", lambda _: None)
     assert problems(tmp_path, text("url: 'redis://v'")) == [
-        "config.yaml:1: store: needs an extra that is not installed: pip install 'gatepass[store]'"
+        "config.yaml:1: store: needs packages that are not installed: pip install 'WHEEL[store]', with your wheel"
     ]
 
 

@@ -1,6 +1,6 @@
 """Sends spans to a collector by OTLP over HTTP. The only module that knows OpenTelemetry.
 
-OpenTelemetry is an optional extra (`pip install 'gatepass[tracing]'`), imported only if `tracing.otlp` is set. Spans
+OpenTelemetry is an optional extra (`tracing`), imported only if `tracing.otlp` is set. Spans
 wait in a bounded queue and are sent in batches by a separate thread. If the collector is slow or fails, spans are
 dropped and counted; requests never wait.
 """
@@ -75,7 +75,9 @@ class Exporter:
         try:
             self._otel = _OpenTelemetry(tracing)
         except ImportError as error:
-            raise TracingUnavailable("tracing needs an extra: pip install 'gatepass[tracing]'") from error
+            raise TracingUnavailable(
+                "tracing needs packages that are not installed: the extra `tracing` of the wheel"
+            ) from error
         self.tracer = Tracer(tracing.sample, self._take)
         self._spans: deque[Span] = deque()
         self._closed = threading.Event()
