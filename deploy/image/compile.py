@@ -22,7 +22,7 @@ LATE = ("encodings.idna", "concurrent.futures.thread", "asyncio.unix_events", "r
 
 
 def main() -> None:
-    """Import everything (the image has the packages of every extra), then compile the standard library's part of it and all of the installed packages."""
+    """Import everything, for which the image has every extra; then compile its standard library and the packages."""
     for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
