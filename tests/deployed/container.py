@@ -26,6 +26,14 @@ routes:
 """
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "512m",
             "--pids-limit", "64", "--ulimit", "nofile=4096", "--stop-timeout", "40")  # fmt: skip
+INSIDE = """
+import datetime, ssl, zoneinfo
+import opentelemetry.sdk, redis.asyncio  # the extras
+import gateway.proxy.handler as handler
+noon = datetime.datetime(2026, 7, 1, 12, tzinfo=datetime.timezone.utc)
+there = noon.astimezone(zoneinfo.ZoneInfo("Europe/Oslo")).hour
+print(len(ssl.create_default_context().get_ca_certs()), there, handler.__file__.rpartition(".")[2])
+"""
 NOT_SHIPPED = ("bin/sh", "bin/bash", "usr/bin/dpkg", "usr/bin/apt", "usr/local/bin/pip")
 
 
@@ -65,6 +73,10 @@ def content(outcome: Outcome) -> None:
     outcome.add("shell, package manager, pip", sorted(paths & set(NOT_SHIPPED)), good=not paths & set(NOT_SHIPPED))
     setuid = [line for line in archive.splitlines() if "s" in line.split()[0][1:]]
     outcome.add("setuid files", len(setuid), good=not setuid)
+    said = docker("run", "--rm", "--read-only", "--user", "4242:4242", "--entrypoint", "python", IMAGE, "-c", INSIDE)
+    authorities, hour, compiled = said.split()
+    outcome.add("authorities, hour of noon UTC in Oslo in July, hot path", said.strip().replace(" ", ", "),
+                good=int(authorities) > 100 and hour == "14" and compiled == "so")  # fmt: skip
 
 
 def fill(folder: Path) -> None:
