@@ -3,10 +3,11 @@
     python -m benchmarks.soak [--seconds 600] [--apps 12]
 
 Apps read, write, upload, receive events, read slowly and disconnect early. They use a gateway in its own process and
-the emulated vendors. Meanwhile vendors are slow, reset connections, truncate answers and refuse tokens, tokens are
-revoked, token endpoints go down, and the configuration is reloaded. A failure is explained only if its own vendor has,
-or had a moment ago, a fault that causes exactly this failure. The gateway's log line of any other failure is printed.
-Writes `results/soak.md`; the exit status is 1 if a check fails.
+the emulated vendors. Meanwhile vendors are slow, reset connections, truncate answers and refuse tokens; tokens are
+revoked; token endpoints go down; names hang, fail and move; the process is suspended, its descriptors and its disk are
+full, its standard output stalls; and the configuration is reloaded. A failure is explained only if its own vendor, or
+the process, has a fault that causes exactly this failure, or had one a moment ago. The gateway's log line of any other
+failure is printed. Writes `results/soak.md`; the exit status is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import yaml
 
-from gateway.sandbox import Sandbox
-from gateway.sandbox.demo.process import GatewayProcess
+from benchmarks.surroundings import KEY, Stage, Watched, stage
+from benchmarks.troubles import BROKEN, FAULTS, OF_A_BODY, SOUND, Fault
 from gateway.sandbox.demo.stage import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gateway.sandbox.vendor import Vendor
 
-ROOT = Path(__file__).parents[1]
+NAMES = ("hypersign", "akiba", "uqudo", "idfy")
+"""The emulated vendors, which are also the routes."""
 RESULT = Path(__file__).parent / "results" / "soak.md"
 SETTLE = 8.0
 """Seconds after a fault in which it may still cause failures: back-off, requests that had begun."""
@@ -50,38 +51,6 @@ WARM_UP = 0.5
 """Share of the run after which memory must be flat: all stores are full, and garbage was collected."""
 LEAST_GROWTH = 1.0
 """Growth in MiB that always counts as flat, because allocators take and return memory in pieces of that size."""
-BROKEN = "broken"
-"""How an app sees a truncated answer or a reset connection."""
-OF_A_BODY = " of a request with a body"
-"""Suffix of a failure that a fault causes only while the app is still sending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault of a vendor, and the only failures that it may cause."""
-
-    name: str
-    switches: dict[str, Any]
-    causes: frozenset[str] = frozenset()
-    revoke: bool = False
-
-
-FAULTS = (
-    Fault("slow vendor", {"api_latency": 0.4}),
-    Fault("vendor resets", {"api_fault": "reset"}, frozenset({"upstream_reset"})),
-    # A reset right after a short answer may discard the answer, so that there was none.
-    Fault("answer cut short", {"api_fault": "cut"}, frozenset({BROKEN, "upstream_reset"})),
-    # The vendor closes while a body is on its way, and the kernel answers that body with a reset. It depends on
-    # microseconds whether the gateway first reads the bytes that are not HTTP, or first gets the reset when it writes.
-    Fault("not HTTP", {"api_fault": "not_http"}, frozenset({"upstream_malformed", f"upstream_reset{OF_A_BODY}"})),
-    Fault("vendor's own 503", {"api_fault": "503"}, frozenset({"503"})),
-    Fault("tokens revoked", {}, revoke=True),
-    Fault("token endpoint slow", {"latency": 1.0}, revoke=True),
-    Fault("token endpoint down", {"token_fault": "refuse"}, frozenset({"token_unavailable", "401"}), revoke=True),
-    Fault("token endpoint hangs", {"token_fault": "hang"}, frozenset({"token_unavailable", "401"}), revoke=True),
-    Fault("token endpoint lies", {"token_fault": "html"}, frozenset({"token_malformed", "401"}), revoke=True),
-)
-SOUND = {"api_latency": 0.0, "api_fault": "none", "latency": 0.0, "token_fault": "none"}
 
 
 @dataclass
@@ -101,6 +70,11 @@ class Books:
     """For each vendor: failures, and until when each is explained."""
     memory: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the start, and resident memory in MiB."""
+
+    def excuse(self, vendors: Iterable[Vendor], fault: Fault, until: float) -> None:
+        """Explain the failures that a fault causes by it, up to an instant."""
+        for vendor in vendors:
+            self.excused[vendor.name].update(dict.fromkeys(fault.causes, until))
 
     def failed(self, vendor: str, failure: str, request_id: str = "", *, body: bool = False) -> None:
         """Record a failure as explained or unexplained. `body`: the app was sending a body."""
@@ -224,54 +198,29 @@ class _Failed(Exception):
 # --------------------------------------------------------------------------------------------------------- the trouble
 
 
-async def failing(vendors: list[Vendor], books: Books, reload: Callable[[], None], over: asyncio.Event) -> None:
-    """Give one vendor after another a fault for a while; reload in between."""
-    dice = random.Random(7)
+async def failing(staged: Stage, books: Books, over: asyncio.Event) -> None:
+    """Give one vendor after another, or the process, a fault for a while; reload in between."""
+    dice, vendors = random.Random(7), list(staged.sandbox.vendors.values())
+    coming: list[Fault] = []
     while not over.is_set():
-        vendor, fault = dice.choice(vendors), dice.choice(FAULTS)
+        coming = coming or dice.sample(FAULTS, len(FAULTS))  # each as often as any other
+        vendor, fault = dice.choice(vendors), coming.pop()
         books.faults[fault.name] += 1
-        last = time.monotonic() + 3600
-        books.excused[vendor.name].update(dict.fromkeys(fault.causes, last))
-        await vendor.set(**fault.switches)
-        if fault.revoke:
-            vendor.revoke("all")
-        await asyncio.sleep(dice.uniform(1, 3))
-        await vendor.set(**SOUND)
-        books.excused[vendor.name].update(dict.fromkeys(fault.causes, time.monotonic() + SETTLE))
-        reload()
+        hurt = vendors if fault.everywhere else [vendor]
+        books.excuse(hurt, fault, time.monotonic() + 3600)
+        async with fault.around(staged, vendor):
+            await vendor.set(**fault.switches)
+            if fault.revoke:
+                vendor.revoke("all")
+            await asyncio.sleep(dice.uniform(1, 3))
+            await vendor.set(**SOUND)
+        books.excuse(hurt, fault, time.monotonic() + SETTLE)
         books.reloads += 1
+        staged.write(configuration(books.reloads))
         await asyncio.sleep(dice.uniform(0.5, 2))
 
 
 # --------------------------------------------------------------------------------------------------------- the process
-
-
-class Watched:
-    """Figures of the gateway's process, from the operating system and from `/metrics`."""
-
-    def __init__(self, gateway: GatewayProcess, pid: int) -> None:
-        self._gateway = gateway
-        self.pid = pid
-
-    def memory(self) -> float:
-        """Return resident memory in MiB."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    def state(self) -> dict[str, int]:
-        """Return the numbers of open files by kind, and of threads."""
-        kinds: Counter[str] = Counter()
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
-            try:
-                kinds["sockets" if str(entry.readlink()).startswith("socket:") else "other files"] += 1
-            except FileNotFoundError:
-                continue
-        return {**kinds, "threads": len(list(Path(f"/proc/{self.pid}/task").iterdir()))}
-
-    async def gauges(self) -> dict[str, float]:
-        """Return the gauges that must be zero at rest."""
-        names = ("requests_in_flight", "client_connections", "token_waiters", "pool_open_connections")
-        return {name: await self._gateway.metric(f"gatepass_{name}") for name in names}
 
 
 def slope(points: list[tuple[float, float]]) -> float:
@@ -299,45 +248,29 @@ async def soak(seconds: float, apps: int) -> bool:
     """Run the soak; print and write the result; return whether all checks hold."""
     books = Books()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        async with Sandbox() as sandbox:
-            for vendor in sandbox.vendors.values():
-                await vendor.set(rate_limit=False, life=TOKEN_LIFE)
-            files = [ROOT / "config.yaml", folder / "sandbox.yaml", folder / "soak.yaml"]
-            gateway = GatewayProcess(files, sandbox.environ(), folder / "gateway.log")
-            files[1].write_text(sandbox.overlay(listen=gateway.listen, admin=gateway.admin), encoding="utf-8")
-            tokens = {name: {"min_interval": 0} for name in sandbox.vendors}
-
-            def write() -> None:
-                timeouts = {name: {"timeouts": {"first_byte": 20 + books.reloads % 2}} for name in sandbox.vendors}
-                extra = {"routes": {f"extra{books.reloads % 3}": {"prefix": "/extra", "credential": "idfy"}}}
-                extra["routes"].update(timeouts)  # type: ignore[arg-type]
-                text = yaml.safe_dump({"credentials": tokens, **extra})
-                fresh = folder / "soak.new"
-                fresh.write_text(text, encoding="utf-8")
-                fresh.replace(files[2])
-
-            write()
-            async with gateway:
-                return await _loaded(gateway, sandbox, books, write=write, seconds=seconds, apps=apps)
+        async with stage(Path(name), configuration(0), life=TOKEN_LIFE) as staged:
+            return await _loaded(staged, books, seconds=seconds, apps=apps)
 
 
-async def _loaded(
-    gateway: GatewayProcess, sandbox: Sandbox, books: Books, *, write: Callable[[], None], seconds: float, apps: int
-) -> bool:
-    process = gateway._process  # noqa: SLF001 - its id is all that is wanted
-    assert process is not None
-    watched = Watched(gateway, process.pid)
+def configuration(reloads: int) -> dict[str, Any]:
+    """Return the last configuration file, which differs with each reload: one time-out, and a route of its own."""
+    timeouts = {name: {"timeouts": {"first_byte": 20 + reloads % 2}} for name in NAMES}
+    extra = {f"extra{reloads % 3}": {"prefix": "/extra", "credential": "idfy"}}
+    return {"credentials": {name: {"min_interval": 0} for name in NAMES}, "routes": {**extra, **timeouts}}
+
+
+async def _loaded(staged: Stage, books: Books, *, seconds: float, apps: int) -> bool:
+    gateway, watched = staged.gateway, Watched(staged)
     await asyncio.sleep(2)
     at_rest, began, over = watched.state(), time.monotonic(), asyncio.Event()
-    timeout = aiohttp.ClientTimeout(total=40)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        names = list(sandbox.vendors)
+    timeout, headers = aiohttp.ClientTimeout(total=40), {"X-Gatepass-Key": KEY}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
         tasks = [
-            asyncio.create_task(App(session, f"http://{gateway.listen}", names, books, seed).run(over))
+            asyncio.create_task(App(session, f"http://{gateway.listen}", list(NAMES), books, seed).run(over))
             for seed in range(apps)
         ]
-        tasks.append(asyncio.create_task(failing(list(sandbox.vendors.values()), books, write, over)))
+        tasks.append(asyncio.create_task(failing(staged, books, over)))
         while time.monotonic() - began < seconds:
             gateway.check()
             books.memory.append((time.monotonic() - began, watched.memory()))
@@ -347,6 +280,8 @@ async def _loaded(
     took = time.monotonic() - began
     await _rest(watched, at_rest)
     gauges = await watched.gauges()
+    refused = 1 - await gateway.metric("gatepass_config_last_load_successful")
+    gauges["reload refused"] = refused
     well = _tell(books, took, before=at_rest, after=watched.state(), gauges=gauges, errors=gateway.errors())
     for line in (*events(gateway.log, books.unexplained_ids), *gateway.errors()[:10]) if not well else ():
         print(line)
@@ -375,6 +310,7 @@ def _tell(
         "files, sockets and threads as before": all(after.get(kind, 0) <= before[kind] + 2 for kind in before),
         "nothing in flight, waiting or open": not any(gauges.values()),
         "no defect in the log": not any("crashed" in line or "Traceback" in line for line in errors),
+        "no half line in the log": all(line.startswith("{") and line.endswith("}") for line in errors),
     }
     failures = ", ".join(f"{name} {count}" for name, count in books.explained.most_common()) or "none"
     summary = f"{took:.0f} s: {books.good} requests answered well ({books.good / took:.0f}/s), {books.aborted} given up"
@@ -384,6 +320,7 @@ def _tell(
         f" end; the line through the second half: {grown:+.2f} MiB ({rise * 60:+.2f} a minute), noise {around:.2f}"
     )
     rows = {
+        "faults": ", ".join(f"{name} {count}" for name, count in sorted(books.faults.items())),
         "failures that a fault explains": failures,
         "failures that nothing explains": dict(books.unexplained) or "none",
         "memory": memory,

@@ -16,7 +16,7 @@ from gateway.announce import not_configured, report_name, report_proxies
 from gateway.clock import SystemClock
 from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
-from gateway.proxy import DataServer, Handler, Pool, Snapshot, check_reach, open_port, prepare_routes, room_for_apps
+from gateway.proxy import DataServer, Handler, Pool, Snapshot, VendorRoom, check_reach, open_port, prepare_routes
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts, certificate_expiry
 from gateway.tokens import TokenSet, endpoints
@@ -54,7 +54,7 @@ class Gateway:
         """Build a gateway; `descriptors` is how many connections may be open in all, None for any number."""
         clock = clock or SystemClock()
         self._clock = clock
-        self._descriptors = descriptors
+        self._vendors = VendorRoom(descriptors)
         self._resolver = resolver or Resolver()
         self._resolver.report = report_name
         self._resolver.stale = config.resolver_stale
@@ -157,21 +157,12 @@ class Gateway:
         await self._access.ready()
         self._handler = Handler(self._snapshot(config, pools, clients), self.metrics, self._journal)
         self._handler.tracer = self._tracing.use(config.tracing)
+        self._vendors.pools = lambda: self._handler.pools if self._handler is not None else ()
         self._pools = pools
-        self._data = DataServer(self._handler, config.limits, self._room(config))
+        self._data = DataServer(self._handler, config.limits, self._vendors.divide(config, pools.values()))
         sockets = list(sockets) or await open_port("listen", *config.listen)
         await self._watch_certificate(config)
         self.data_address = self._data.start(sockets, tls=config.tls)
-
-    def _room(self, config: Config) -> int | None:
-        """Return how many connections of apps there are descriptors for; None for any number."""
-        if self._descriptors is None:
-            return None
-        pools = sum({Pool.key_of(route): route.pool.size for route in config.routes}.values())
-        room = room_for_apps(self._descriptors, pools)
-        if room < config.limits.connections:
-            _log.warning("few_descriptors", connections=config.limits.connections, fit=room, pools=pools)
-        return room
 
     async def _watch_certificate(self, config: Config) -> None:
         """Show when the data port's certificate expires."""
@@ -228,7 +219,7 @@ class Gateway:
         for route in config.routes:
             key = Pool.key_of(route)
             pools[key] = self._pools.get(key) or Pool(
-                route, self.metrics.route(route.name), self._contexts, self._resolver
+                route, self.metrics.route(route.name), self._contexts, self._resolver, self._vendors
             )
         return pools
 
@@ -274,7 +265,7 @@ class Gateway:
             await self.tokens.reload(config)
             retired = [pool for key, pool in self._pools.items() if key not in pools]
             self._handler.use(self._snapshot(config, pools, clients), retired)
-            self._data.use_limits(config.limits, self._room(config))
+            self._data.use_limits(config.limits, self._vendors.divide(config, pools.values()))
             self._pools = pools
             self._access.keep(config, clients)
             if self._planes is not None:

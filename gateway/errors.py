@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from gateway.descriptors import NO_DESCRIPTOR, lacks_descriptor
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -27,7 +29,7 @@ def os_reason(error: BaseException) -> str:
     """Return what an error of a connection means, in the operating system's words: `connection reset by peer`."""
     number = getattr(error, "errno", None)
     if isinstance(number, int) and number > 0:
-        return os.strerror(number).lower()
+        return NO_DESCRIPTOR if lacks_descriptor(error) else os.strerror(number).lower()
     words = {TimeoutError: "time-out", ConnectionResetError: "connection reset by peer", BrokenPipeError: "broken pipe"}
     return next((text for kind, text in words.items() if isinstance(error, kind)), "the connection failed")
 
@@ -276,7 +278,7 @@ class TooManyConnections(ExchangeError):
 
 
 class Overloaded(ExchangeError):
-    """The limit of requests in flight is reached."""
+    """The limit of requests in flight is reached, or no file descriptor is left."""
 
     status = 503
     code = "overloaded"
@@ -298,7 +300,6 @@ class TokenError(ExchangeError):
 class TokenUnavailable(TokenError):
     """The token endpoint is down, slow, or asks us to wait. Transient."""
 
-    status = 503
     code = "token_unavailable"
     title = "No token can be had at the moment"
     proxy_error = "destination_unavailable"

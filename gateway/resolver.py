@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.addresses import parse, permitted
+from gateway.descriptors import lacks_descriptor, open_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,7 +139,8 @@ class Resolver:
     async def look_up(self, host: str, port: int) -> Sequence[AddrInfo]:
         """Return the addresses of `host`, with `port`; known ones if the look-up is slow or fails.
 
-        Raises socket.gaierror, an OSError, if the look-up fails and no addresses are known.
+        Raises an OSError if the look-up fails and no addresses are known: socket.gaierror, or that of the system if no
+        file descriptor is left.
         """
         if parse(host) is not None:
             return _literal(host, port)
@@ -151,7 +153,7 @@ class Resolver:
             done, _ = await asyncio.wait((question,), timeout=self._grace)
             name.slow = name.slow or not done
         if name.error is not None and not known:
-            raise socket.gaierror(*name.error.args)
+            raise type(name.error)(*name.error.args)
         self._report_stale(host, name)
         return [_with_port(info, port) for info in name.infos]
 
@@ -198,7 +200,7 @@ class Resolver:
             infos = (self._getaddrinfo or socket.getaddrinfo)(host, 0, type=socket.SOCK_STREAM)
             return cast("Sequence[AddrInfo]", infos)
         except OSError as error:
-            return error
+            return _descriptors_exhausted() or error
         except ValueError:  # a label that IDNA cannot encode (UnicodeError)
             return socket.gaierror(socket.EAI_NONAME, "not a host name")
 
@@ -217,6 +219,15 @@ class Resolver:
             name.reported = False
             if self.report is not None:
                 self.report(host, False)
+
+
+def _descriptors_exhausted() -> OSError | None:
+    """Return the error if no file can be opened; `getaddrinfo` then only says that the name was not found."""
+    try:
+        open_one()
+    except OSError as error:
+        return error if lacks_descriptor(error) else None
+    return None
 
 
 def _literal(host: str, port: int) -> Sequence[AddrInfo]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Self
 
+from gateway.descriptors import open_one
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -57,6 +59,10 @@ def client_context(ca_file: Path | None = None, certificate: ClientCertificate |
         certificate: the client certificate to show (RFC 8705).
     """
     context = ssl.create_default_context(cafile=ca_file)
+    if not context.cert_store_stats()["x509"]:
+        # Authorities that cannot be read are left out without an error, and the context is kept: with no descriptor
+        # left it would trust nobody for as long as the process runs.
+        open_one()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if certificate is not None:

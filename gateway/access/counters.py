@@ -23,9 +23,12 @@ UNLIMITED: Final = 2**62
 
 
 class Counter:
-    """Calls of one client on one route in one period: `used` are counted, `reserved` are in flight here."""
+    """Calls of one client on one route in one period: `used` are counted, `reserved` are in flight here.
 
-    __slots__ = ("key", "most", "reserved", "used", "warned")
+    `leased` calls have not begun, but this process has taken them in a store that others share.
+    """
+
+    __slots__ = ("key", "leased", "most", "reserved", "used", "warned")
 
     def __init__(self, key: CounterKey, used: int = 0, *, warned: bool = False) -> None:
         self.key = key
@@ -34,6 +37,7 @@ class Counter:
         self.reserved = 0
         self.most = UNLIMITED
         """As soon as `used` and `reserved` reach it together, `CounterStore.more` decides about a call."""
+        self.leased = 0
         self.warned = warned
         """Whether the soft limit was logged in this period."""
 

@@ -4,8 +4,9 @@ What is written is the difference that this process has made, added to what is i
 of a process that hands over to its successor, and those of the successor, are added. A call counts in the file from its
 beginning, because its vendor may charge for it even if this process is killed.
 
-While two processes serve the same port during an upgrade, each call is reserved in the file itself, so that together
-they never exceed a budget.
+While two processes serve the same port during an upgrade, calls are reserved in the file itself, so that together they
+never exceed a budget. The event loop waits for that, so far from the limit several calls are leased at a time, and
+after a failure the file is left alone for a second.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ LOCK: Final = 2.0
 """Most seconds for which a write waits for the lock; it is tried again after the interval, and given up at the end."""
 LOCK_FOR_CALL: Final = 0.1
 """Most seconds for which a call waits for the lock, during an upgrade."""
+MOST_LEASED: Final = 64
+"""Calls that are leased at a time at most, during an upgrade."""
+_LEASED_PART: Final = 16
+"""A lease takes at most this part of what is left of a budget: the last calls are reserved one by one."""
 _DAY: Final = 86_400.0
 
 
@@ -61,6 +66,8 @@ class FileCounters:
         self._stopped = True
         """Nothing is written before the file was read, or after the last write."""
         self._predecessor: int | None = None
+        self._no_file_before = 0.0
+        """Instant before which no call is reserved in the file, because that has just failed."""
 
     def follow(self, listener: Listener) -> None:
         """Tell `listener` when counts of other processes have been added."""
@@ -125,27 +132,46 @@ class FileCounters:
             await asyncio.wait((self._writing,))
         self._predecessor = predecessor
         self.sharing.on = on and not self._stopped
+        self._end_leases()
         if self.sharing.on:
             self._write_now()
             self.changed()
 
     def reserve(self, counter: Counter, hard: int) -> bool:
-        """Reserve a call in the file, unless all processes together have used up `hard`. Blocks for a moment."""
-        reserved = counter.reserved
-        try:
-            with self._file.locked(LOCK_FOR_CALL) as before:
-                self._learn(before, {})
-                if counter.used + reserved >= hard:
-                    return False
-                counter.reserved = reserved + 1
-                made = self._made()
-                self._learn(self._file.write(merged(before, made), current=self._current(), flush=False), made)
-        except (OSError, StateError) as error:  # decide by what is known here
-            self._report(error)
-            if counter.used + reserved >= hard:
-                return False
+        """Reserve a call in the file, unless all processes together have used up `hard`. May block for a moment."""
+        reserved, now = counter.reserved, self._clock.monotonic()
+        if counter.leased:
+            counter.leased -= 1
             counter.reserved = reserved + 1
+            return True
+        try:
+            if now >= self._no_file_before:
+                return self._reserve_in_file(counter, hard)
+        except (OSError, StateError) as error:
+            self._report(error)
+            self._no_file_before = self._clock.monotonic() + INTERVAL
+            counter.reserved, counter.leased = reserved, 0
+        if counter.used + reserved >= hard:  # decide by what is known here
+            return False
+        counter.reserved = reserved + 1
         return True
+
+    def _reserve_in_file(self, counter: Counter, hard: int) -> bool:
+        with self._file.locked(LOCK_FOR_CALL) as before:
+            self._learn(before, {})
+            left = hard - counter.used - counter.reserved
+            if left <= 0:
+                return False
+            counter.reserved += 1
+            counter.leased = min(MOST_LEASED, (left - 1) // _LEASED_PART)
+            made = self._made()
+            self._learn(self._file.write(merged(before, made), current=self._current(), flush=False), made)
+        return True
+
+    def _end_leases(self) -> None:
+        """Give back what was leased and has not begun; the next write takes it out of the file."""
+        for counter in self._memory.counters.values():
+            counter.leased = 0
 
     # --------------------------------------------------------------------------------------------------------- writing
 
@@ -170,7 +196,7 @@ class FileCounters:
     def _made(self) -> Rows:
         """Return what has changed here since the file was last written."""
         return {
-            key: Row(counter.used + counter.reserved - self._known.get(key, 0), counter.warned)
+            key: Row(counter.used + counter.reserved + counter.leased - self._known.get(key, 0), counter.warned)
             for key, counter in self._memory.counters.items()
         }
 
@@ -194,6 +220,7 @@ class FileCounters:
         self._written_at = self._clock.monotonic()
         if self._predecessor is not None and os.getppid() != self._predecessor:
             self._predecessor, self.sharing.on = None, False
+        self._end_leases()
         if not self.sharing.on:
             self._writing = asyncio.get_running_loop().create_task(self._write())
             return
@@ -238,6 +265,7 @@ class FileCounters:
             return
         self._stopped = True
         self.sharing.on = False
+        self._end_leases()
         if self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._write()

@@ -4,21 +4,21 @@
 pure rules; `client.py` and `upstream.py` are the connections on either side. Sees tokens only through `model.Tokens`.
 """
 
-from gateway.proxy.accept import room_for_apps
 from gateway.proxy.handler import Handler
 from gateway.proxy.listening import check_reach, listen, open_port
 from gateway.proxy.pool import Pool
 from gateway.proxy.port import DataServer
 from gateway.proxy.prepared import Snapshot, prepare_routes
+from gateway.proxy.room import VendorRoom
 
 __all__ = [
     "DataServer",
     "Handler",
     "Pool",
     "Snapshot",
+    "VendorRoom",
     "check_reach",
     "listen",
     "open_port",
     "prepare_routes",
-    "room_for_apps",
 ]

@@ -18,9 +18,11 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.addresses import plain_address
+from gateway.descriptors import lacks_descriptor
 from gateway.errors import BadRequest
 from gateway.observe import get_logger
 from gateway.proxy.client import ClientConnection
+from gateway.proxy.room import REFUSED
 from gateway.proxy.wire import RESET
 
 if TYPE_CHECKING:
@@ -31,28 +33,20 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass.proxy")
 _AT_A_TIME: Final = 64
 """Connections that one listening socket accepts in one round of the loop."""
-_REFUSED: Final = 256
-"""Connections above a bound that get a 503 at the same time."""
 _REFUSED_TLS: Final = 16
 """The same over TLS, where a handshake is needed before the answer."""
 _HANDSHAKES: Final = 64
 """TLS handshakes that run at the same time."""
 _STALLED: Final = 0.5
 """Seconds after which a handshake makes room for others: several round trips to anywhere."""
+_NEVER_FIRST: Final = 60.0
+"""Seconds by which the event loop's time-out for a TLS handshake is longer than ours, which is logged."""
 _OF_ONE_CONNECTION: Final = (errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM)
 """Errors of accept(2) that concern one connection; after any other, accepting pauses until the next sweep."""
 _CREDENTIALS: Final = struct.Struct("iII")
 """`struct ucred`: process, user, group."""
 _LOG_EVERY: Final = 1.0
 """Seconds between two log lines about failed accepts."""
-
-
-def room_for_apps(descriptors: int, pools: int) -> int:
-    """Return how many of the descriptors connections of apps may take; `pools` is the size of all pools together.
-
-    At most half are kept for vendors, because no request needs more than one connection to a vendor.
-    """
-    return max(1, descriptors - min(pools, descriptors // 2))
 
 
 class Opening:
@@ -146,7 +140,7 @@ class Acceptor:
 
     @property
     def _refusals(self) -> int:
-        most = _REFUSED if self.tls is None else _REFUSED_TLS
+        most = REFUSED if self.tls is None else _REFUSED_TLS
         return most if self.room is None else min(most, max(1, self.room // 8))
 
     @property
@@ -172,6 +166,8 @@ class Acceptor:
     def _failed(self, error: OSError) -> None:
         """Log at most once a second, and try again then."""
         now = self._loop.time()
+        if lacks_descriptor(error):
+            self._server.not_accepted()
         if now - self._logged_at >= _LOG_EVERY:
             self._logged_at = now
             reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
@@ -218,15 +214,13 @@ class Acceptor:
     async def _open(self, opening: Opening, tls: ssl.SSLContext | None) -> None:
         """Give the socket a transport; over TLS after its handshake."""
         connection, sock, opening.started = opening.connection, opening.sock, True
-        timeout = self._server.limits.header_timeout if tls is not None else None
+        timeout = self._server.limits.header_timeout + _NEVER_FIRST if tls is not None else None
         try:
             await self._loop.connect_accepted_socket(
                 lambda: cast("asyncio.Protocol", connection), sock, ssl=tls, ssl_handshake_timeout=timeout
             )
         except ssl.SSLError as error:
-            _log.warning(
-                "handshake_failed", reason=_handshake_reason(error), remote=connection.remote, code=BadRequest.code
-            )
+            _report_failed(connection, _handshake_reason(error))
             sock.close()
         except (OSError, asyncio.CancelledError):  # the handshake was given up, or the app is gone
             sock.close()
@@ -292,6 +286,8 @@ class Acceptor:
         for opening in tuple(self._opening.values()):
             longest = _STALLED if opening.connection.surplus else self._server.limits.header_timeout
             if now - opening.since >= longest:
+                if opening.handshaking and not opening.connection.surplus:
+                    _report_failed(opening.connection, "the handshake did not end in time")
                 self._give_up(opening)
 
 
@@ -305,6 +301,10 @@ def _reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     sock.close()
+
+
+def _report_failed(connection: ClientConnection, reason: str) -> None:
+    _log.warning("handshake_failed", reason=reason, remote=connection.remote, code=BadRequest.code)
 
 
 def _handshake_reason(error: ssl.SSLError) -> str:

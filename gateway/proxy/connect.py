@@ -1,8 +1,8 @@
 """Open connections to one upstream: resolve its name, check the addresses, connect, and negotiate TLS.
 
 Where an egress proxy is configured, the connection is a tunnel through it. Knows nothing of pools or requests. Every
-failure becomes one of three errors whose `reason` the operator sees in the log: UpstreamUnreachable, UpstreamTLS,
-UpstreamTimeout.
+failure becomes an error whose `reason` the operator sees in the log: UpstreamUnreachable, UpstreamTLS, UpstreamTimeout;
+or Overloaded if no file descriptor is left, because then the vendor has not failed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Final, cast
 import aiohappyeyeballs
 
 from gateway.addresses import AddressRefused, Networks, permitted
+from gateway.descriptors import NO_DESCRIPTOR, lacks_descriptor
 from gateway.egress import EgressError, check_target, open_tunnel, proxy_for, reason_of
-from gateway.errors import UpstreamTimeout, UpstreamTLS, UpstreamUnreachable, os_reason
+from gateway.errors import (
+    Overloaded,
+    UpstreamTimeout,
+    UpstreamTLS,
+    UpstreamUnreachable,
+    os_reason,
+)
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.proxy.wire import Outbox
 
@@ -31,6 +38,7 @@ _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address is tried beside one that does not answer (RFC 8305 §5)."""
 _NEVER_FIRST: Final = 60.0
 """Seconds by which the event loop's time-out for a TLS handshake is longer than ours."""
+_RETRY_AFTER: Final = 1.0
 _BROKE_OFF: Final = "the connection broke off in the handshake"
 
 
@@ -77,7 +85,7 @@ class Connector:
     async def open(self, on_lost: Callable[[UpstreamConnection], None]) -> UpstreamConnection:
         """Return a new connection that calls `on_lost` when it closes.
 
-        Raises UpstreamUnreachable, UpstreamTLS, UpstreamTimeout.
+        Raises UpstreamUnreachable, UpstreamTLS, UpstreamTimeout, Overloaded.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
@@ -92,6 +100,8 @@ class Connector:
         except TimeoutError as error:
             raise _timed_out(str(error)) from None
         except OSError as error:
+            if lacks_descriptor(error):
+                raise Overloaded(reason=NO_DESCRIPTOR, retry_after=_RETRY_AFTER) from None
             raise _unreachable(error) from None
 
     async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
@@ -145,6 +155,8 @@ class Connector:
         except EgressError:
             raise
         except OSError as error:
+            if lacks_descriptor(error):
+                raise
             raise EgressError(reason_of(error)) from None
 
     async def _use_tunnel(

@@ -347,6 +347,11 @@ class Handler:
         for pool in self._swept:
             pool.sweep(now)
 
+    @property
+    def pools(self) -> set[Pool]:
+        """Every pool that may hold connections."""
+        return self._swept | {prepared.pool for prepared in self.snapshot.routes}
+
     def _show_pools(self) -> None:
         for prepared in self.snapshot.routes:
             prepared.pool.show()
@@ -363,7 +368,7 @@ class Handler:
 
     def abort(self) -> None:
         """Abort every connection to a vendor."""
-        for pool in self._swept | {prepared.pool for prepared in self.snapshot.routes}:
+        for pool in self.pools:
             pool.abort()
 
 

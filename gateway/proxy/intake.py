@@ -21,7 +21,7 @@ LARGE: Final = 256 * 1024
 _KEPT_PIECE: Final = 1_000_000
 """Longest piece of a body that is kept for a replay, bytes: below the size that the allocator maps separately."""
 _PIECE: Final = 256_000
-"""Longest piece of any other body, bytes."""
+"""Longest piece of any other body, bytes: each piece to a vendor over TLS is held a second time, encrypted."""
 _SMALL: Final = 64 * 1024
 """Bytes below which a piece is copied out of a shared buffer, so that a slow body takes no more than its bytes."""
 _shared: Final = memoryview(bytearray(_SMALL))
@@ -43,7 +43,7 @@ class Intake(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return memory for the bytes that wait in the kernel."""
-        longest = _KEPT_PIECE if self._upload.replayable else _PIECE
+        longest = _KEPT_PIECE if self._upload.replayable and not self._upload.encrypted else _PIECE
         size = min(queued(self._socket, termios.FIONREAD), self._decoder.left, longest)
         self._piece = _shared if size < _SMALL else memoryview(bytearray(size))
         return self._piece

@@ -7,13 +7,15 @@ upstream, TLS and limits of its route, so a reload that changes none of them kee
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from random import uniform
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamTLS
+from gateway.errors import Overloaded, UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamTLS
 from gateway.proxy.connect import Connector
 from gateway.proxy.queue import Queue
+from gateway.proxy.room import Occupant, VendorRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +39,24 @@ _FLUSH: Final = 10.0
 """Seconds in which a closing connection must hand over what was written to it; then it is aborted."""
 
 
-class Pool:
-    """All connections of one route's upstream."""
+_RETURNED: Final = 0.01
+"""Seconds in which a connection that was aborted gives its descriptor back."""
 
-    def __init__(self, route: Route, metrics: RouteMetrics, contexts: UpstreamContexts, resolver: Resolver) -> None:
+
+class Pool(Occupant):
+    """All connections of one route's upstream; `room` bounds those of all pools together."""
+
+    def __init__(
+        self,
+        route: Route,
+        metrics: RouteMetrics,
+        contexts: UpstreamContexts,
+        resolver: Resolver,
+        room: VendorRoom | None = None,
+    ) -> None:
         self.key = self.key_of(route)
         self.connector = Connector(route.upstream, route.timeouts.connect, contexts, resolver)
+        self._room = room or VendorRoom()
         self._limits = route.pool
         self._metrics = metrics
         self._idle: deque[UpstreamConnection] = deque()
@@ -76,6 +90,27 @@ class Pool:
         """Whether the pool is at rest and no connection is still being flushed or closed."""
         return self.at_rest and not self._closing
 
+    @property
+    def size(self) -> int:
+        """Connections that it may have at most."""
+        return self._limits.size
+
+    @property
+    def descriptors(self) -> int:
+        """Connections that are open, being opened or being closed."""
+        return len(self._open) + self._connecting + len(self._closing)
+
+    @property
+    def longest_idle(self) -> float:
+        """Loop time since when its longest idle connection is idle; infinite if none is idle."""
+        return self._idle[0].idle_from if self._idle else math.inf
+
+    def evict(self) -> None:
+        """Close its longest idle connection at once."""
+        connection = self._idle.popleft()
+        self._open.discard(connection)
+        connection.abort()
+
     def configure(self, allowed: Networks, clients: int) -> None:
         """Set which addresses are allowed (see `gateway.addresses`), and how many clients share the pool."""
         if allowed != self.connector.allowed:
@@ -106,7 +141,7 @@ class Pool:
         """Return an idle or a new connection, waiting in turn for a place in the pool.
 
         `fresh` asks for a new connection, for a request whose kept connection turned out to be closed. Raises
-        UpstreamBusy, UpstreamUnreachable, UpstreamTLS, UpstreamTimeout.
+        UpstreamBusy, UpstreamUnreachable, UpstreamTLS, UpstreamTimeout, Overloaded.
         """
         deadline: float | None = None
         while True:
@@ -157,7 +192,7 @@ class Pool:
         outcome = "cancelled"
         self._queue.hold(owner)
         try:
-            connection = await self.connector.open(self._lost)
+            connection = await self._open_one()
             outcome = "ok"
         except UpstreamTLS:
             outcome = "tls"
@@ -167,6 +202,9 @@ class Pool:
             raise
         except UpstreamError:
             outcome = "unreachable"
+            raise
+        except Overloaded:
+            outcome = "no_descriptor"
             raise
         finally:
             self._connecting -= 1
@@ -178,6 +216,17 @@ class Pool:
         connection.owner = owner
         connection.retire_at = loop.time() + self._limits.max_age * uniform(_YOUNGEST, 1.0)  # noqa: S311 - no secret
         return connection
+
+    async def _open_one(self) -> UpstreamConnection:
+        """Return a new connection; idle ones of any pool make room for it."""
+        self._room.make()
+        try:
+            return await self.connector.open(self._lost)
+        except Overloaded:
+            if not self._room.evict():
+                raise
+        await asyncio.sleep(_RETURNED)
+        return await self.connector.open(self._lost)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back after its exchange.

@@ -92,6 +92,9 @@ class Port(Server[ClientConnection]):
         if not self._acceptor.count:
             self._all_closed.set()
 
+    def not_accepted(self) -> None:
+        """Take note that a connection could not be accepted, because no file descriptor was left."""
+
     def relieve(self) -> None:
         """Make the connections that hold most unparsed bytes give them up, until an eighth of the budget is free."""
         enough = self.limits.unparsed_bytes * 7 // 8
@@ -183,6 +186,10 @@ class DataServer(Port):
         self.serve(sockets, tls=tls)
         host, port = sockets[0].getsockname()[:2]
         return host, port
+
+    def not_accepted(self) -> None:
+        """Count a connection that could not be accepted, because no file descriptor was left."""
+        self.handler.metrics.no_descriptor("app")
 
     def counted(self) -> None:
         """Show the number of accepted connections."""

@@ -13,7 +13,7 @@ from gateway.proxy import echo
 from gateway.proxy.fields import CHUNKED_LINE, UPGRADE_LINES, VIA
 from gateway.proxy.problem import date_line
 from gateway.proxy.upload import LAST_CHUNK, chunk
-from gateway.proxy.wire import AT_ONCE
+from gateway.proxy.wire import AT_ONCE, HIGH_WATER_TLS
 
 if TYPE_CHECKING:
     from gateway.proxy.body import Body
@@ -100,6 +100,17 @@ def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -
     return False
 
 
+async def _write_in_parts(x: Exchange, data: bytes) -> None:
+    """Write to an app over TLS no more than it reads, so that a slow one does not make us hold its bytes twice."""
+    client, view = x.client, memoryview(data)
+    for start in range(0, len(data), HIGH_WATER_TLS):
+        if client.writing_paused:
+            client.active = True
+            await client.drain()
+        part = view[start : start + HIGH_WATER_TLS]
+        client.write_pieces(*(chunk(part) if x.chunked else (part,)))
+
+
 async def stream(x: Exchange, body: Body) -> None:
     """Write the rest of a body as it arrives. Raises Aborted or another ExchangeError if the body breaks off."""
     client = x.client
@@ -116,6 +127,9 @@ async def stream(x: Exchange, body: Body) -> None:
                 break
             continue
         x.bytes_out += len(data)
-        client.write_pieces(*(chunk(data) if x.chunked else (data,)))
+        if client.encrypts and len(data) > HIGH_WATER_TLS:
+            await _write_in_parts(x, data)
+        else:
+            client.write_pieces(*(chunk(data) if x.chunked else (data,)))
     if x.chunked:
         client.write(LAST_CHUNK)

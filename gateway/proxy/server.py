@@ -40,6 +40,10 @@ class Server(Generic[Connection]):
         """Take note that the number of accepted connections has changed."""
         raise NotImplementedError
 
+    def not_accepted(self) -> None:
+        """Take note that a connection could not be accepted, because no file descriptor was left."""
+        raise NotImplementedError
+
     def relieve(self) -> None:
         """Make the connections that hold most unparsed bytes give them up."""
         raise NotImplementedError

@@ -121,6 +121,8 @@ class Upload:
     _go: asyncio.Event | None = None
     size: int = 0
     """Bytes of body read from the app so far, without framing."""
+    encrypted: bool = False
+    """Whether the vendor is reached over TLS."""
 
     def __init__(
         self,
@@ -249,6 +251,7 @@ class Upload:
             client.resume_reading(BODY_FULL)
 
         upstream.on_writable = writable
+        self.encrypted = upstream.encrypts
         client.body_awaited()
         client.begin_intake(self)
         try:

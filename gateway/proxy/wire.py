@@ -27,6 +27,8 @@ _BROKEN: Final = select.POLLHUP | select.POLLERR
 _HANGUP: Final = _BROKEN | getattr(select, "POLLRDHUP", 0)
 HIGH_WATER: Final = 256 * 1024
 """Bytes in a transport's write buffer beyond which writers wait."""
+HIGH_WATER_TLS: Final = 64 * 1024
+"""The same over TLS, where bytes are encrypted when they are written, and wait in two buffers."""
 BODY_FULL: Final = 1
 """A reason to pause reading: the reader of the body is behind."""
 BACKLOG: Final = 2
@@ -88,6 +90,8 @@ class Wire:
         """Whether the peer has ended its direction while ours continues (a tunnel)."""
         self._drain_waiter: asyncio.Future[None] | None = None
         self.writing_paused = False
+        self.encrypts = False
+        """Whether the transport encrypts what is written at once, so that large bytes are best written in parts."""
         self.on_writable: Callable[[], None] | None = None
         """Called when the transport accepts bytes again."""
 
@@ -179,7 +183,8 @@ class Wire:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the transport. asyncio and uvloop turn TCP_NODELAY on."""
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.encrypts = not self.transport.can_write_eof()
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_TLS if self.encrypts else HIGH_WATER)
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget the transport and wake the writer that waits for it."""

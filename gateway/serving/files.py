@@ -6,9 +6,9 @@ Connections that cannot be accepted or opened fail one by one, with an error tha
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
+from gateway.descriptors import open_one
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _log = get_logger("gatepass")
 
 def _can_open() -> bool:
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        open_one()
     except OSError:
         return False
     return True

@@ -20,6 +20,12 @@ class TokenEndpointTimeout(TokenUnavailable):
     proxy_error = "connection_read_timeout"
 
 
+class NoDescriptor(TokenUnavailable):
+    """No file descriptor was left for the connection: the endpoint was not asked."""
+
+    proxy_error = "connection_limit_reached"
+
+
 class TokenEndpointRejected(TokenUnavailable):
     """A client error (4xx) or a redirect that is not about our credential; a quick retry seldom helps."""
 

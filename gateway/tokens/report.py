@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed
 from gateway.model import CredentialStatus
 from gateway.observe import get_logger
+from gateway.tokens.failures import NoDescriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +129,8 @@ class Report:
         self.last_failure = self._clock.wall()
         self._metrics.fetched(outcome, cause, duration)
         self._metrics.failures(attempt)
+        if isinstance(error, NoDescriptor):
+            self._metrics.no_descriptor()
         if skew is not None:  # a clock that is wrong may be why a signed assertion is refused
             self._metrics.skew(skew)
         _LOG.warning(

@@ -15,13 +15,14 @@ import aiohttp
 from yarl import URL
 
 from gateway.addresses import AddressRefused, Networks
+from gateway.descriptors import NO_DESCRIPTOR, lacks_descriptor
 from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
 from gateway.errors import TokenError, TokenMalformed, TokenUnavailable, os_reason
 from gateway.model.http import ANSWER_FIELDS, ANSWER_HEAD_BYTES
 from gateway.payload import decode
 from gateway.resolver import GuardedResolver, Resolver
 from gateway.tls import client_context, proxy_context
-from gateway.tokens.failures import TokenEndpointTimeout
+from gateway.tokens.failures import NoDescriptor, TokenEndpointTimeout
 from gateway.tokens.grant import MAX_ANSWER
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class Sender:
         except TimeoutError:
             raise TokenEndpointTimeout(reason=f"no answer within {within:.1f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if lacks_descriptor(error):
+                raise NoDescriptor(reason=NO_DESCRIPTOR) from None
             raise _translated(error, egress) from None
 
     async def _send(self, request: TokenRequest, tls: ssl.SSLContext | None, egress: Egress | None) -> Answer:

@@ -13,6 +13,7 @@ MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 
 NOUNS = {
     "model",
+    "descriptors",
     "errors",
     "clock",
     "tls",
@@ -27,13 +28,14 @@ NOUNS = {
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
-        "errors": set(),
+        "descriptors": set(),
+        "errors": {"descriptors"},
         "clock": {"model"},
-        "tls": {"model"},
+        "tls": {"model", "descriptors"},
         "patterns": {"errors"},
         "addresses": set(),
         "payload": set(),
-        "resolver": {"addresses"},
+        "resolver": {"addresses", "descriptors"},
         "protection": set(),
         "early": set(),
         "egress": {"model", "errors", "addresses", "tls"},

@@ -136,6 +136,19 @@ async def test_whatever_else_is_sent_to_the_tls_port_has_a_reason_in_the_log(tmp
     assert event["reason"]
 
 
+async def test_a_handshake_that_only_stalls_is_logged_and_a_silent_connection_is_not(tmp_path: Path) -> None:
+    config = {**one_route(1), "tls": issue(tmp_path, trustme.CA()), "limits": {"header_timeout": 0.2}}
+    async with running(config) as it:
+        silent, stalled = [Peer(*await asyncio.open_connection(*it.address)) for _ in range(2)]
+        await stalled.send(b"\x16\x03\x01\x02")
+        assert await silent.reader.read() == await stalled.reader.read() == b""
+        events = [json.loads(line) for line in it.log.splitlines()]
+        silent.close()
+        stalled.close()
+    [event] = [each for each in events if each["event"] == "handshake_failed"]
+    assert event["reason"] == "the handshake did not end in time"
+
+
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_open_ones_go_on(tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
     async with vendor(answering(ok())) as it_vendor:

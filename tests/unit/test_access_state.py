@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pathlib
+import random
 import stat
 import sys
 import threading
@@ -369,6 +370,68 @@ async def test_two_processes_that_overlap_take_turns_up_to_the_limit_and_no_furt
     assert granted.count(budgets[0]) == granted.count(budgets[1]) == 5
     for store in stores:
         await store.stop()
+
+
+async def test_far_from_the_limit_calls_wait_for_the_file_only_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was leased and not used is in the file no longer than a second, and not at all after the upgrade."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    budget = budget_of(it, clock, hard=100_000)
+    await it.share(True)
+    writes, write = [], CountsFile.write
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        writes.append(1)
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(CountsFile, "write", count)
+    made = [budget.reserve() for _ in range(650)]
+    assert None not in made
+    assert len(writes) == 10
+    assert list(in_file(path).values()) == [650]
+    budget.reserve()
+    assert list(in_file(path).values()) == [715]
+    await clock.advance(INTERVAL)
+    assert list(in_file(path).values()) == [651]
+    await it.share(False)
+    await it.stop()
+    assert list(in_file(path).values()) == [651]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_two_processes_with_leases_never_exceed_the_limit_together_and_reach_it(
+    tmp_path: Path, seed: int
+) -> None:
+    path, clock, dice = tmp_path / "state.json", FakeClock(wall=WALL), random.Random(seed)
+    stores = [counters(path, clock) for _ in range(2)]
+    for store in stores:
+        await store.share(True)
+    budgets = [budget_of(store, clock, hard=1000) for store in stores]
+    granted = 0
+    for _ in range(4):
+        for _ in range(500):
+            granted += dice.choices(budgets, (1, dice.choice((0, 1, 10))))[0].reserve() is not None
+        assert granted <= 1000
+        await clock.advance(INTERVAL)
+    assert granted == 1000
+    for store in stores:
+        await store.stop()
+    assert list(in_file(path).values()) == [1000]
+
+
+async def test_a_lock_that_somebody_holds_during_an_upgrade_delays_one_call_a_second(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    budget = budget_of(it, clock, hard=10)
+    await it.share(True)
+    with CountsFile(path).locked(1):
+        began = time.monotonic()
+        granted = [budget.reserve() is not None for _ in range(20)]
+        assert time.monotonic() - began < 2 * statefile.LOCK_FOR_CALL
+    assert granted.count(True) == 10
+    await it.stop()
 
 
 async def test_a_call_that_is_refused_while_sharing_loses_no_count(tmp_path: Path) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TYPE_CHECKING, cast
 
 import pytest
+import trustme
 
+from tests.behaviour.test_serve_tls import issue, trusting
 from tests.kit.gateway import one_route
 from tests.kit.process import Process, raise_file_limit, serving
 from tests.kit.rest import until
 from tests.kit.wire import Peer, connect, get, ok, vendor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 
@@ -111,3 +117,38 @@ async def test_ten_thousand_idle_connections_take_ten_kib_each(used: bool) -> No
         await first.send(get("/v/a"))
         assert (await first.message()).status == 200
         assert (gateway.rss - before) / count < 10 * 1024
+
+
+async def _stuck(address: tuple[str, int], ca: trustme.CA | None) -> Peer:
+    """Begin a download and read nothing of it but its first bytes."""
+    name = None if ca is None else "localhost"
+    app = Peer(*await asyncio.open_connection(*address, ssl=trusting(ca) if ca else None, server_hostname=name))
+    await app.send(get("/v/a"))
+    await app.reader.readexactly(100)
+    cast("asyncio.Transport", app.writer.transport).pause_reading()
+    return app
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+async def test_a_slow_reader_over_tls_takes_about_as_much_memory_as_one_without(framing: str, tmp_path: Path) -> None:
+    """Bytes are encrypted when they are written, so only few are written before the app has read them."""
+    count, size, ca = 24, 2**25, trustme.CA()
+    head = b"Content-Length: %d" % size if framing == "sized" else b"Transfer-Encoding: chunked"
+    block = BLOCK if framing == "sized" else b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK)
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+        for _ in range(size // len(BLOCK)):
+            await peer.send(block)
+
+    config = {"tls": issue(tmp_path, ca)}
+    async with vendor(script) as upstream, serving({**one_route(upstream.port), **config}) as gateway:
+        first = [await _stuck(gateway.address, ca) for _ in range(3)]
+        await asyncio.sleep(1)
+        before = gateway.rss
+        apps = [await _stuck(gateway.address, ca) for _ in range(count)]
+        await asyncio.sleep(2)
+        assert (gateway.rss - before) / count < 1.2 * MIB
+        for app in (*first, *apps):
+            app.writer.transport.abort()

@@ -112,6 +112,8 @@ class RouteMetrics:
     def connect(self, outcome: str, seconds: float) -> None:
         """Count an attempt to open a vendor connection, with its duration in seconds."""
         self._value(self._parents.connects, outcome).inc()
+        if outcome == "no_descriptor":
+            self._parents.no_descriptor("upstream")
         self._connect_duration.observe(seconds)
 
     def pool_size(self, size: int) -> None:
@@ -173,6 +175,10 @@ class CredentialMetrics:
         self._duration.observe(seconds)
         if outcome in GOOD_FETCHES:
             self._value(self._parents.token_last_success).set(self._parents.wall())
+
+    def no_descriptor(self) -> None:
+        """Count a token request that failed because no file descriptor was left."""
+        self._parents.no_descriptor("token_endpoint")
 
     def expires(self, wall_timestamp: float, life: float) -> None:
         """Set the current token's expiry (seconds since the epoch) and life (seconds); both `inf` for a static key."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.observe.metrics import families
 from gateway.observe.metrics.collectors import HistogramCollector, ValueCollector
@@ -46,6 +46,9 @@ class DeclaredMetrics:
         self.response_bytes = self._values(families.RESPONSE_BYTES)
         self.unrouted = self._values(families.UNROUTED)
         self.connections = self._values(families.CONNECTIONS).labels()
+        self._no_descriptor = self._values(families.NO_DESCRIPTOR)
+        for peer in ("app", "upstream", "token_endpoint"):
+            self._no_descriptor.labels(peer)
 
     def _declare_upstreams(self) -> None:
         self.refusals = self._values(families.REFUSALS)
@@ -116,6 +119,10 @@ class DeclaredMetrics:
         self._spans_dropped = self._values(families.SPANS_DROPPED).labels()
         for outcome in ("ok", "failed"):
             self.config_loads.labels(outcome)
+
+    def no_descriptor(self, peer: Literal["app", "upstream", "token_endpoint"]) -> None:
+        """Count a connection that failed because no file descriptor was left."""
+        self._no_descriptor.labels(peer).inc()
 
     def _settle(self) -> None:
         for update in self.before_reading:

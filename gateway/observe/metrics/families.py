@@ -67,6 +67,7 @@ UNROUTED = Family(
     ("code",),
 )
 CONNECTIONS = Family("client_connections", "gauge", "Open connections of apps on the data port.")
+NO_DESCRIPTOR = Family("no_descriptor_total", "counter", "Connections that failed for lack of a descriptor.", ("peer",))
 
 # ------------------------------------------------------------------------------------------------------ upstreams
 
