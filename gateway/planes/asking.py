@@ -17,7 +17,7 @@ from gateway.addresses import Networks, forwarded_client
 from gateway.errors import BadRequest, ClientForbidden, ClientUnknown, Draining, ExchangeError, InternalError
 from gateway.observe import get_logger
 from gateway.planes.answers import RouteAnswers
-from gateway.planes.question import asked, paths, split_question, told
+from gateway.planes.question import asked, paths, reported, split_question, told
 from gateway.proxy import app_tokens
 from gateway.proxy.exchange import UNKNOWN_AFTER
 from gateway.proxy.permission import check_permission
@@ -65,6 +65,8 @@ class Question:
     admission: Admission | None = None
     told: str = ""
     """The generation that the vendor has refused; empty if none."""
+    report: bool = False
+    """It only reports that, and asks for nothing."""
     answered: bool = False
 
     def __init__(self, client: ClientConnection, request: RequestHead) -> None:
@@ -105,6 +107,9 @@ class Asker:
                 self._admit(q)
             answers = q.answers
             assert answers is not None  # noqa: S101 - set by _admit
+            if q.report:
+                await self._replace(q, answers)
+                return self._note(q)
             tokens = answers.prepared.current_tokens() if not q.told else None
             if tokens is None:
                 if q.told:
@@ -136,7 +141,7 @@ class Asker:
             self._answers = {prepared.route.name: RouteAnswers(prepared) for prepared in snapshot.routes}
         q.plane = known = self._who(q.client)
         plane, request = known.plane, q.request
-        name, behind = split_question(request.target)
+        name, behind, q.report = split_question(request.target)
         answers = self._answers.get(name)
         if answers is None or name not in plane.routes:
             raise ClientForbidden("The plane may not ask for this route", reason=f"planes.ask.{plane.name}.routes")
@@ -145,6 +150,9 @@ class Asker:
         if inbound.chunked or inbound.length:
             raise BadRequest("A question has no body", reason="a plane that sends the app's Content-Length or body")
         q.client.open_body(inbound)
+        if q.report:
+            q.told = reported(request)
+            return
         method, target = asked(request, behind, plane)
         path, rest = paths(target, plane, prepared.route)
         q.allowance = allowance = _identify(q, inbound, prepared, snapshot)
@@ -192,6 +200,13 @@ class Asker:
         if q.admission is not None:
             answer.handed[allowance] = answer.handed.get(allowance, 0) + 1
         plane.metrics.asked(q.route, _TOLD, time())
+        return keep_alive
+
+    def _note(self, q: Question) -> bool:
+        """Answer a report, without a token."""
+        keep_alive = q.inbound is not None and q.inbound.keep_alive and not self.draining
+        end = b"\r\n\r\n" if keep_alive else b"\r\nConnection: close\r\n\r\n"
+        q.client.write(b"".join([b"HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\n", date_line(), end]))
         return keep_alive
 
     def _refuse(self, q: Question, error: ExchangeError) -> bool:

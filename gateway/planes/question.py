@@ -1,8 +1,8 @@
 """What an app has asked of a plane, read from the plane's question. Pure.
 
-A question is `GET /ask/ROUTE`. The request that it is about is told in exactly one of three ways, and the configuration
-says in which (`planes.ask.*.request`): whatever else a question holds may be the app's own and is never read. A plane
-that tells nothing, or something twice, gets no token.
+A question is `GET /ask/ROUTE`; `GET /refused/ROUTE` only reports a refused token. The request that a question is about
+is told in exactly one of three ways, and the configuration says in which (`planes.ask.*.request`): whatever else a
+question holds may be the app's own and is never read. A plane that tells nothing, or something twice, gets no token.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.proxy.request import RequestHead
 
 _ASK: Final = "/ask/"
+_REPORT: Final = "/refused/"
 _FIELDS: Final[dict[str, tuple[bytes, bytes]]] = {
     "x-forwarded": (b"x-forwarded-method", b"x-forwarded-uri"),
     "x-original": (b"x-original-method", b"x-original-uri"),
@@ -27,12 +28,13 @@ REFUSED: Final = b"x-gatepass-refused"
 GENERATION: Final = b"x-gatepass-generation"
 
 
-def split_question(target: str) -> tuple[str, str]:
-    """Return the route's name, and what follows it. Raises RouteNotFound for anything but a question."""
-    if not target.startswith(_ASK):
+def split_question(target: str) -> tuple[str, str, bool]:
+    """Return the route's name, what follows it, and whether it is only a report. Raises RouteNotFound."""
+    report = target.startswith(_REPORT)
+    if not report and not target.startswith(_ASK):
         raise RouteNotFound("A question of a plane is GET /ask/ROUTE")
-    name, slash, rest = target[len(_ASK) :].partition("/")
-    return (name, slash + rest) if slash else (name.partition("?")[0], "")
+    name, slash, rest = target[len(_REPORT if report else _ASK) :].partition("/")
+    return (name, slash + rest, report) if slash else (name.partition("?")[0], "", report)
 
 
 def asked(request: RequestHead, behind: str, plane: AskPlane) -> tuple[str, str]:
@@ -82,12 +84,19 @@ def paths(target: str, plane: AskPlane, route: Route) -> tuple[str, str]:
 
 
 def told(request: RequestHead) -> str:
-    """Return the generation that the vendor has refused, or an empty text.
-
-    `X-Gatepass-Generation` means the same, for planes that can only send a field back under its own name. Raises
-    BadRequest for several of them.
-    """
-    values = {*request.values(REFUSED), *request.values(GENERATION)} - {""}
+    """Return the generation that the vendor has refused, or an empty text. Raises BadRequest for several."""
+    values = request.values(REFUSED)
     if len(values) > 1:
         raise BadRequest("A question names at most one refused generation")
-    return values.pop() if values else ""
+    return values[0] if values else ""
+
+
+def reported(request: RequestHead) -> str:
+    """Return the refused generation of a report: some planes can only send a field back under its own name.
+
+    Raises BadRequest unless there is exactly one.
+    """
+    values = {*request.values(REFUSED), *request.values(GENERATION)} - {""}
+    if len(values) != 1:
+        raise BadRequest("A report names one generation in X-Gatepass-Refused or X-Gatepass-Generation")
+    return values.pop()

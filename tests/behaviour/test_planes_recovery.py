@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.kit.clock import FakeClock
 from tests.kit.endpoint import Answer, TokenEndpoint
@@ -29,14 +32,45 @@ async def test_a_refused_token_is_replaced_at_once_by_one_fetch_for_all_who_ask(
         assert it.metric("gatepass_plane_refused_tokens_total", plane="edge", route="v") == 8
 
 
-async def test_the_field_that_a_plane_was_given_means_the_same_when_it_comes_back(tmp_path: Path) -> None:
-    """Traefik can only send a field back under its own name."""
-    async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)):
-        generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
-        await ask(tmp_path, "/ask/v/v/x", KEY, refused(generation, "X-Gatepass-Generation"))
-        assert len(endpoint.issued) == 2
-        both = [refused(generation), "X-Gatepass-Generation: 9-other"]
-        assert (await ask(tmp_path, "/ask/v/v/x", KEY, *both)).status == 400
+async def test_a_report_replaces_the_token_and_gets_none(tmp_path: Path) -> None:
+    """For planes that cannot ask again. Some can only send the generation back under the name that it came with."""
+    async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)) as it:
+        for issued, name in ((2, "X-Gatepass-Refused"), (3, "X-Gatepass-Generation")):
+            generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
+            answer = await ask(tmp_path, "/refused/v", refused(generation, name))
+            assert (answer.status, answer.all("Authorization")) == (204, [])
+            assert len(endpoint.issued) == issued
+            it.routes[0].accepted(it.routes[0].current_tokens() or ())
+        assert it.metric("gatepass_client_billed_calls_total", client="web", route="v") == 2
+
+
+REPORTS = {
+    "nothing": [],
+    "two": ["X-Gatepass-Refused: 1-a", "X-Gatepass-Generation: 1-b"],
+    "empty": ["X-Gatepass-Refused:"],
+}
+
+
+@pytest.mark.parametrize("fields", REPORTS.values(), ids=REPORTS)
+async def test_a_report_names_one_generation(fields: list[str], tmp_path: Path) -> None:
+    async with running(asked_gateway(tmp_path)):
+        assert (await ask(tmp_path, "/refused/v", *fields)).status == 400
+
+
+async def test_a_question_names_at_most_one_generation(tmp_path: Path) -> None:
+    async with running(asked_gateway(tmp_path)):
+        two = ["X-Gatepass-Refused: 1-a", "X-Gatepass-Refused: 1-b"]
+        assert (await ask(tmp_path, "/ask/v/v/x", KEY, *two)).status == 400
+
+
+async def test_only_a_plane_of_the_route_may_report(tmp_path: Path) -> None:
+    async with TokenEndpoint() as endpoint:
+        config = fetching(asked_gateway(tmp_path, ask={"uid": os.getuid() + 1}), endpoint)
+        async with running(config) as it:
+            await it.gateway.tokens.warmed.wait()
+            told = refused(f"1-{it.gateway.tokens.status()[0].fingerprint}".encode())
+            assert (await ask(tmp_path, "/refused/v", told)).status == 403
+            assert len(endpoint.issued) == 1
 
 
 async def test_a_late_report_about_an_old_token_fetches_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""nginx as a plane that asks, with the shipped configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import edges
+from tests.kit.edge_cases import EdgeCases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kit.edges import Edge
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with edges.nginx(tmp_path_factory.mktemp("nginx")) as it:
+        yield it
+
+
+class TestNginx(EdgeCases):
+    """All cases."""
