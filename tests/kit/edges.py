@@ -6,6 +6,7 @@ always at the same places.
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ import trustme
 
 from tests.kit.configuration import ROOT
 from tests.kit.planes import client
-from tests.kit.served import accepts, free_port
+from tests.kit.served import free_port
 from tests.kit.tools import SBIN, tool
 
 if TYPE_CHECKING:
@@ -77,6 +78,18 @@ class Edge:
         }
 
 
+def _routes(port: int) -> bool:
+    """Whether the proxy has read its routes; it accepts connections before, and answers 404."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_WITHIN)
+    try:
+        connection.request("GET", "/idfy/x")
+        return connection.getresponse().status != http.HTTPStatus.NOT_FOUND
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
 @contextmanager
 def started(edge: Edge, *command: str) -> Iterator[Edge]:
     """Run a proxy until the end of the block."""
@@ -84,7 +97,7 @@ def started(edge: Edge, *command: str) -> Iterator[Edge]:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=edge.folder)
     try:
         began = time.monotonic()
-        while not accepts(edge.port):
+        while not _routes(edge.port):
             said = (edge.folder / "proxy.log").read_text(errors="replace")
             assert process.poll() is None, said
             assert time.monotonic() - began < READY_WITHIN, said
