@@ -1,6 +1,6 @@
 """What an app has asked of a plane, read from the plane's question. Pure.
 
-A question is `GET /ask/ROUTE`; `GET /refused/ROUTE` only reports a refused token. The request that a question is about
+A question is `GET /ask/ROUTE`; `GET /report/ROUTE` only reports a refused token. The request that a question is about
 is told in exactly one of three ways, and the configuration says in which (`planes.ask.*.request`): whatever else a
 question holds may be the app's own and is never read. A plane that tells nothing, or something twice, gets no token.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.proxy.request import RequestHead
 
 _ASK: Final = "/ask/"
-_REPORT: Final = "/refused/"
+_REPORT: Final = "/report/"
 _FIELDS: Final[dict[str, tuple[bytes, bytes]]] = {
     "x-forwarded": (b"x-forwarded-method", b"x-forwarded-uri"),
     "x-original": (b"x-original-method", b"x-original-uri"),

@@ -37,7 +37,7 @@ async def test_a_report_replaces_the_token_and_gets_none(tmp_path: Path) -> None
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)) as it:
         for issued, name in ((2, "X-Gatepass-Refused"), (3, "X-Gatepass-Generation")):
             generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
-            answer = await ask(tmp_path, "/refused/v", refused(generation, name))
+            answer = await ask(tmp_path, "/report/v", refused(generation, name))
             assert (answer.status, answer.all("Authorization")) == (204, [])
             assert len(endpoint.issued) == issued
             it.routes[0].accepted(it.routes[0].current_tokens() or ())
@@ -54,7 +54,7 @@ REPORTS = {
 @pytest.mark.parametrize("fields", REPORTS.values(), ids=REPORTS)
 async def test_a_report_names_one_generation(fields: list[str], tmp_path: Path) -> None:
     async with running(asked_gateway(tmp_path)):
-        assert (await ask(tmp_path, "/refused/v", *fields)).status == 400
+        assert (await ask(tmp_path, "/report/v", *fields)).status == 400
 
 
 async def test_a_question_names_at_most_one_generation(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ async def test_only_a_plane_of_the_route_may_report(tmp_path: Path) -> None:
         async with running(config) as it:
             await it.gateway.tokens.warmed.wait()
             told = refused(f"1-{it.gateway.tokens.status()[0].fingerprint}".encode())
-            assert (await ask(tmp_path, "/refused/v", told)).status == 403
+            assert (await ask(tmp_path, "/report/v", told)).status == 403
             assert len(endpoint.issued) == 1
 
 
