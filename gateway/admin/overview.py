@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.admin import pages
 from gateway.admin.history import HOPS, STEP, STEPS, History
+from gateway.admin.planes import planes
 from gateway.observe import redact_text
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Overview:
                 for route, summary in zip(routes, summaries, strict=True)
             ],
             "clients": self._clients(),
+            "planes": planes(config, self._metrics),
         }
 
     def _credential(self, status: CredentialStatus) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 from gateway.commands.options import console, example, table, url_option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 SERVES = frozenset({"valid", "static", "idle"})
 TIMEOUT = 5.0
@@ -114,6 +114,21 @@ def show(data: Mapping[str, Any]) -> None:
     if data["clients"]:
         out.print("\nClients, since the start")
         out.print(clients(data))
+    if data.get("planes"):
+        out.print("\nOther proxies")
+        out.print(planes(data["planes"]))
+
+
+def planes(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Return a table of the planes: when each asked, or when its files were confirmed."""
+    from gateway.admin.html import ago
+
+    shown = table("plane", "last", "no token", "refused", "for")
+    for each in rows:
+        last = each["asked"] if each["kind"] == "ask" else each["pushed"]
+        counts = ["-" if each[key] is None else str(each[key]) for key in ("refusals", "refused_tokens")]
+        shown.add_row(each["name"], ago(last), *counts, ", ".join(each["of"]))
+    return shown
 
 
 HOPS = ("app", "gateway", "token", "conn.", "vendor")

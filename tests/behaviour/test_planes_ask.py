@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.admin import html
+from gateway.admin.overview import Overview
+from gateway.commands.status import show
 from tests.kit.gateway import CANARY, running
 from tests.kit.planes import KEY, WEB, ask, asked_gateway, client, plane_at, question
 
@@ -255,3 +259,37 @@ async def test_garbage_is_refused_and_the_connection_closed(data: bytes, tmp_pat
         await plane.send(data)
         assert (await plane.message()).status == 400
         assert await plane.at_end()
+
+
+# ------------------------------------------------------------------------------------------------------------ shown
+
+
+async def test_the_status_shows_who_asked_when_and_how_often_in_vain(tmp_path: Path) -> None:
+    config = asked_gateway(tmp_path)
+    push = {"kind": "envoy-sds", "directory": str(tmp_path / "sds"), "credentials": ["key"]}
+    config["planes"]["push"] = {"envoy": push}
+    (tmp_path / "sds").mkdir(mode=0o750)
+    async with running(config) as it:
+        it_shows = Overview(metrics=it.gateway.metrics, status=list, state=lambda: "ready", data_address=lambda: None)
+        it_shows.use(it.gateway.config)
+        assert it_shows.data()["planes"][0]["asked"] is None
+        await ask(tmp_path, "/ask/v/v/x", KEY)
+        await ask(tmp_path, "/ask/v/v/x")
+        await ask(tmp_path, "/ask/v/v/x", KEY, "X-Gatepass-Refused: 1-x")
+        asks, gets = it_shows.data()["planes"]
+        assert (asks["name"], asks["of"], asks["refusals"], asks["refused_tokens"]) == ("edge", ["v"], 1, 1)
+        assert abs(asks["asked"] - time.time()) < 60
+        assert (gets["name"], gets["kind"], gets["of"], gets["asked"]) == ("envoy", "push", ["key"], None)
+        page = html.page(it_shows.data(), session=None, locked=True)
+        assert "asks for v" in page
+        assert "gets key" in page
+        show(it_shows.data())
+
+
+async def test_without_planes_the_page_has_no_table_of_them(tmp_path: Path) -> None:
+    config = asked_gateway(tmp_path)
+    del config["planes"]
+    async with running(config) as it:
+        it_shows = Overview(metrics=it.gateway.metrics, status=list, state=lambda: "ready", data_address=lambda: None)
+        it_shows.use(it.gateway.config)
+        assert "Other proxies" not in html.page(it_shows.data(), session=None, locked=True)

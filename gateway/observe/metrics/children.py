@@ -264,6 +264,8 @@ class PlaneMetrics:
         """Seconds since the epoch; 0 before the first."""
         self.refusals = 0
         """Questions that got no token, since the start."""
+        self.refused_tokens = 0
+        """Tokens that it reported as refused, since the start."""
         self._parents = parents
         self._asked: Value | None = None
         self._children: dict[tuple[str, str], Value] = {}
@@ -288,3 +290,4 @@ class PlaneMetrics:
     def refused_token(self, route: str) -> None:
         """Count a question that reported a refused token."""
         self._parents.plane_refused.labels(self.name, route).inc()
+        self.refused_tokens += 1
