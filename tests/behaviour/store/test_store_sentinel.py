@@ -1,0 +1,101 @@
+"""A store behind Sentinel: fail-over, an old master that comes back, Sentinels that hang or do not know the name."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.errors import StoreAway
+from gateway.model import Address, Secret, StoreConfig, StoreServer
+from gateway.store.look import look
+from tests.behaviour.store.test_store_client import COUNT, client
+from tests.kit.instances import all_show, instances, vendors, vendors_config
+from tests.kit.served import Apps, free_port, until
+from tests.kit.valkey import STORE_KEY, Guarded, block, command, guarded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def by_sentinel(*ports: int, master: str = "mymaster") -> StoreConfig:
+    addresses = tuple(Address("127.0.0.1", port) for port in ports)
+    return StoreConfig(StoreServer(addresses, master=master), (Secret(STORE_KEY),))
+
+
+async def counted(it: Guarded) -> bytes | None:
+    """Return what the present master has of the tests' counter."""
+    found: bytes | None = await command(await it.master(), "GET", "gp1:gatepass:n")
+    return found
+
+
+async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_believed(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
+        assert store.is_up
+        old = await it.master()
+        assert await store.run(COUNT, [store.key("n")], []) == 1
+        await it.fail_over()
+        async with asyncio.timeout(30):
+            while (await command(old, "ROLE"))[0] != b"slave":  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.05)
+            while True:  # writes to the old one fail, and lead to the new one
+                try:
+                    await store.run(COUNT, [store.key("n")], [])
+                    break
+                except StoreAway:
+                    await asyncio.sleep(0.1)
+        assert await counted(it) is not None
+        await until(lambda: store.is_up, 10)
+        findings = await look(by_sentinel(*it.sentinels))
+        assert findings.members == 1
+
+
+async def test_a_master_that_dies_is_followed_by_its_replica(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
+        old = await it.master()
+        [dead] = [server for server in it.servers if server.port == old]
+        await dead.kill()
+        await until(lambda: not store.is_up, 10)
+        await it.another_than(old)
+        await until(lambda: store.is_up, 20)
+        await dead.start()
+        await asyncio.sleep(2)
+        assert store.is_up
+        assert await store.run(COUNT, [store.key("n")], []) >= 1
+        assert await counted(it) is not None
+
+
+async def test_sentinels_that_hang_or_are_gone_do_not_matter_while_one_answers(tmp_path: Path) -> None:
+    with socket.socket() as hung:
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()  # and never accept
+        async with guarded(tmp_path, sentinels=2) as it:
+            ports = (hung.getsockname()[1], free_port(), *it.sentinels)
+            async with client(by_sentinel(*ports)) as store:
+                await until(lambda: store.is_up, 10)
+
+
+async def test_a_name_that_no_sentinel_knows_is_said(tmp_path: Path) -> None:
+    async with guarded(tmp_path, sentinels=2) as it:
+        with pytest.raises(StoreAway, match=r"no Sentinel names the server other: it does not know that name"):
+            await look(by_sentinel(*it.sentinels, master="other"))
+    with pytest.raises(StoreAway, match=r"no Sentinel names the server mymaster: connection refused"):
+        await look(by_sentinel(free_port()))
+
+
+async def test_a_fail_over_under_load_fails_no_request_and_costs_no_token_request(tmp_path: Path) -> None:
+    async with vendors() as sandbox, guarded(tmp_path) as it:
+        config = vendors_config(sandbox, ["idfy"], store=block(it.url))
+        async with instances(tmp_path, 3, config, sandbox.environ()) as fleet:
+            await all_show(fleet, "gatepass_store_members", 3)
+            async with Apps(fleet[0].address, "/idfy/sandbox/status/200") as apps:
+                await it.fail_over()
+                await asyncio.sleep(3)
+                await all_show(fleet, "gatepass_store_up", 1)
+                await all_show(fleet, "gatepass_store_members", 3)
+            assert not apps.failures
+            assert sandbox.vendors["idfy"].counters.token_requests == 1
+            records = await command(await it.master(), "KEYS", "gp1:gatepass:{*}:t")
+            assert len(records) == 1
