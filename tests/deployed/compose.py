@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 OTHERS = {"prometheus": "prom/prometheus:v3.5.0", "grafana": "grafana/grafana:12.1.0"}
 
 
+def docker_elsewhere() -> str:
+    """Return the command for Docker with its full path, because the shim itself is called `docker`."""
+    program, *options = shlex.split(os.environ.get("DOCKER", "docker"))
+    return shlex.join([shutil.which(program) or program, *options])
+
+
 def trial(folder: Path) -> Outcome:
     """Set up, start, ask, and stop; with Prometheus and Grafana where their images are."""
     needs_docker(IMAGE)
@@ -28,7 +35,7 @@ def trial(folder: Path) -> Outcome:
     where = cloned(folder)
     shim = folder / "bin" / "docker"
     shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec {os.environ.get("DOCKER", "docker")} "$@"\n')
+    shim.write_text(f'#!/bin/sh\nexec {docker_elsewhere()} "$@"\n')
     shim.chmod(0o755)
     environ = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "GATEPASS_IMAGE": IMAGE}
 
