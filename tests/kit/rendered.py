@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "gatepass"
 OPERATOR, CILIUM = "../../components/prometheus-operator", "../../components/cilium"
+STORE = "../../components/store"
 
 
 class Rendered:
