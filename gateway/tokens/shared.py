@@ -156,10 +156,11 @@ class SharedTokenCache(TokenCache):
         now, token = self._now(), self.peek()
         if token is None and self._bare_since == math.inf:
             self._bare_since = now
+        is_asked = self._cause == "manual"  # an operator need not wait for this instance's turn, but for `min_interval`
         return alone_wait(
             self.recipe.credential, members=self._shared.members, rank=self._shared.rank, wall=self._shared.wall(),
-            left=self._left(), margin=self._pace.margin(token.life) if token is not None else 0.0,
-            bare=max(0.0, now - self._bare_since), renews=self._renews,
+            left=0.0 if is_asked else self._left(), margin=self._pace.margin(token.life) if token is not None else 0.0,
+            bare=max(0.0, now - self._bare_since), renews=self._renews or is_asked,
         )  # fmt: skip
 
     def failed_elsewhere(self, failures: int) -> None:

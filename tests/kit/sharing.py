@@ -11,11 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.clock import SystemClock
+from gateway.errors import StoreAway
 from gateway.model import Address, Secret, StoreConfig, StoreServer
 from gateway.observe import Metrics
 from gateway.store import SharedStore
 from gateway.store.tokens import StoredTokens
 from gateway.tokens import TokenSet
+from gateway.tokens.shared import SharedTokenCache
 from tests.kit.metrics import sample
 from tests.kit.served import until
 from tests.kit.valkey import STORE_KEY
@@ -62,6 +64,17 @@ class Instance:
             task.cancel()
         await self.store._wires.close()
 
+    async def read(self) -> None:
+        """Read the store now, as every ten seconds."""
+        assert self.set._sharing is not None
+        await self.set._sharing.read([each for each in self.set._caches.values() if isinstance(each, SharedTokenCache)])
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has a lease."""
+        caches = [each for each in self.set._caches.values() if isinstance(each, SharedTokenCache)]
+        return any(turn._lease is not None for cache in caches for turn in cache._turns)
+
     @property
     def tokens(self) -> Tokens:
         return self.set.tokens("acme")
@@ -81,7 +94,7 @@ class Instance:
 
 
 async def _silence(*_: object) -> None:
-    await asyncio.Event().wait()
+    raise StoreAway("this instance is dead")
 
 
 @asynccontextmanager
