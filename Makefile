@@ -127,7 +127,7 @@ lock:  ## Renew requirements/*.txt with the oldest supported Python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "lock with the oldest supported Python: make lock PYTHON=python3.11")'
 	@$(PYTHON) -m venv requirements/.venv
 	@requirements/.venv/bin/python -m pip --disable-pip-version-check --quiet install 'pip-tools>=7.5'
-	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade --extra store --extra tracing -o requirements/run.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade --extra store --extra tracing -o requirements/run.txt pyproject.toml requirements/older.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/build.txt requirements/build.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) --upgrade -o requirements/compile.txt requirements/compile.in
