@@ -8,13 +8,22 @@ is either a 200 with every field or no 2xx.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from random import getrandbits
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from gateway.access import SigningKeysNeeded
 from gateway.addresses import Networks, forwarded_client
-from gateway.errors import BadRequest, ClientForbidden, ClientUnknown, Draining, ExchangeError, InternalError
+from gateway.errors import (
+    BadRequest,
+    ClientForbidden,
+    ClientUnknown,
+    Draining,
+    ExchangeError,
+    InternalError,
+    RouteNotFound,
+)
 from gateway.observe import get_logger
 from gateway.planes.answers import RouteAnswers
 from gateway.planes.question import asked, paths, reported, split_question, told
@@ -154,7 +163,12 @@ class Asker:
             q.told = reported(request)
             return
         method, target = asked(request, behind, plane)
-        path, rest = paths(target, plane, prepared.route)
+        try:
+            path, rest = paths(target, plane, prepared.route)
+        except RouteNotFound:
+            with contextlib.suppress(ClientForbidden):  # a known client: it may learn that there is no such route
+                _identify(q, inbound, prepared, snapshot)
+            raise
         q.allowance = allowance = _identify(q, inbound, prepared, snapshot)
         if rest in prepared.endpoints:
             raise app_tokens.not_served(prepared.route, prepared.endpoints[rest])
