@@ -93,9 +93,9 @@ def token(ctx: click.Context, paths: tuple[Path, ...], name: str, probe: bool) -
 
 def summary(config: Config) -> str:
     """Return one line that says what was read."""
-    counts = ((len(config.routes), "route"), (len(config.credentials), "credential"), (len(config.clients), "client"))
+    counts = [(len(config.routes), "route"), (len(config.credentials), "credential"), (len(config.clients), "client")]
     if config.planes is not None:
-        counts += ((len(config.planes.ask) + len(config.planes.push), "plane"),)
+        counts.append((len(config.planes.ask) + len(config.planes.push), "plane"))
     words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
     return f"the configuration is valid: {words}"
 
