@@ -21,6 +21,8 @@ from tests.kit.wire import connect, get
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.observe import Metrics
+
 KEYS = {"onboarding-web": "gp_CANARY-onboarding", "billing": "gp_CANARY-billing", "back-office": "gp_CANARY-office"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -148,5 +150,29 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
         for place in ("header", "body"):
             metrics.route("uqudo").echoed(place)
         metrics.route("uqudo").app_token("billing", "issued")
+        _share_and_plane(metrics)
         metrics.credential("uqudo").fetched("ok", "rotated", 0.2)
         await asyncio.sleep(0.4)
+
+
+def _share_and_plane(metrics: Metrics) -> None:
+    """Count what a gateway with a shared store and with planes would count."""
+    metrics.store_up.labels().set(1)
+    metrics.store_silence.labels().set(0.1)
+    metrics.store_members.labels().set(2)
+    for mode, value in (("shared", 1), ("alone", 0)):
+        metrics.store_mode.labels(mode).set(value)
+    for origin in ("fetched", "adopted"):
+        metrics.token_origin.labels("uqudo", origin).set(int(origin == "fetched"))
+    metrics.store_leases.labels("uqudo", "committed").inc()
+    metrics.store_granted.labels("billing", "hypersign", "day").set(100)
+    metrics.store_away_calls.labels("billing", "hypersign").inc()
+    for count in (metrics.store().answered, metrics.store().failed):
+        count(0.001)
+    metrics.store().undecryptable()
+    for outcome in ("token", "bad_request"):
+        metrics.plane("edge").asked("uqudo", outcome, time.time())
+    metrics.plane("edge").refused_token("uqudo")
+    metrics.pushed("envoy", "token")
+    metrics.push_confirmed("envoy", "uqudo", time.time(), holds_token=True)
+    metrics.plane_reports.labels("envoy", "replaced").inc()
