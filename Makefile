@@ -16,6 +16,7 @@ LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures faults soak \
+.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts bench-planes pictures soak \
         compiled test-compiled lock tools wheel wheels image release clean
 
 help:  ## Show this list
@@ -114,6 +115,10 @@ bench-parts: $(VENV)/dev.stamp $(IF_COMPILED)  ## Measure the cost of access con
 	@$(BIN)/python -m benchmarks.access
 	@$(BIN)/python -m benchmarks.observe
 	@$(BIN)/python -m benchmarks.memory
+
+bench-planes: $(VENV)/peers.stamp  ## Measure how many questions of other proxies one Gatepass answers, and nginx that asks
+	$(AS_SHIPPED)
+	@$(BIN)/python -m benchmarks.planes
 
 pictures: $(VENV)/dev.stamp  ## Redraw docs/pictures from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150
