@@ -187,6 +187,7 @@ class Gateway:
             usage=self._access.usage.days,
             gather_usage=self._access.usage.gather,
             store=self.store.status if self.store is not None else None,
+            planes=lambda: self._planes.status() if self._planes is not None else (),
         )
         self._admin.use(config)
         await self._admin.start(self._admin_sockets)

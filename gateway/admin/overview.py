@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gateway.admin.history import RouteSummary
-    from gateway.model import Config, CredentialStatus, StoreStatus
+    from gateway.model import Config, CredentialStatus, PlaneStatus, StoreStatus
     from gateway.observe import Metrics
 
 RUNBOOK = "docs/runbook.md"
@@ -53,6 +53,7 @@ class Overview:
         data_address: Callable[[], tuple[str, int] | None],
         problems: Callable[[], Sequence[str]] = tuple,
         store: Callable[[], StoreStatus] | None = None,
+        planes: Callable[[], Sequence[PlaneStatus]] = tuple,
     ) -> None:
         self._metrics = metrics
         self._status = status
@@ -60,6 +61,7 @@ class Overview:
         self._data_address = data_address
         self._problems = problems
         self._store = store
+        self._planes = planes
         self._history = History(metrics)
         self._started = time.monotonic()
         self._config: Config | None = None
@@ -101,7 +103,7 @@ class Overview:
                 for route, summary in zip(routes, summaries, strict=True)
             ],
             "clients": self._clients(),
-            "planes": planes(config, self._metrics),
+            "planes": planes(config, self._metrics, self._planes()),
         }
 
     def _credential(self, status: CredentialStatus) -> dict[str, Any]:

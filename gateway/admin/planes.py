@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.observe import redact_text
+
 if TYPE_CHECKING:
-    from gateway.model import Config
+    from collections.abc import Sequence
+
+    from gateway.model import Config, PlaneStatus
     from gateway.observe import Metrics
 
 
-def planes(config: Config | None, metrics: Metrics) -> list[dict[str, Any]]:
-    """Return a row for each plane. Holds only names from the configuration and numbers."""
+def planes(config: Config | None, metrics: Metrics, pushes: Sequence[PlaneStatus] = ()) -> list[dict[str, Any]]:
+    """Return a row for each plane, with what hinders the pushes."""
     if config is None or config.planes is None:
         return []
+    states = {each.name: each for each in pushes}
+    reports = metrics.plane_reports.by("plane")
     confirmed = metrics.push_confirmed_at.by("plane")
     rows = [_asks(each.name, sorted(each.routes), metrics) for each in config.planes.ask]
     for each in config.planes.push:
         seen = {labels["credential"]: child.value for labels, child in confirmed.get(each.name, ())}
         known = [seen[name] for name in each.credentials if name in seen]
         oldest = min(known) if len(known) == len(each.credentials) else None
-        rows.append(_row(each.name, "push", [*each.credentials], pushed=oldest))
+        row = _row(each.name, "push", [*each.credentials], pushed=oldest)
+        row["refused_tokens"] = int(sum(child.value for _, child in reports.get(each.name, ())))
+        if (state := states.get(each.name)) is not None:
+            row |= {"state": state.state, "problems": [redact_text(problem) for problem in state.problems]}
+        rows.append(row)
     return rows
 
 
@@ -30,5 +40,12 @@ def _asks(name: str, routes: list[str], metrics: Metrics) -> dict[str, Any]:
 
 
 def _row(name: str, kind: str, what: list[str], **more: Any) -> dict[str, Any]:
-    empty = {"asked": None, "refusals": None, "refused_tokens": None, "pushed": None}
+    empty: dict[str, Any] = {
+        "asked": None,
+        "refusals": None,
+        "refused_tokens": None,
+        "pushed": None,
+        "state": None,
+        "problems": [],
+    }
     return {"name": name, "kind": kind, "of": what, **empty, **more}

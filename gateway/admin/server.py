@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.access import Usage
     from gateway.admin.actions import CredentialActions, Reload
-    from gateway.model import Address, Config, CredentialStatus, Route, StoreStatus
+    from gateway.model import Address, Config, CredentialStatus, PlaneStatus, Route, StoreStatus
     from gateway.observe import Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,6 +61,7 @@ class AdminServer:
         usage: returns the usage of a month, as `2026-11`.
         gather_usage: learns the usage of a month from other instances; returns whether all of it is known.
         store: returns how the gateway stands to the shared store; None without one.
+        planes: returns the status of each plane that tokens are pushed to.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class AdminServer:
         usage: Callable[[str], Sequence[Usage]] = lambda _month: (),
         gather_usage: Callable[[str], Awaitable[bool]] = _nothing_to_gather,
         store: Callable[[], StoreStatus] | None = None,
+        planes: Callable[[], Sequence[PlaneStatus]] = tuple,
     ) -> None:
         self._wanted = address
         self._metrics = metrics
@@ -91,6 +93,7 @@ class AdminServer:
             data_address=data_address,
             problems=problems,
             store=store,
+            planes=planes,
         )
         self._usage = usage
         self._gather_usage = gather_usage

@@ -13,7 +13,7 @@ import click
 from gateway.commands.options import console, example, table, url_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 SERVES = frozenset({"valid", "static", "idle"})
 TIMEOUT = 5.0
@@ -114,9 +114,17 @@ def show(data: Mapping[str, Any]) -> None:
     if data["clients"]:
         out.print("\nClients, since the start")
         out.print(clients(data))
-    if data.get("planes"):
+    show_planes(out, data.get("planes", ()))
+
+
+def show_planes(out: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table of the planes, if there are any, and what hinders the pushes."""
+    if rows:
         out.print("\nOther proxies")
-        out.print(planes(data["planes"]))
+        out.print(planes(rows))
+    for each in rows:
+        for problem in each["problems"]:
+            out.print(f"\n{each['name']}: {problem}", markup=False)
 
 
 def planes(rows: Iterable[Mapping[str, Any]]) -> Any:

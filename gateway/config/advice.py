@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from gateway.config.keys.http import RULE
 from gateway.config.read.tree import dotted
 from gateway.model.http import METHODS, UNSERVED_METHODS
+from gateway.mounts import IN_MEMORY, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gateway.config.keys.client import ClientLimitSection, ClientSection
     from gateway.config.keys.file import FileSection
+    from gateway.config.keys.planes import PushSection
     from gateway.config.keys.route import RouteSection
     from gateway.config.read.tree import Node, Path
 
@@ -57,6 +59,9 @@ def _file(
     for name in set(keys.issuers) - used:
         yield ("issuers", name), "no client has a JWT of this issuer"
     named = {name for route in routes.values() for name in _credentials(route)}
+    pushed = keys.planes.push if keys.planes is not None else {}
+    named |= {name for each in pushed.values() for name in each.credentials}
+    yield from _folders(pushed)
     section = root.entries.get("credentials")
     for name, node in (section.entries if section is not None else {}).items():
         if node.value is not None and name not in named:
@@ -69,6 +74,15 @@ def _file(
                 yield (which,), "there is no admin port: `admin` is null"
     if not keys.logs.access and keys.logs.sample < 1:
         yield ("logs", "sample"), "requests are not logged at all: `logs.access` is false"
+
+
+def _folders(pushed: Mapping[str, PushSection]) -> Iterator[Advice]:
+    for name, plane in pushed.items():
+        # A folder whose parent is missing is that of another machine.
+        kind = kind_of(plane.directory) if plane.directory.parent.exists() else None
+        if kind is not None and kind not in IN_MEMORY:
+            text = f"is on a disk ({kind}), and tokens are written there: use a folder in memory (tmpfs)"
+            yield ("planes", "push", name, "directory"), text
 
 
 def _passes(

@@ -207,7 +207,9 @@ def store_is_installed(root: Node, keys: FileSection, problems: Problems) -> Non
 
 
 def there_is_a_route(root: Node, problems: Problems) -> None:
-    """A gateway without routes would answer 404 to everything."""
+    """A gateway without routes would answer 404 to everything; without `planes.push` it would do nothing else."""
+    if root.at(("planes", "push")) is not None:
+        return
     if not _mapping(root, "routes") and (node := root.at(("routes",))) is None:
         problems.add(root.mark, ("routes",), "is missing: there is nothing to serve")
     elif not _mapping(root, "routes") and node is not None:

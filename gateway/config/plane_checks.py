@@ -34,6 +34,7 @@ def planes_fit(root: Node, keys: FileSection, problems: Problems, *, complete: b
     }
     _named(root, "credentials", pushed, problems)
     _directories_differ(root, planes, problems)
+    _pushed_are_warm(root, planes, problems)
     _listener_fits(root, keys, planes, problems, complete=complete)
     _planes_are_told_apart(root, planes.ask, problems)
     if planes.ask and keys.access == "clients" and not root.at(("clients", 0)):
@@ -65,6 +66,15 @@ def _directories_differ(root: Node, planes: PlanesSection, problems: Problems) -
             path: Path = ("planes", "push", name, "directory")
             _add(root, path, f"is already the folder of {owner[each.directory]}", problems)
         owner.setdefault(each.directory, name)
+
+
+def _pushed_are_warm(root: Node, planes: PlanesSection, problems: Problems) -> None:
+    """A proxy that gets files does not ask, so its tokens are fetched and renewed without a request."""
+    for name in dict.fromkeys(name for each in planes.push.values() for name in each.credentials):
+        path: Path = ("credentials", name, "keep_warm")
+        node = root.at(path)
+        if node is not None and node.value is not None and node.value != "always":
+            _add(root, path, "must be `always`, because planes.push has this credential", problems)
 
 
 def _listener_fits(root: Node, keys: FileSection, planes: PlanesSection, problems: Problems, *, complete: bool) -> None:

@@ -21,7 +21,7 @@ from gateway.model.grant import (
     Json,
     Pairs,
 )
-from gateway.model.planes import AskPlane, Planes, PushPlane, RequestSource
+from gateway.model.planes import AskPlane, Planes, PlaneStatus, PushPlane, PushState, RequestSource
 from gateway.model.ports import Address, ServerTLS, SocketFile
 from gateway.model.price import Money
 from gateway.model.route import Injection, PoolLimits, RefusalSign, Replay, Route, Timeouts, Upstream
@@ -88,10 +88,12 @@ __all__ = [
     "Money",
     "NotYet",
     "Pairs",
+    "PlaneStatus",
     "Planes",
     "PoolLimits",
     "Presented",
     "PushPlane",
+    "PushState",
     "Reading",
     "RefusalSign",
     "Replay",

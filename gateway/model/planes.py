@@ -67,3 +67,17 @@ class Planes:
     def names(self) -> frozenset[str]:
         """The names of all planes."""
         return frozenset(plane.name for plane in self.ask) | frozenset(plane.name for plane in self.push)
+
+
+PushState = Literal["starting", "standby", "ok", "failing", "stopped"]
+"""`standby`: another gateway writes the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneStatus:
+    """How a plane stands that tokens are pushed to."""
+
+    name: str
+    state: PushState
+    problems: tuple[str, ...] = ()
+    """Why files could not be written."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.observe import get_logger
 from gateway.planes import sds
@@ -21,7 +21,7 @@ from gateway.planes.round import Round
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from gateway.model import Clock, PushPlane, Token
+    from gateway.model import Clock, PushPlane, PushState, Token
     from gateway.observe import Metrics
     from gateway.planes.files import Job, Outcome
     from gateway.planes.round import Done
@@ -62,8 +62,9 @@ class Push:
             hold: seconds for which a file keeps a token that the vendor refused, while the next one is fetched.
         """
         self.plane = plane
-        self.state: Literal["starting", "standby", "ok", "failing", "stopped"] = "starting"
-        """`standby`: another process writes the folder."""
+        self.state: PushState = "starting"
+        self.looked = asyncio.Event()
+        """Set after the first round."""
         self.files: dict[str, File] = {}
         """By credential."""
         self.hold = hold
@@ -164,6 +165,7 @@ class Push:
             self._wake.clear()
             delay = await self._guarded(self._job)
             self._busy = False
+            self.looked.set()
             timer = self._clock.call_later(delay, self._wake.set)
             try:
                 await self._wake.wait()

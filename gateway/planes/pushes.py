@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
+from gateway.model import PlaneStatus
 from gateway.planes.push import Push
 from gateway.planes.refusals import report
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from gateway.observe import Metrics
     from gateway.planes.refusals import Result
     from gateway.tokens import TokenSet
+
+BEGIN_WITHIN: Final = 2.0
+"""Most seconds for which the start waits for a file system."""
 
 
 class Pushes:
@@ -29,6 +34,10 @@ class Pushes:
     def all(self) -> list[Push]:
         """The planes, in the configuration's order."""
         return list(self._pushes.values())
+
+    def status(self) -> list[PlaneStatus]:
+        """Return the status of each plane."""
+        return [PlaneStatus(name, push.state, tuple(push.problems)) for name, push in self._pushes.items()]
 
     def use(self, config: Config) -> None:
         """Push to the planes of this configuration; withdraw from planes and folders that it does not have."""
@@ -49,6 +58,13 @@ class Pushes:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         self._tokens.changed = self._wake
+
+    async def begun(self) -> None:
+        """Return when each folder was looked at once, so that its files exist; within `BEGIN_WITHIN`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_WITHIN):
+                for push in self.all:
+                    await push.looked.wait()
 
     def release(self) -> None:
         """Let a successor write the folders. Returns at once."""

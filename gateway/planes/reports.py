@@ -1,4 +1,4 @@
-"""Answers reports: `POST /refused/CREDENTIAL`, by which a plane says that a vendor refused a token that was pushed.
+"""Answers reports: `POST /replace/CREDENTIAL`, by which a plane says that a vendor refused a token that was pushed.
 
 The value of the field that was sent is in `X-Gatepass-Sent`. The answer is 204 when another token is in the plane's
 file, so that the plane sends the request again, and an error when there is none, so that it does not.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.proxy.request import RequestHead
 
 _log = get_logger("gatepass.planes")
-REPORT: Final = "/refused/"
+REPORT: Final = "/replace/"
 SENT: Final = b"x-gatepass-sent"
 _FIELDS: Final = verdicts_nowhere()
 _LATER: Final = 1.0
@@ -103,7 +103,7 @@ class Reports:
     async def _take(self, plane: PushPlane, credential: str, request: RequestHead) -> None:
         """Return when another token is in the plane's file. Raises ExchangeError if there is none."""
         if request.method != "POST":
-            raise MethodNotAllowed("A report is POST /refused/CREDENTIAL", allow=("POST",))
+            raise MethodNotAllowed("A report is POST /replace/CREDENTIAL", allow=("POST",))
         sent = request.values(SENT)
         if len(sent) != 1 or not sent[0]:
             raise BadRequest("A report has the refused value in one field X-Gatepass-Sent")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from gateway.model import Clock, Config
+    from gateway.model import Clock, Config, PlaneStatus
     from gateway.observe import Metrics
     from gateway.proxy import Snapshot
     from gateway.tokens import TokenSet
@@ -41,6 +41,10 @@ class DataPlanes:
         """The listening sockets, for a successor."""
         return self._listener.sockets
 
+    def status(self) -> list[PlaneStatus]:
+        """Return the status of each plane that tokens are pushed to."""
+        return self._pushes.status()
+
     async def start(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
         """Serve the planes that ask, and push to the others.
 
@@ -49,6 +53,7 @@ class DataPlanes:
         """
         await self._listener.start(config, sockets)
         self._pushes.use(config)
+        await self._pushes.begun()
 
     async def check(self, config: Config) -> None:
         """Raise OSError if `reload` with this configuration would fail; change nothing."""

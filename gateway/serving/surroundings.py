@@ -7,11 +7,11 @@ configuration, or no app reaches it.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.addresses import is_loopback
+from gateway.mounts import TABLE, mounts
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
@@ -20,29 +20,17 @@ if TYPE_CHECKING:
     from gateway.model import Config
 
 _log = get_logger("gatepass")
-MOUNTS = Path("/proc/self/mountinfo")
-POINT = 4
-"""The field of a line of mountinfo that names the mount point, from 0."""
 MARKERS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 """Files that Docker and Podman put into each container."""
 
 
-def mounted_alone(paths: Iterable[Path], mounts: Path = MOUNTS) -> list[str]:
+def mounted_alone(paths: Iterable[Path], table: Path = TABLE) -> list[str]:
     """Return the files that are mounts themselves (proc_pid_mountinfo(5)); none if the system does not tell.
 
     Such a mount keeps its original file: a file that replaces it outside is not seen.
     """
-    try:
-        text = mounts.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return []
-    points = {_unescaped(line.split(" ")[POINT]) for line in text.splitlines() if line.count(" ") > POINT}
+    points = {mount.point for mount in mounts(table)}
     return [str(path) for path in paths if str(path) in points]
-
-
-def _unescaped(field: str) -> str:
-    """Return a field of mountinfo with its octal escapes (space, tab, newline, backslash) resolved."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def in_container(environ: Mapping[str, str] = os.environ, markers: Iterable[Path] = MARKERS) -> bool:

@@ -25,6 +25,7 @@ NOUNS = {
     "protection",
     "payload",
     "early",
+    "mounts",
 }
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
@@ -40,6 +41,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "resolver": {"addresses", "descriptors", "threads"},
         "protection": set(),
         "early": set(),
+        "mounts": set(),
         "egress": {"model", "errors", "addresses", "tls"},
     },
     2: {"observe": NOUNS},

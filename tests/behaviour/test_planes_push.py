@@ -51,7 +51,7 @@ async def becomes(condition: Callable[[], object]) -> None:
 
 
 async def report(folder: Path, sent: str, *, credential: str = "key", method: str = "POST") -> Message:
-    return await ask(folder, f"/refused/{credential}", f"X-Gatepass-Sent: {sent}", "Content-Length: 0", method=method)
+    return await ask(folder, f"/replace/{credential}", f"X-Gatepass-Sent: {sent}", "Content-Length: 0", method=method)
 
 
 def code(answer: Message) -> str:
@@ -124,7 +124,7 @@ async def test_a_connection_takes_many_reports(tmp_path: Path, endpoint: TokenEn
     async with running(fetching(pushed_gateway(tmp_path), endpoint)):
         await becomes(lambda: value(tmp_path))
         plane = await plane_at(tmp_path)
-        one = question("/refused/key", f"X-Gatepass-Sent: {value(tmp_path)}", "Content-Length: 0", method="POST")
+        one = question("/replace/key", f"X-Gatepass-Sent: {value(tmp_path)}", "Content-Length: 0", method="POST")
         await plane.send(one * 3)
         assert [(await plane.message()).status for _ in range(3)] == [204] * 3
 

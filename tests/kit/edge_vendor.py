@@ -33,6 +33,8 @@ class EdgeVendor:
 
     good: Callable[[str], bool]
     seen: list[Seen] = field(default_factory=list)
+    sends: dict[str, str] = field(default_factory=dict)
+    """Fields of its answers."""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     """The second event of a stream waits for it."""
 
@@ -49,7 +51,7 @@ class EdgeVendor:
         body = await request.read()
         seen.size, seen.digest = len(body), hashlib.sha256(body).hexdigest()
         status = 403 if request.path == "/forbidden" else 200
-        return web.json_response({"size": seen.size}, status=status)
+        return web.json_response({"size": seen.size}, status=status, headers=self.sends)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

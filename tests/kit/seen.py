@@ -31,6 +31,7 @@ async def admin_port(it: Running, *, key: str | None = ADMIN_KEY) -> AsyncIterat
         credentials=gateway.tokens,
         usage=gateway._access.usage.days,
         store=gateway.store.status if gateway.store is not None else None,
+        planes=lambda: gateway._planes.status() if gateway._planes is not None else (),
     )
     server.use(replace(gateway.config, admin_keys_sha256=(hash_key(key),) if key else ()))
     await server.start()

@@ -33,7 +33,7 @@ routes: {{a: {{credential: a, upstream: 'https://api.example.com'}}}}
 planes:
   listen: unix:/run/planes.sock
   ask: {{edge: {{routes: [a], request: path, uid: 33}}}}
-  push: {{envoy: {{kind: envoy-sds, directory: /run/sds, credentials: [a]}}}}
+  push: {{envoy: {{kind: envoy-sds, directory: /nowhere/run/sds, credentials: [a]}}}}
 """  # noqa: E501 - one client in one line
 GIVEN = {
     "Config": {"clients", "issuers", "tracing", "egress", "planes", "store", "digest", "watched_files"},
@@ -53,6 +53,7 @@ GIVEN = {
 INHERITED = {"egress"}
 """Fields whose default is the value of the file as a whole."""
 OPTIONAL = {"Assertion", "ClientCertificate", "ServerTLS", "CredentialStatus", "Token", "Address", "Presented", "Money"}
+OPTIONAL |= {"PlaneStatus", "StoreStatus", "Again", "Bucket", "Demand", "Held", "Lease", "NotYet", "Reading"}
 """Nouns with required files or keys, or that no configuration makes."""
 
 
