@@ -119,6 +119,7 @@ bench-parts: $(VENV)/dev.stamp $(IF_COMPILED)  ## Measure the cost of access con
 bench-planes: $(VENV)/peers.stamp  ## Measure how many questions of other proxies one Gatepass answers, and nginx that asks
 	$(AS_SHIPPED)
 	@$(BIN)/python -m benchmarks.planes
+	@$(BIN)/python -m benchmarks.pushed
 
 pictures: $(VENV)/dev.stamp  ## Redraw docs/pictures from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150

@@ -79,7 +79,7 @@ class Pushes:
     async def refused(self, plane: str, credential: str, sent: bytes) -> Result:
         """Take a plane's report that the vendor refused a token; return when the file has another, or there is none.
 
-        `sent` is the value of the field with the token.
+        `sent` is the value of the field with the token; empty if the plane does not tell it.
         """
         push = self._pushes.get(plane)
         if push is None:

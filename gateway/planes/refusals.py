@@ -1,7 +1,8 @@
 """A plane reports that a vendor refused a token that was pushed: replace it, and answer when the next one is in place.
 
-The plane sends the value of the field that it has sent. A token is invalidated only if the report has exactly this
-token. Many requests fail together, and their reports come late; a report about an older token invalidates nothing.
+A report may have the value of the field that the plane has sent; then only exactly this token is invalidated. Without
+it, the token in use is meant, unless it is so new that the report may be about the one before. Many requests fail
+together, and their reports come late: a report about an older token invalidates nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Result = Literal["replaced", "known", "limited", "unavailable", "unknown"]
 """`replaced`: that token was dropped, and the next one is in place. `known`: an older token; the present one is in
 place. `limited`: it stays in use, because no fetch is allowed yet. `unavailable`: there is no other token. `unknown`:
 no token that was pushed."""
+NEW: Final = 1.0
+"""Seconds for which a report without a value is taken to be about the token before: the plane uses a new token within
+`UPTAKE`, and a vendor that refuses a token does so at once."""
 PROVEN: Final = 5.0
 """Seconds without a report after which the vendor is taken to have accepted a pushed token. A plane reports no success,
 and a token that was never accepted is replaced less often."""
@@ -39,13 +43,18 @@ class Source(Protocol):
 async def report(push: Push, source: Source, credential: str, sent: bytes) -> Result:
     """Take a report about a token; return when the file has another one, or when there is none.
 
-    `sent` is the value of the field with the token.
+    `sent` is the value of the field with the token; empty if the plane does not tell it.
     """
     file, found = push.files.get(credential), sds.digests(sent)
-    held = source.held(credential)
-    refused = held if held is not None and sds.digest(held) in found else None
-    if file is None or (refused is None and found.isdisjoint(file.recent)):
+    if file is None:
         return "unknown"
+    held = source.held(credential)
+    if sent:
+        refused = held if held is not None and sds.digest(held) in found else None
+        if refused is None and found.isdisjoint(file.recent):
+            return "unknown"
+    else:
+        refused = held if held is file.token and push.seconds_since(file) >= NEW else None
     try:
         async with asyncio.timeout(push.hold):
             if refused is not None and not await _replace(push, file, source.tokens(credential), refused):

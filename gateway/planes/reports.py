@@ -1,6 +1,6 @@
 """Answers reports: `POST /replace/CREDENTIAL`, by which a plane says that a vendor refused a token that was pushed.
 
-The value of the field that was sent is in `X-Gatepass-Sent`. The answer is 204 when another token is in the plane's
+The value of the field that was sent may be in `X-Gatepass-Sent`. The answer is 204 when another token is in the plane's
 file, so that the plane sends the request again, and an error when there is none, so that it does not.
 """
 
@@ -104,10 +104,11 @@ class Reports:
         """Return when another token is in the plane's file. Raises ExchangeError if there is none."""
         if request.method != "POST":
             raise MethodNotAllowed("A report is POST /replace/CREDENTIAL", allow=("POST",))
-        sent = request.values(SENT)
-        if len(sent) != 1 or not sent[0]:
+        values = request.values(SENT)
+        if len(values) > 1:
             raise BadRequest("A report has the refused value in one field X-Gatepass-Sent")
-        result = await self._pushes.refused(plane.name, credential, sent[0].encode("utf-8", "surrogateescape"))
+        sent = "".join(values).encode("utf-8", "surrogateescape")
+        result = await self._pushes.refused(plane.name, credential, sent)
         if result == "unknown":
             reason = "a value that was not pushed: does the plane send the app's own field?"
             raise BadRequest("The field holds no token of this credential", reason=reason)

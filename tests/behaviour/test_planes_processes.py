@@ -66,14 +66,6 @@ async def test_the_file_is_there_when_the_gateway_is_ready_even_without_a_token(
             assert value(tmp_path) == ""
 
 
-async def test_a_gateway_that_ends_leaves_no_token(tmp_path: Path) -> None:
-    async with TokenEndpoint() as endpoint, Served(tmp_path, pushing(tmp_path, endpoint)) as it:
-        await until(lambda: bool(value(tmp_path)))
-        it.signal(signal.SIGTERM)
-        assert await it.end() == 0
-        assert value(tmp_path) == ""
-
-
 async def test_an_upgrade_leaves_no_gap_and_the_successor_writes(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint, Served(tmp_path, pushing(tmp_path, endpoint)) as it:
         await until(lambda: bool(value(tmp_path)))
@@ -98,16 +90,3 @@ async def test_after_a_kill_the_token_stays_until_the_next_process_has_one(tmp_p
             await it.start()
             await until(lambda: len(endpoint.issued) > 1 and value(tmp_path) == endpoint.issued[-1])
         assert found == endpoint.issued
-
-
-async def test_a_second_gateway_with_the_same_folder_stands_by_and_takes_over(tmp_path: Path) -> None:
-    async with TokenEndpoint() as endpoint:
-        (tmp_path / "second").mkdir()
-        config = pushing(tmp_path, endpoint)
-        async with Served(tmp_path, config) as first, Served(tmp_path / "second", config) as second:
-            await second.seen("push_standby")
-            before = value(tmp_path)
-            first.signal(signal.SIGKILL)
-            await second.seen("push_active")
-            await until(lambda: value(tmp_path) not in {before, ""})
-            assert value(tmp_path) in endpoint.issued

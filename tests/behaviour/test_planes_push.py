@@ -151,7 +151,6 @@ BAD: dict[str, tuple[str, dict[str, Any], dict[str, str], int]] = {
     "another credential": (CANARY, {}, {"credential": "other"}, 403),
     "no credential": (CANARY, {}, {"credential": ""}, 403),
     "another user": (CANARY, {"uid": 12345}, {}, 403),
-    "no token": ("", {}, {}, 400),
     "the app's own field": ("Basic CANARY-app", {}, {}, 400),
     "another method": (CANARY, {}, {"method": "PUT"}, 405),
 }

@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
-ACCESS_LOG = """\
-                access_log:
-                  - name: file
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-                      path: {path}
-                      log_format:
-                        text_format_source: {{inline_string: "%RESPONSE_CODE% %DYNAMIC_METADATA(gatepass)%\\n"}}"""
-"""What an operator might log."""
 SHIPPED = PLANES / "envoy-sds" / "envoy.yaml"
 
 
@@ -40,10 +31,6 @@ class PushedEdge(Edge):
     @property
     def sds(self) -> Path:
         return self.folder / "sds"
-
-    @property
-    def access_log(self) -> Path:
-        return self.folder / "access.log"
 
     def config(self, credential: dict[str, Any], **more: Any) -> dict[str, Any]:
         """The configuration of a gateway that pushes to this proxy."""
@@ -66,7 +53,6 @@ def envoy(folder: Path) -> Iterator[PushedEdge]:
         ("{path: /run/gatepass/planes.sock}", f"{{path: {edge.socket}}}"),
         ("path: /run/gatepass/sds/idfy.json", f"path: {edge.sds}/idfy.json"),
         ("{path: /run/gatepass/sds}", f"{{path: {edge.sds}}}"),
-        ("stat_prefix: edge", f"stat_prefix: edge\n{ACCESS_LOG.format(path=edge.access_log)}"),
         ("port_value: 8080", f"port_value: {edge.port}"),
         ("{address: eve.idfy.com, port_value: 443}", f"{{address: 127.0.0.1, port_value: {edge.vendor}}}"),
     )

@@ -18,7 +18,7 @@ from gateway.planes import push as push_module
 from gateway.planes import sds
 from gateway.planes.folder import Folder
 from gateway.planes.push import LOOK, Push
-from gateway.planes.refusals import PROVEN, report
+from gateway.planes.refusals import NEW, PROVEN, report
 from gateway.planes.round import GONE_AFTER
 from tests.kit.clock import FakeClock
 from tests.kit.metrics import sample
@@ -502,7 +502,9 @@ async def reported(bench: Bench, value: str) -> str:
     """Report a token, and let time go on until the answer is there."""
     import asyncio
 
-    answer = asyncio.ensure_future(report(bench.push, bench.tokens, "acme", f"Bearer CANARY-{value}".encode()))
+    answer = asyncio.ensure_future(
+        report(bench.push, bench.tokens, "acme", f"Bearer CANARY-{value}".encode() if value else b"")
+    )
     await bench.rest()
     bench.push.wake()
     await bench.rest()
@@ -526,6 +528,36 @@ async def test_a_late_report_about_an_older_token_invalidates_nothing(bench: Ben
     bench.tokens.put("two")
     await bench.change()
     assert await reported(bench, "one") == "known"
+    assert (bench.tokens.calls, bench.value()) == ([], "two")
+
+
+async def test_a_report_without_a_value_is_about_the_token_in_use(bench: Bench) -> None:
+    bench.tokens.put("one")
+    await bench.start()
+    await bench.later(NEW)
+    bench.tokens.next = bench.tokens.issue("two")
+    assert await reported(bench, "") == "replaced"
+    assert bench.value() == "two"
+
+
+async def test_a_report_without_a_value_is_not_about_a_token_that_is_new(bench: Bench) -> None:
+    bench.tokens.put("one")
+    await bench.start()
+    await bench.later(100)
+    bench.tokens.put("two")
+    await bench.change()
+    assert await reported(bench, "") == "known"
+    assert (bench.tokens.calls, bench.value()) == ([], "two")
+
+
+async def test_a_report_without_a_value_waits_for_the_token_that_is_fetched(bench: Bench) -> None:
+    bench.tokens.put("one")
+    await bench.start()
+    await bench.later(100)
+    del bench.tokens.by_name["acme"]
+    await bench.change()
+    bench.tokens.put("two")
+    assert await reported(bench, "") == "known"
     assert (bench.tokens.calls, bench.value()) == ([], "two")
 
 
