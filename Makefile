@@ -15,9 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures faults soak \
-.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts bench-planes pictures soak \
-        compiled test-compiled lock tools wheel wheels image release clean
+.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts bench-planes pictures \
+        faults soak compiled test-compiled lock tools wheel wheels image release clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
