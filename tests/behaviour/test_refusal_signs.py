@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 STALE = {"code": 498, "error": {"dead": True, "kinds": ["x", "token_stale"], "word": "stale"}}
 TEXT = json.dumps(STALE).encode()
+BROTLI = bytes.fromhex(
+    "1b5500008cd463ad30da09c46da92f1b0dfa5445e4f037db0dc27980e8e4880f84ffa9f0c081062db7b121e2143c12d42949fe489fa351a277"
+    "62aec667dbacb002587c7c8073e2e97536356810942a"
+)
+ZSTD = bytes.fromhex(
+    "28b52ffd00585d020062c511189029e9e3509f84a64132e8466cc8ee7abb923e4b7577090149321a25a16b5f1ec4adc168948408079a936e9d"
+    "58501bdd6130b7f090a9f615bc91da7932f1162050d4c63b859100"
+)
+"""`TEXT` in these codings; no module of Python's 3.11 undoes them."""
 
 
 def answer(body: bytes, *fields: str, status: str = "400 Bad Request") -> bytes:
@@ -100,10 +109,22 @@ async def test_numbers_and_booleans_are_values_too(path: str, values: list[objec
         (answer(b"stale"), WORD),
         (answer(b"<p>stale</p>", "Content-Type: application/json"), WORD),
         (answer(b"\x00" * 40, "Content-Encoding: br"), WORD),
+        (answer(BROTLI, "Content-Encoding: br", "Content-Type: application/json"), WORD),
+        (answer(ZSTD, "Content-Encoding: zstd", "Content-Type: application/json"), WORD),
         (answer(gzip.compress(TEXT)[:20], "Content-Encoding: gzip"), WORD),
         (answer(b"{" + b" " * 200_000), WORD),
     ],
-    ids=["another number", "another boolean", "text", "HTML", "br", "cut", "longer than is read"],
+    ids=[
+        "another number",
+        "another boolean",
+        "text",
+        "HTML",
+        "not br",
+        "br that nobody asked for",
+        "zstd that nobody asked for",
+        "cut",
+        "longer than is read",
+    ],
 )
 async def test_an_answer_that_says_something_else_reaches_the_app_byte_for_byte(
     first: bytes, sign: dict[str, Any]
@@ -111,6 +132,12 @@ async def test_an_answer_that_says_something_else_reaches_the_app_byte_for_byte(
     got, seen, issued = await told(first, sign)
     assert (got.status, got.body) == (400, first.partition(b"\r\n\r\n")[2])
     assert (len(seen), issued) == (1, 1)
+
+
+@pytest.mark.parametrize("first", [answer(BROTLI, "Content-Encoding: br"), answer(ZSTD, "Content-Encoding: zstd")])
+async def test_a_sign_that_is_a_status_alone_counts_in_any_coding(first: bytes) -> None:
+    got, seen, issued = await told(first, {})
+    assert (got.status, got.body, len(seen), issued) == (200, b"fresh", 2, 2)
 
 
 async def test_no_coding_is_asked_for_where_the_body_is_judged() -> None:
