@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
 import time
-from collections import OrderedDict, deque
-from queue import Empty, SimpleQueue
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.addresses import parse, permitted
 from gateway.descriptors import lacks_descriptor, open_one
+from gateway.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,8 +40,6 @@ a look-up is quick again.
 """
 _HANGS: Final = 1.0
 """Seconds after which a look-up that is still under way is reported."""
-_IDLE: Final = 10.0
-"""Seconds after which an idle thread ends."""
 _NAMES: Final = 4096
 """Names that are remembered at most."""
 
@@ -67,39 +64,6 @@ class _Name:
         self.slow = False
         """The last look-up failed or took longer than the grace."""
         self.reported = False
-
-
-class _Threads:
-    """Runs blocking calls, each on a thread that runs nothing else: an idle one, or a new one if there is none.
-
-    The threads are daemons: a call that hangs must not delay the end of the process.
-    """
-
-    def __init__(self) -> None:
-        self._idle: deque[SimpleQueue[Callable[[], None]]] = deque()
-        """The inboxes of idle threads."""
-
-    def run(self, call: Callable[[], None]) -> None:
-        """Run `call`. Raises RuntimeError if the system allows no more threads."""
-        try:
-            self._idle.pop().put(call)
-        except IndexError:
-            threading.Thread(target=self._work, args=(call,), name="gatepass-resolver", daemon=True).start()
-
-    def _work(self, call: Callable[[], None]) -> None:
-        inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        while True:
-            call()
-            self._idle.append(inbox)
-            try:
-                call = inbox.get(timeout=_IDLE)
-            except Empty:
-                try:
-                    self._idle.remove(inbox)
-                except ValueError:
-                    call = inbox.get()  # `run` has taken the inbox in this very moment
-                else:
-                    return
 
 
 class Resolver:
@@ -129,7 +93,7 @@ class Resolver:
         self._getaddrinfo = getaddrinfo
         self._now = now
         self._names: OrderedDict[str, _Name] = OrderedDict()
-        self._threads = _Threads()
+        self._threads = Threads("gatepass-resolver")
 
     def current(self, host: str) -> frozenset[str] | None:
         """Return the addresses of the last successful look-up; None if there was none."""

@@ -7,8 +7,9 @@ affect other files.
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING
+
+from gateway.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,7 +37,7 @@ def changed_at(mark: Stamp) -> int:
 class _Reading:
     """One reading, on a thread that is left behind if a file does not answer."""
 
-    def __init__(self, paths: Iterable[Path], read: Callable[[Path], Stamp]) -> None:
+    def __init__(self, paths: Iterable[Path], read: Callable[[Path], Stamp], threads: Threads) -> None:
         self.stamps: dict[Path, Stamp] = {}
         self.at: Path | None = None
         """The file that is being read; None after the last one."""
@@ -44,7 +45,7 @@ class _Reading:
         self._read = read
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
-        threading.Thread(target=self._run, name="stamps", daemon=True).start()
+        threads.run(self._run)
 
     def _run(self) -> None:
         for path in self._paths:
@@ -67,6 +68,7 @@ class Stamps:
     def __init__(self, read: Callable[[Path], Stamp] = stamp) -> None:
         self._read = read
         self._known: dict[Path, Stamp] = {}
+        self._threads = Threads("gatepass-stamps")
         self._hanging: list[_Reading] = []
 
     async def of(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
@@ -74,7 +76,7 @@ class Stamps:
         wanted = list(dict.fromkeys(paths))
         self._hanging = [each for each in self._hanging if each.at is not None]
         silent = {each.at for each in self._hanging}
-        reading = _Reading((path for path in wanted if path not in silent), self._read)
+        reading = _Reading((path for path in wanted if path not in silent), self._read, self._threads)
         try:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.shield(reading.done)

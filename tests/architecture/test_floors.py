@@ -14,6 +14,7 @@ MODULES = sorted((ROOT / "gateway").rglob("*.py"))
 NOUNS = {
     "model",
     "descriptors",
+    "threads",
     "errors",
     "clock",
     "tls",
@@ -29,13 +30,14 @@ FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
         "model": set(),
         "descriptors": set(),
+        "threads": set(),
         "errors": {"descriptors"},
         "clock": {"model"},
         "tls": {"model", "descriptors"},
         "patterns": {"errors"},
         "addresses": set(),
         "payload": set(),
-        "resolver": {"addresses", "descriptors"},
+        "resolver": {"addresses", "descriptors", "threads"},
         "protection": set(),
         "early": set(),
         "egress": {"model", "errors", "addresses", "tls"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -230,11 +230,27 @@ def test_threads_that_wait_for_a_hung_file_are_few(tmp_path: Path, monkeypatch: 
         assert time.monotonic() - began < 30
     finally:
         monkeypatch.undo()
-        monkeypatch.setattr(threading, "excepthook", lambda _: None)
         released.set()
-        for thread in threading.enumerate():
-            if thread.name == f"read {path}":
-                thread.join()
+    while any(each == path for each, _ in tuple(files._under_way)):
+        time.sleep(0.001)
+    path.write_bytes(b"there")
+    assert read_bytes(path, 10) == b"there"
+
+
+def test_files_are_read_one_after_another_on_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, threads, real = tmp_path / "key", set(), os.open
+
+    def record(*args: Any, **kwargs: Any) -> int:
+        threads.add(threading.get_ident())
+        return real(*args, **kwargs)
+
+    path.write_bytes(b"x")
+    monkeypatch.setattr(os, "open", record)
+    for _ in range(20):
+        assert read_bytes(path, 10) == b"x"
+        while not files._threads._idle:
+            time.sleep(0.001)
+    assert len(threads) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- commands

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import gateway.resolver as resolver_module
+import gateway.threads as threads_module
 from gateway.addresses import AddressRefused, Networks
 from gateway.resolver import GuardedResolver, Resolver
 from tests.kit.names import System
@@ -176,7 +176,7 @@ async def test_a_name_that_no_thread_can_be_started_for_is_an_error(
 async def test_threads_are_used_again_and_end_when_nothing_is_looked_up(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver_module, "_IDLE", 0.05)
+    monkeypatch.setattr(threads_module, "_IDLE", 0.05)
     resolver = Resolver(getaddrinfo=system)
     before = threading.active_count()
     for number in range(50):

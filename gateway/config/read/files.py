@@ -1,7 +1,8 @@
 """Bounded reads of configuration and secret files: neither a pipe nor a hung file system can stop a reading for ever.
 
-A file is read on a thread of its own. If it does not answer in time, the reading fails with the file's name, and the
-thread is left behind until the operating system lets it go; per file, few such threads may exist at a time.
+A file is read on a thread that reads nothing else meanwhile. If it does not answer in time, the reading fails with the
+file's name, and the thread is left behind until the operating system lets it go; per file, few such threads may exist
+at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from gateway.threads import Threads
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +24,9 @@ TIMEOUT = 3.0
 """Seconds that a file may take."""
 ABANDONED = 3
 """Threads that may still wait for one file; with more, it is not tried again until one of them ends."""
+_threads = Threads("gatepass-files")
+_under_way: set[tuple[Path, threading.Event]] = set()
+"""Reads that have begun and not ended."""
 
 
 def read_bytes(path: Path, limit: int, *, regular: bool = False, timeout: float = TIMEOUT) -> bytes:
@@ -28,23 +34,25 @@ def read_bytes(path: Path, limit: int, *, regular: bool = False, timeout: float 
 
     Raises OSError, whose `strerror` says in words what is wrong.
     """
-    name = f"read {path}"
-    if sum(thread.name == name for thread in threading.enumerate()) >= ABANDONED:
+    if sum(each == path for each, _ in tuple(_under_way)) >= ABANDONED:
         raise TimeoutError(errno.ETIMEDOUT, "it still does not answer", str(path))
-    outcome: list[bytes | OSError] = []
+    outcome: list[bytes | Exception] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             outcome.append(_read(path, limit, regular=regular, deadline=time.monotonic() + timeout))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - raised where the file is wanted
             outcome.append(error)
+        finally:
+            _under_way.discard((path, done))
+            done.set()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    thread.join(timeout + 0.5)
-    if not outcome:
+    _under_way.add((path, done))
+    _threads.run(run)
+    if not done.wait(timeout + 0.5):
         raise _late(path, timeout)
-    if isinstance(outcome[0], OSError):
+    if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
 
