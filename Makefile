@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures soak \
+.PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts pictures faults soak \
         compiled test-compiled lock tools wheel wheels image release clean
 
 help:  ## Show this list
@@ -117,6 +117,9 @@ bench-parts: $(VENV)/dev.stamp $(IF_COMPILED)  ## Measure the cost of access con
 
 pictures: $(VENV)/dev.stamp  ## Redraw docs/pictures from a gateway under load
 	@$(BIN)/python -m tests.kit.pictures 150
+
+faults: $(VENV)/dev.stamp  ## Measure what each fault does to apps, what the operator sees, and how long recovery takes
+	@$(BIN)/python -m benchmarks.faults --seconds $(or $(SECONDS),5)
 
 soak: $(VENV)/dev.stamp  ## Run mixed load with faults for SECONDS=600; afterwards nothing may be left open
 	$(AS_SHIPPED)

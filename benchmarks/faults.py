@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import tempfile
 import time
 from collections import Counter
@@ -42,6 +43,8 @@ SLOW = 1.0
 """Seconds from which an answer counts as late."""
 QUIET = 3.0
 """Seconds without a failure after which a fault is over."""
+AT_ONCE = 0.1
+"""Seconds below which recovery is not told: a request that had begun."""
 LONGEST = 60.0
 """Seconds after which recovery is given up."""
 LIFE = 4.0
@@ -128,11 +131,17 @@ def logged(staged: Stage, since: int) -> Counter[str]:
     for line in staged.output.file.read_text(encoding="utf-8", errors="replace")[since:].splitlines():
         with contextlib.suppress(ValueError):
             event = json.loads(line)
-            if event["event"] != "request" and (event["level"] != "info" or event["event"] in AGAIN):
+            if (
+                event["event"] not in STARTING
+                and event["event"] != "request"
+                and (event["level"] != "info" or event["event"] in AGAIN)
+            ):
                 events[event["event"]] += 1
     return events
 
 
+STARTING = frozenset({"loopback_in_container", "few_descriptors"})
+"""Events that may come late after the start."""
 AGAIN = frozenset({"files_available", "name_resolved_again", "reload_recovered"})
 """Events of level info that say that a fault is over."""
 
@@ -167,11 +176,16 @@ class Row:
 
     def text(self) -> str:
         """Return it in Markdown."""
-        operator = [f"`{name}`" for name in [*self.events, *self.counted]]
+        operator = [f"`{name}`" for name in dict.fromkeys([*self.events, *map(_short, self.counted)])]
         other = self.other.words()
         apps = self.hurt.words() + (f"; of the other vendor: {other}" if other != "nothing" else "")
-        recovered = f"{self.recovered:.1f} s" if self.recovered else "at once"
+        recovered = f"{self.recovered:.1f} s" if self.recovered > AT_ONCE else "at once"
         return f"| {self.fault.name} | {apps} | {', '.join(operator) or 'only requests'} | {recovered} |"
+
+
+def _short(sample: str) -> str:
+    """Return a sample without the labels that name a route, a credential or a cause."""
+    return re.sub(r'(route|credential|cause)="[^"]*",?', "", sample).replace(",}", "}").replace("{}", "")
 
 
 async def meet(staged: Stage, fault: Fault, seconds: float) -> Row:

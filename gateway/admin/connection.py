@@ -25,6 +25,8 @@ IDLE_TIMEOUT = 20.0
 """Seconds from the opening of a connection, or from its last answer, to the end of the next request head."""
 WRITE_TIMEOUT = 10.0
 """Seconds for which a client may read nothing of an answer."""
+CONTINUE = "100-continue"
+"""The only expectation that HTTP defines (RFC 9110 §10.1.1)."""
 SERVER_FIELD = "gatepass"
 """Value of the `Server` field in answers that aiohttp makes itself, instead of the versions of Python and aiohttp."""
 
@@ -128,6 +130,8 @@ def _marked(handler: Callable[[BaseRequest], Awaitable[web.StreamResponse]]) -> 
     async def handle(request: BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         if isinstance(connection, Connection):
+            if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:  # aiohttp's answer would contain it
+                return connection.handle_error(request, web.HTTPExpectationFailed.status_code)
             connection.busy = True
         try:
             return await handler(request)

@@ -76,6 +76,8 @@ MALFORMED = {
     "cookie that is not UTF-8": form(b"", f"Cookie: gatepass_admin=\xff{TRACE}", path="/reload"),
     "cookie on the page": f"GET /status HTTP/1.1\r\nHost: localhost\r\nCookie: gatepass_admin=\xff{TRACE}\r\n"
     "Connection: close\r\n\r\n".encode("latin-1"),
+    "expectation that is not UTF-8": form(b"", f"Expect: \xff{TRACE}"),
+    "unknown expectation": form(b"", f"Expect: {TRACE}", path="/nowhere"),
     "unknown charset": form(b"key=x", URLENCODED + "; charset=klingon"),
     "charset that is no text encoding": form(b"key=x", URLENCODED + "; charset=base64"),
     "form that is not UTF-8": form(b"key=\xff\xfe", URLENCODED),
