@@ -15,6 +15,7 @@ import jwt
 import orjson
 from yarl import URL
 
+from gateway.descriptors import NO_DESCRIPTOR, lacks_descriptor
 from gateway.egress import PROXY_LOGIN, EgressError, aiohttp_options, proxy_failure
 from gateway.model.http import ANSWER_FIELDS, ANSWER_HEAD_BYTES
 from gateway.observe import get_logger
@@ -207,6 +208,8 @@ class KeySet:
         # An exception's text may contain an address or a part of the document, so only its type is logged.
         ours = type(error) is ValueError or isinstance(error, EgressError)
         reason = str(error) if ours else type(error).__name__
+        if lacks_descriptor(error):
+            reason = NO_DESCRIPTOR
         _log.warning("issuer_keys_not_fetched", issuer=self.issuer.name, reason=reason, usable=self.usable)
 
 

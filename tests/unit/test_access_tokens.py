@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.access import Access, Clients, SigningKeysNeeded
 from gateway.access.jwt import JwtVerifier
@@ -357,6 +359,15 @@ async def test_keys_of_a_file_never_grow_old_and_are_never_fetched(tmp_path: Pat
         with pytest.raises(ClientUnknown):
             stage.who(token("rsa-2", exp=WALL + 11 * 86400))
         assert stage.asked == 0
+
+
+async def test_keys_that_could_not_be_fetched_for_lack_of_a_descriptor_are_told_apart() -> None:
+    with capture_logs() as events:
+        async with Stage() as stage:
+            stage.answer = OSError(errno.EMFILE, "Too many open files")
+            await stage.clock.advance(100_000)
+    [reason] = {each["reason"] for each in events if each["event"] == "issuer_keys_not_fetched"}
+    assert reason == "no file descriptor is left, raise the limit of open files"
 
 
 async def test_whatever_goes_wrong_with_a_fetch_the_keys_are_asked_for_again() -> None:
