@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.proxy.room import Occupant, VendorRoom, room_for_apps, room_for_vendors
+from gateway.model import Route, Upstream
+from gateway.observe import Metrics
+from gateway.proxy import Pool, VendorRoom
+from gateway.proxy.room import room_for_apps, room_for_vendors
+from gateway.proxy.upstream import UpstreamConnection
+from gateway.proxy.wire import Outbox
 from gateway.resolver import Resolver
-from gateway.tls import client_context
+from gateway.tls import UpstreamContexts, client_context
 from tests.behaviour.test_accepting import with_files
 from tests.kit.endpoint import TokenEndpoint
 from tests.kit.gateway import CANARY
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are read from /proc")
 
+PLAIN = Route("orders", "/orders", Upstream("http", "vendor.example", 80), ())
 NAMED = "no file descriptor is left, raise the limit of open files"
 
 
@@ -110,36 +116,36 @@ async def test_with_descriptors_to_spare_idle_connections_are_kept(tmp_path: Pat
         assert idle == [10, 10, 10]
 
 
-class Held(Occupant):
-    """A pool of numbers: idle since when."""
-
-    def __init__(self, *idle: float, busy: int = 0) -> None:
-        self.idle, self.busy = sorted(idle), busy
-
-    @property
-    def descriptors(self) -> int:
-        return len(self.idle) + self.busy
-
-    @property
-    def longest_idle(self) -> float:
-        return self.idle[0] if self.idle else float("inf")
-
-    def evict(self) -> None:
-        del self.idle[0]
+def pool_with(*idle: float, busy: int = 0) -> Pool:
+    """Return a pool whose idle connections are idle since these instants."""
+    loop = asyncio.get_running_loop()
+    pool = Pool(PLAIN, Metrics().route("orders"), UpstreamContexts(), Resolver())
+    for since in [*idle, *[0.0] * busy]:
+        connection = UpstreamConnection(loop, Outbox(loop), lambda _: None)
+        connection.idle_from = since
+        pool._open.add(connection)
+        if since:
+            pool._idle.append(connection)
+    return pool
 
 
-def test_the_longest_idle_connections_of_any_pool_go_first_and_busy_ones_stay() -> None:
-    room, first, second = VendorRoom(), Held(1, 5, busy=1), Held(2, 3, busy=4)
+def idle_in(pool: Pool) -> list[float]:
+    return [connection.idle_from for connection in pool._idle]
+
+
+async def test_the_longest_idle_connections_of_any_pool_go_first_and_busy_ones_stay() -> None:
+    room, first, second = VendorRoom(), pool_with(1.0, 5.0, busy=1), pool_with(2.0, 3.0, busy=4)
     room.pools = lambda: [first, second]
     room.make()
     assert room.limit is None
-    assert (first.idle, second.idle) == ([1, 5], [2, 3])
+    assert (idle_in(first), idle_in(second)) == ([1.0, 5.0], [2.0, 3.0])
     room.limit = 7
     room.make()
-    assert (first.idle, second.idle) == ([5], [3])
+    assert (idle_in(first), idle_in(second)) == ([5.0], [3.0])
     room.limit = 3
     room.make()
-    assert (first.idle, second.idle) == ([], [])
+    assert (idle_in(first), idle_in(second)) == ([], [])
+    assert first.descriptors + second.descriptors == 5
     assert not room.evict()
 
 
