@@ -16,7 +16,7 @@ from gateway.observe.log.setup import (
 from gateway.observe.metrics.children import ClientMetrics, CredentialMetrics, PlaneMetrics, RouteMetrics
 from gateway.observe.metrics.families import metrics_markdown
 from gateway.observe.metrics.registry import Metrics
-from gateway.observe.metrics.store import StoreMetrics
+from gateway.observe.metrics.store import StoreMetrics, StoreState
 from gateway.observe.metrics.values import Value
 from gateway.observe.redaction.matcher import forms
 from gateway.observe.redaction.redact import OwnWords, redact, redact_text, register, register_all
@@ -33,6 +33,7 @@ __all__ = [
     "PlaneMetrics",
     "RouteMetrics",
     "StoreMetrics",
+    "StoreState",
     "Trace",
     "Tracer",
     "Tracing",

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from gateway.errors import StoreAway, Undecryptable
 from gateway.model import StoreStatus
-from gateway.observe import get_logger
+from gateway.observe import StoreState, get_logger
 from gateway.resolver import Resolver
 from gateway.store.connection import reason_of
 from gateway.store.health import Health
@@ -36,6 +36,8 @@ INTERVAL = 1.0
 """Seconds between two heartbeats."""
 AGAIN = 0.05
 """Seconds after a failed heartbeat, until the store is away."""
+MARK_DIGITS = 8
+_COMPARE = "compare store.keys of all instances"
 REFUSALS = (
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY",
     "TRYAGAIN", "UNKILLABLE", "WRONGPASS",
@@ -62,11 +64,13 @@ class SharedStore:
         self._tasks: list[asyncio.Task[None]] = []
         self._has_left = False
         self._reason = "it was not reached yet"
+        self._undecryptable = False
+        """Whether the last record could not be opened."""
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
         self._subscriber = Subscriber(self, clock)
-        self._metrics.watch(lambda: (self.is_up, self.silence(), self.members))
+        self._metrics.watch(self._seen)
 
     def __repr__(self) -> str:
         return f"<store {self._config.server} {'up' if self.is_up else 'away'}>"
@@ -91,7 +95,7 @@ class SharedStore:
         """Stop being a member, before `stop`; return how many members are left. Raises StoreAway."""
         await self._rest()
         self._has_left = True
-        return int(await self.run(LEAVE, [self.key("members")], [self.instance, int(LIFE * 1000)]))
+        return int(await self.run(LEAVE, [self.key("members")], [self._member, int(LIFE * 1000)]))
 
     async def _rest(self) -> None:
         for task in self._tasks:
@@ -133,6 +137,18 @@ class SharedStore:
         """Seconds of one command."""
         return self._config.timeout
 
+    @property
+    def _mark(self) -> str:
+        """What stands for the last key in the list of members; it tells nothing about the key."""
+        return self._sealing.name("mark")[:MARK_DIGITS]
+
+    @property
+    def _member(self) -> str:
+        return f"{self.instance}:{self._mark}"
+
+    def _seen(self) -> StoreState:
+        return StoreState(self.is_up, self._shares(), self.silence(), self.members, self._presence.strangers)
+
     def silence(self) -> float:
         """Return the seconds since the store's last answer; 0 before the first one."""
         at = self._health.answered_at
@@ -144,11 +160,14 @@ class SharedStore:
 
     def status(self) -> StoreStatus:
         """Return how this instance stands to the store."""
-        shared = self.is_up and not self._metrics.works_alone
-        reason = "" if shared else "records cannot be opened with `store.keys`" if self.is_up else self._reason
+        shared = self._shares()
+        reason = "" if shared else "the others have other `store.keys`" if self.is_up else self._reason
         return StoreStatus(
             str(self._config.server), "shared" if shared else "alone", self.members, self.silence(), reason
         )
+
+    def _shares(self) -> bool:
+        return self.is_up and not self._undecryptable and not self._presence.is_alone
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
         """Call `changed` with True when the store is up, with False when it is away; return how to stop that."""
@@ -222,21 +241,27 @@ class SharedStore:
                 await self.beat()
             except StoreAway:
                 await self._clock.sleep(AGAIN if self.is_up else INTERVAL)
+            except Exception:  # noqa: BLE001 - a defect; without heartbeats this instance would be alone for ever
+                _log.exception("store_heartbeat_crashed")
+                await self._clock.sleep(INTERVAL)
             else:
                 await self._clock.sleep(INTERVAL)
 
     async def beat(self) -> None:
         """Tell the other instances that this one lives, and learn of them. Raises StoreAway."""
         channel = self._subscriber.own_channel if self._subscriber.begin() else ""
-        args: list[Argument] = [self.instance, int(LIFE * 1000), channel]
+        args: list[Argument] = [self._member, int(LIFE * 1000), channel]
         sent = self._clock.monotonic()
         try:
             (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
         except StoreAway:
             self._subscriber.beaten(ok=False)
             raise
-        forgotten = self._presence.learn(answer, sent)
+        strangers = self._presence.strangers
+        forgotten = self._presence.learn(answer, sent, self._mark)
         self._subscriber.beaten(ok=True)
+        if self._presence.strangers > strangers:
+            _log.warning("store_strangers", strangers=self._presence.strangers, hint=_COMPARE)
         if forgotten:
             _log.warning(
                 "store_lost_data", store=str(self._config.server), hint="what this instance knows is written again"
@@ -263,10 +288,12 @@ class SharedStore:
         try:
             plain = self._sealing.unseal(sealed, bound_to)
         except Undecryptable:
-            self._metrics.works_alone = True
+            if not self._undecryptable:
+                _log.warning("store_record_not_opened", store=str(self._config.server), hint=_COMPARE)
+            self._undecryptable = True
             self._metrics.undecryptable()
             raise
-        self._metrics.works_alone = False
+        self._undecryptable = False
         return plain
 
     # --------------------------------------------------------------------------------------------------------- news

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Argument = bytes | str | int
 Call = tuple["Script", "Sequence[str]", "Sequence[Argument]"]
 """A script, the names of its keys, and its arguments."""
+LOST = (RedisError, OSError, RuntimeError)
+"""What a failed command raises; RuntimeError is uvloop's for a connection that has just been closed."""
 LONGEST_REASON = 200
 MOST_PASSWORD_BYTES = 65_536
 

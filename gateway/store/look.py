@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from gateway.errors import StoreAway, Undecryptable
 from gateway.resolver import Resolver
-from gateway.store.connection import reason_of
+from gateway.store.connection import LOST, reason_of
 from gateway.store.presence import LIFE
 from gateway.store.script import Script
 from gateway.store.sealing import Sealing
@@ -75,7 +75,7 @@ async def look(config: StoreConfig) -> Findings:
             engine = await _engine(wire)
             latency, members = await _probe(wire, config)
             records, undecryptable, complete = await _records(wire, config)
-    except (RedisError, OSError) as error:
+    except LOST as error:
         raise StoreAway(reason_of(error)) from error
     finally:
         if wire is not None:

@@ -2,6 +2,9 @@
 
 A member without a heartbeat for `LIFE` is gone. The number of members rises at once, and falls when a second heartbeat
 confirms it, because limits are divided by it and a store whose clock jumps forgets everybody for a moment.
+
+A member is written as `INSTANCE:MARK`. The mark stands for the last of `store.keys`: members with different marks give
+different names to the same things, so they share nothing, and nothing else would tell.
 """
 
 from __future__ import annotations
@@ -54,11 +57,18 @@ class Presence:
         self.members = 1
         self.rank = 0
         self.names: tuple[str, ...] = (instance,)
+        self.strangers = 0
+        """Members with another mark."""
         self._fewer = False
         self._known = False
         self._offset: float | None = None
 
-    def learn(self, answer: list[Any], sent: float) -> bool:
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are other members, and all of them are strangers."""
+        return 0 < self.strangers == self.members - 1
+
+    def learn(self, answer: list[Any], sent: float, mark: str = "") -> bool:
         """Take the answer of `BEAT`, which was sent at the instant `sent`; return whether the store has forgotten us.
 
         It forgets who has not sent heartbeats for a while, and everybody when it is flushed or an old copy takes over.
@@ -66,12 +76,17 @@ class Presence:
         seconds, micros, listed, added = answer
         forgotten, self._known = self._known and bool(added), True
         self._offset = int(seconds) + int(micros) / 1e6 - sent
-        names = tuple(sorted({bytes(each).decode() for each in listed} | {self._instance}))
+        marks: dict[str, set[str]] = {self._instance: {mark}}
+        for each in listed:
+            name, _, its = bytes(each).decode("ascii", "replace").partition(":")
+            marks.setdefault(name, set()).add(its)  # two for a moment, when its keys were replaced
+        names = tuple(sorted(marks))
         if len(names) < self.members and not self._fewer:
             self._fewer = True
             return forgotten
         self._fewer = False
         self.names, self.members, self.rank = names, len(names), names.index(self._instance)
+        self.strangers = sum(mark not in its for its in marks.values())
         return forgotten
 
     def wall(self, now: float) -> float | None:

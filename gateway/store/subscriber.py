@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from redis.exceptions import RedisError
-
 from gateway.errors import StoreAway
+from gateway.store.connection import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +105,7 @@ class Subscriber:
             if self._home.is_up:
                 try:
                     await self._follow(await self._home.connect())
-                except (StoreAway, RedisError, OSError):
+                except (StoreAway, *LOST):
                     pass
                 else:
                     continue

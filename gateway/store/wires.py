@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from gateway.errors import StoreAway
-from gateway.store.connection import Connector, reason_of
+from gateway.store.connection import LOST, Connector, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +49,7 @@ class Wires:
         try:
             async with asyncio.timeout(self._opening):
                 return await self._connector.open()
-        except (RedisError, OSError) as error:
+        except LOST as error:
             raise StoreAway(reason_of(error)) from error
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
@@ -72,7 +70,7 @@ class Wires:
         try:
             async with asyncio.timeout(self._timeout):
                 answers = await wire.calls(calls)
-        except (RedisError, OSError) as error:
+        except LOST as error:
             await wire.close()
             await self.close()
             raise StoreAway(reason_of(error)) from error

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.model import Money
-from gateway.observe import Metrics, metrics_markdown
+from gateway.observe import Metrics, StoreState, metrics_markdown
 from gateway.observe.metrics.families import EXPIRY, FAMILIES, LIFE, REQUEST_BYTES, REQUEST_DURATION
 from tests.kit.metrics import sample
 
@@ -161,7 +161,7 @@ def touch_everything() -> Metrics:
     credential.origin("adopted")
     credential.lease("committed")
     store = metrics.store()
-    store.watch(lambda: (True, 0.0, 1))
+    store.watch(lambda: StoreState(up=True, shared=True, silence=0.0, members=1, strangers=0))
     store.answered(0.1)
     metrics.store_granted.labels("web", "idfy", "day").set(1)
     metrics.store_away_calls.labels("web", "idfy").inc()

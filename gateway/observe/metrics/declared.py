@@ -105,6 +105,7 @@ class DeclaredMetrics:
         self.store_duration = self._histograms(families.STORE_DURATION)
         self.store_silence = self._values(families.STORE_SILENCE)
         self.store_members = self._values(families.STORE_MEMBERS)
+        self.store_strangers = self._values(families.STORE_STRANGERS)
         self.store_leases = self._values(families.STORE_LEASES)
         self.store_undecryptable = self._values(families.STORE_UNDECRYPTABLE)
         self.store_granted = self._values(families.STORE_GRANTED)

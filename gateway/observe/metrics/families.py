@@ -320,6 +320,11 @@ STORE_DURATION = Family(
 )
 STORE_SILENCE = Family("store_silence_seconds", "gauge", "Time since the shared store's last answer.")
 STORE_MEMBERS = Family("store_members", "gauge", "Instances that share the store, as last known to this one.")
+STORE_STRANGERS = Family(
+    "store_strangers",
+    "gauge",
+    "Instances whose last key of `store.keys` is another one, so that nothing is shared with them.",
+)
 STORE_LEASES = Family(
     "store_leases_total",
     "counter",

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.observe.metrics.declared import DeclaredMetrics
+
+
+class StoreState(NamedTuple):
+    """What the gauges show."""
+
+    up: bool
+    shared: bool
+    silence: float
+    """Seconds."""
+    members: int
+    strangers: int
 
 
 class StoreMetrics:
@@ -19,21 +30,19 @@ class StoreMetrics:
         self._ok = parents.store_duration.labels("ok")
         self._failed = parents.store_duration.labels("failed")
         self._undecryptable = parents.store_undecryptable.labels()
-        self.works_alone = False
-        """This instance goes on alone although the store answers, as with a wrong key."""
 
-    def watch(self, state: Callable[[], tuple[bool, float, int]]) -> None:
-        """Show what `state` returns whenever metrics are read: up, seconds of silence, members."""
+    def watch(self, state: Callable[[], StoreState]) -> None:
+        """Show what `state` returns whenever metrics are read."""
         self._parents.before_reading.append(partial(self._show, state))
 
-    def _show(self, state: Callable[[], tuple[bool, float, int]]) -> None:
-        up, silence, members = state()
-        shared = up and not self.works_alone
-        self._parents.store_up.labels().set(int(up))
-        self._parents.store_mode.labels("shared").set(int(shared))
-        self._parents.store_mode.labels("alone").set(int(not shared))
-        self._parents.store_silence.labels().set(silence)
-        self._parents.store_members.labels().set(members)
+    def _show(self, read: Callable[[], StoreState]) -> None:
+        state = read()
+        self._parents.store_up.labels().set(int(state.up))
+        self._parents.store_mode.labels("shared").set(int(state.shared))
+        self._parents.store_mode.labels("alone").set(int(not state.shared))
+        self._parents.store_silence.labels().set(state.silence)
+        self._parents.store_members.labels().set(state.members)
+        self._parents.store_strangers.labels().set(state.strangers)
 
     def answered(self, seconds: float) -> None:
         """Observe a command that got its answer."""

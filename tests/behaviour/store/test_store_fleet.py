@@ -114,7 +114,7 @@ async def sent(server: Store) -> int:
 
 
 async def test_an_instance_with_a_wrong_key_works_alone_and_says_so(tmp_path: Path) -> None:
-    """It shares the last key, which makes names, and cannot open what the others encrypt with another."""
+    """Its names are others, so it would never see a record of another instance."""
     other = "CANARY-other-key-0123456789abcdefghij"
     async with vendors() as sandbox, store(tmp_path) as server:
         config = vendors_config(sandbox, NAMES, store=block(server))
@@ -123,6 +123,12 @@ async def test_an_instance_with_a_wrong_key_works_alone_and_says_so(tmp_path: Pa
             await all_show(fleet, "gatepass_store_members", 2)
             assert [await call(it, "idfy") for it in fleet] == [200, 200]
             assert requested(sandbox) == 2 * len(NAMES), "each for itself, under a name of its own"
+            for it in fleet:
+                await all_show([it], "gatepass_store_strangers", 1)
+                assert await it.metric('gatepass_store_mode{mode="alone"}') == 1
+                assert await it.metric("gatepass_store_up") == 1
+                assert (await it.seen("store_strangers"))["level"] == "warning"
+                assert "CANARY" not in it.text
 
 
 async def test_a_gateway_starts_with_a_store_that_is_down_or_hangs(tmp_path: Path) -> None:

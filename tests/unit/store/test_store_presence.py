@@ -51,6 +51,26 @@ def test_the_store_s_time_is_counted_from_before_the_question() -> None:
     assert it.wall(12.0) == 1002.25
 
 
+def test_members_with_another_mark_are_strangers() -> None:
+    it = Presence("b")
+    it.learn(answer("a:1", "b:1", "c:2"), 0.0, "1")
+    assert (it.members, it.strangers, it.is_alone) == (3, 1, False)
+    it.learn(answer("a:2", "b:1", "c:2"), 1.0, "1")
+    assert (it.strangers, it.is_alone) == (2, True)
+
+
+def test_keys_that_are_replaced_make_nobody_a_second_member() -> None:
+    it = Presence("b")
+    it.learn(answer("a:1", "a:2", "b:1", "b:2"), 0.0, "2")
+    assert (it.members, it.strangers) == (2, 0)
+
+
+def test_what_somebody_else_wrote_into_the_members_breaks_nothing() -> None:
+    it = Presence("b")
+    it.learn([b"1", b"0", [b"\xff\xfe", b"", b"b:1"], 0], 0.0, "1")
+    assert it.members == 3
+
+
 def test_a_store_that_adds_us_again_has_lost_data() -> None:
     it = Presence("b")
     assert not it.learn(answer("b", added=1), 0.0)
