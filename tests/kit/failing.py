@@ -12,6 +12,7 @@ import yaml
 
 from gateway.access import hash_key
 from gateway.errors import TokenError
+from gateway.observe import Metrics, StoreState
 from gateway.sandbox import Sandbox
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import Running, running
@@ -99,11 +100,23 @@ async def _app(it: Running, path: str, key: str, *, pause: float) -> None:
         await asyncio.sleep(0.05)
 
 
+def _lose_the_store(metrics: Metrics) -> None:
+    store = metrics.store()
+    store.watch(lambda: StoreState(up=False, shared=False, silence=30.0, members=3, strangers=1))
+    store.answered(0.001)
+    store.failed(0.25)
+    store.undecryptable()
+    metrics.credential("idfy").lease("committed")
+    metrics.credential("idfy").adopted()
+    metrics.store_granted.labels("billing", "hypersign", "day").set(10)
+    metrics.store_away_calls.labels("billing", "hypersign").inc()
+
+
 async def make_failures(it: Running, sandbox: Sandbox) -> None:
     """Cause each kind of failure: revoked tokens, a dead endpoint, a rejected secret, a rejected configuration.
 
-    Failures that no vendor can cause (issuers' keys, echoed tokens, the state file) are added to the counters by hand,
-    because these tests are about the queries.
+    Failures that no vendor can cause (issuers' keys, echoed tokens, the state file, the shared store) are added to the
+    counters by hand, because these tests are about the queries.
     """
     it.gateway.metrics.certificate_expires(time.time() + 3600)  # as with `tls`, which a scrape by name would not trust
     metrics = it.gateway.metrics
@@ -113,6 +126,7 @@ async def make_failures(it: Running, sandbox: Sandbox) -> None:
         metrics.keys_fetched("corp", outcome)
         metrics.state_written(outcome)
         metrics.credential("uqudo").fetched("ok", "rotated", 0.2)
+    _lose_the_store(metrics)
     await sandbox.vendors["akiba"].set(api_latency=0.3)
     await sandbox.vendors["idfy"].set(token_fault="503")
     await sandbox.vendors["hypersign"].set(token_fault="invalid_client_401")
