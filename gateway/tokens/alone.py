@@ -14,6 +14,8 @@ SPARE = 1.05
 """A slot is this many times `min_interval`, so that a late request and a punctual one are never too close together."""
 LATEST = 0.4
 """A request may start this late in its slot, as a share of `min_interval`."""
+PUNCTUAL = 0.001
+"""Seconds before a slot that count as its beginning, because clocks are not exact."""
 STEP = 1.0
 """Seconds between the requests of two ranks when a vendor accepts only the newest token."""
 
@@ -48,4 +50,5 @@ def _until_slot(wall: float, interval: float, members: int, rank: int) -> float:
     """Return the seconds until the next slot of this rank: the instances take turns, by the store's clock."""
     slot = interval * SPARE
     phase = (wall - rank * slot) % (members * slot)
-    return 0.0 if phase <= interval * LATEST else members * slot - phase
+    wait = members * slot - phase
+    return 0.0 if phase <= interval * LATEST or wait < PUNCTUAL else wait
