@@ -29,8 +29,8 @@ from gateway.observe.journal import INTERVAL
 if TYPE_CHECKING:
     from types import FrameType
 
-REQUESTS, BATCHES = 20, 5
-"""The smallest of five batches is the result, because timers that run during a batch do not belong to the requests."""
+REQUESTS, BATCHES = 200, 3
+"""Requests of a batch: so many that timers, which run meanwhile, hardly count. The smallest batch is the result."""
 WARM_UP = 50
 SETTLE = 4 * INTERVAL
 """Seconds until all requests of a batch are counted and logged."""

@@ -158,11 +158,11 @@ class Upload:
         return self._task is None or (self._task.done() and not self._task.cancelled())
 
     def _read(self, data: Piece) -> None:
-        self.size += len(data)
-        if self._limit is not None and self.size > self._limit:
+        self.size = size = self.size + len(data)
+        if self._limit is not None and size > self._limit:
             raise BodyTooLarge(self._limit)
         if self._kept is not None and data:
-            if self.size <= self._keep_up_to and self._budget.take(len(data)):
+            if size <= self._keep_up_to and self._budget.take(len(data)):
                 self._kept.append(data)
             else:
                 self._drop()
