@@ -128,7 +128,7 @@ async def page() -> tuple[float, float, float, float]:
 
     async def scrape() -> None:
         whole = 0.0
-        parts = metrics.exposition_in_parts()[0]
+        parts = metrics.exposition()[0]
         while True:
             started = time.perf_counter()
             if next(parts, None) is None:

@@ -183,7 +183,7 @@ class AdminServer:
         return as_json(body, HTTPStatus.OK if state == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
-        parts, content_type = self._metrics.exposition_in_parts(request.headers.get("Accept"))
+        parts, content_type = self._metrics.exposition(request.headers.get("Accept"))
         body = bytearray()
         for part in parts:
             body += part

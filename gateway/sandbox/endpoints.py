@@ -34,14 +34,6 @@ def shown(name: str, value: str) -> str:
     return f"{scheme} {Secret(rest).fingerprint}" if space else Secret(value).fingerprint
 
 
-def pattern_sha256(size: int) -> str:
-    """Return the SHA-256 of the body of `/sandbox/bytes/{size}`."""
-    digest = hashlib.sha256()
-    for start in range(0, size, CHUNK):
-        digest.update(_PATTERN[: min(CHUNK, size - start)])
-    return digest.hexdigest()
-
-
 class Endpoints:
     """The common endpoints of one vendor."""
 
@@ -77,7 +69,7 @@ class Endpoints:
         return web.json_response(seen)
 
     async def bytes(self, request: web.Request) -> web.StreamResponse:
-        """Send a known pattern of `size` bytes; `?chunked=1` without Content-Length."""
+        """Send `size` bytes, each one more than the one before (modulo 256); `?chunked=1` without Content-Length."""
         size = int(request.match_info["size"])
         if size > MAX_BYTES:
             raise Refusal(400, self._vendor.error_body(400, f"at most {MAX_BYTES} bytes"))

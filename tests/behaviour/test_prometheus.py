@@ -16,6 +16,7 @@ import yaml
 from tests.kit.configuration import ROOT
 from tests.kit.emulation import warm
 from tests.kit.failing import TRACE, failing, make_failures
+from tests.kit.metrics import scraped
 from tests.kit.prometheus import PROGRAM, PROMTOOL, RULES, Prometheus, prometheus
 from tests.kit.seen import admin_port
 
@@ -120,7 +121,7 @@ async def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
     async with failing() as (it, _):
         await warm(it)
         await asyncio.sleep(0.5)  # of calls of all kinds
-        text = it.gateway.metrics.exposition()[0].decode()
+        text = scraped(it.gateway.metrics)
     checked = promtool("check", "metrics", text=text)
     ours = [line for line in checked.stderr.splitlines() if line.startswith("gatepass")]
     assert ours == []

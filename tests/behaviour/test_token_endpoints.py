@@ -25,6 +25,7 @@ from gateway.observe import Metrics, close_logging, configure_logging
 from gateway.tokens import TokenSet, fetch_once, probe_once
 from gateway.tokens.grant import MAX_ANSWER
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
+from tests.kit.metrics import scraped
 from tests.kit.process import serving
 from tests.kit.recipes import SECRET, config, credential
 from tests.kit.signing import pem
@@ -445,8 +446,8 @@ async def test_no_log_line_and_no_metric_holds_a_secret_a_token_or_a_body(
     close_logging()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert {line["event"] for line in lines} >= {"token_fetched", "token_fetch_failed", "token_invalidated"}
-    assert "CANARY" not in log.getvalue() + metrics.exposition()[0].decode() + repr(tokens.status())
-    assert b'outcome="malformed"' in metrics.exposition()[0]
+    assert "CANARY" not in log.getvalue() + scraped(metrics) + repr(tokens.status())
+    assert 'outcome="malformed"' in scraped(metrics)
 
 
 async def test_an_expiry_by_another_name_works_end_to_end(endpoint: TokenEndpoint) -> None:

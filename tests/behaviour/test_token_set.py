@@ -18,6 +18,7 @@ from gateway.observe import Metrics
 from gateway.tokens import TokenSet
 from tests.kit.clock import FakeClock, SteadyClock
 from tests.kit.endpoint import Answer, Request, TokenEndpoint, json_answer
+from tests.kit.metrics import scraped
 from tests.kit.recipes import config, credential
 from tests.kit.stall import unless_stalled
 
@@ -422,7 +423,7 @@ async def test_the_next_secret_takes_over_when_the_vendor_refuses_the_first(
         tokens = await start(config(both), None, metrics)
         token = await tokens.tokens("acme").get()
     assert tokens.status()[0].secret == "next"
-    assert b'secret="next"} 1' in metrics.exposition()[0]
+    assert 'secret="next"} 1' in scraped(metrics)
     assert "credential_secret_switched" in [log["event"] for log in logs]
     await tokens.reload(config(credential(endpoint.url, secret="CANARY-next")))
     assert tokens.tokens("acme").current() is token

@@ -17,6 +17,7 @@ from gateway.observe import read_traceparent
 from gateway.observe.trace.spans import Span, Tracer, dropped_spans
 from tests.kit.emulation import ask, emulated
 from tests.kit.gateway import CANARY, Running, one_route, running
+from tests.kit.metrics import scraped
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
@@ -71,7 +72,7 @@ async def test_without_tracing_the_apps_traceparent_passes_unchanged_and_its_tra
     async with vendor(answering(ok(), seen=seen)) as upstream, running(one_route(upstream.port)) as it:
         assert await seen_by_vendor(it, seen, f"Traceparent: {GIVEN}", "Tracestate: a=b") == [GIVEN]
         assert await seen_by_vendor(it, seen) == []
-        body = it.gateway.metrics.exposition("application/openmetrics-text; version=1.0.0")[0].decode()
+        body = scraped(it.gateway.metrics, "application/openmetrics-text; version=1.0.0")
         assert [line["trace_id"] for line in log_lines(it)] == [GIVEN[3:35], None]
     assert f'trace_id="{GIVEN[3:35]}"' in body, "the app records it, so it is an exemplar"
 

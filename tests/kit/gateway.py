@@ -15,7 +15,7 @@ from gateway.clock import SystemClock
 from gateway.config import load
 from gateway.model import Logs
 from gateway.observe import close_logging, configure_logging
-from tests.kit.metrics import sample
+from tests.kit.metrics import sample, scraped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -105,7 +105,7 @@ async def running(
         yield it
     finally:
         await gateway.stop()
-        exposition = gateway.metrics.exposition(None)[0].decode()
+        exposition = scraped(gateway.metrics)
         close_logging()
     said = stream.getvalue()
     assert CANARY not in said, "a secret in the log"

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from gateway.observe import Metrics
 
 
+def scraped(metrics: Metrics, accept: str | None = None) -> str:
+    """Return the text of a scrape."""
+    return b"".join(metrics.exposition(accept)[0]).decode()
+
+
 def families(metrics: Metrics) -> list[Metric]:
     """Return all families of a scrape."""
-    return list(text_string_to_metric_families(metrics.exposition()[0].decode()))
+    return list(text_string_to_metric_families(scraped(metrics)))
 
 
 def sample(metrics: Metrics, name: str, labels: Mapping[str, str] | None = None) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.observe import Metrics
+from tests.kit.metrics import scraped
 
 ROOT = Path(__file__).parents[2]
 ASKED = os.environ.get("GATEPASS_COMPILE") == "1"
@@ -34,7 +35,7 @@ def test_every_module_of_the_hot_path_is_what_was_asked_for(to_compile: tuple[st
 
 
 def test_the_metrics_tell_which_it_is() -> None:
-    exposition = Metrics().exposition(None)[0].decode()
+    exposition = scraped(Metrics())
     assert f'compiled="{"yes" if ASKED else "no"}"' in exposition
 
 

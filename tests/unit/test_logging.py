@@ -34,7 +34,7 @@ from gateway.observe import (
 )
 from gateway.observe.journal import BATCH, INTERVAL
 from gateway.observe.log.writer import Writer, dropped_events
-from tests.kit.metrics import sample
+from tests.kit.metrics import sample, scraped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -422,7 +422,7 @@ def test_whoever_looks_at_the_metrics_sees_every_request_that_has_ended() -> Non
     looks: tuple[Callable[[], float | None], ...] = (
         lambda: sample(metrics, "gatepass_requests_total", labels),
         lambda: metrics.requests.by("route")["idfy"][0][1].value,
-        lambda: float(re.findall(r"gatepass_client_requests_total{.*ok.*} (.*)", metrics.exposition()[0].decode())[0]),
+        lambda: float(re.findall(r"gatepass_client_requests_total{.*ok.*} (.*)", scraped(metrics))[0]),
     )
     for seen in (1, 2, 3):
         it.add(entry(metrics))
@@ -567,12 +567,12 @@ def test_a_disk_that_is_full_for_a_while_leaves_only_whole_lines(
 
 def test_drops_are_in_the_metrics() -> None:
     metrics = Metrics()
-    metrics.exposition()
+    scraped(metrics)
     before = sample(metrics, "gatepass_log_events_dropped_total") or 0.0
     writer = Writer(io.StringIO())
     writer.close()
     writer.write(b"after the end\n")
-    metrics.exposition()
+    scraped(metrics)
     assert sample(metrics, "gatepass_log_events_dropped_total") == before + 1
 
 

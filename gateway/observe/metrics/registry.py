@@ -156,13 +156,11 @@ class Metrics(DeclaredMetrics):
         if outcome == "ok":
             self.keys_seen.labels(issuer).set(self.wall())
 
-    def exposition(self, accept: str | None = None) -> tuple[bytes, str]:
-        """Return all metrics and their content type: Prometheus text, or OpenMetrics if `Accept` asks for it."""
-        parts, content_type = self.exposition_in_parts(accept)
-        return b"".join(parts), content_type
+    def exposition(self, accept: str | None = None) -> tuple[Iterator[bytes], str]:
+        """Return all metrics and their content type: Prometheus text, or OpenMetrics if `Accept` asks for it.
 
-    def exposition_in_parts(self, accept: str | None = None) -> tuple[Iterator[bytes], str]:
-        """As `exposition`, one family at a time, so that the caller can serve requests in between."""
+        One part for each family, so that the caller can serve requests in between.
+        """
         encode, content_type = choose_encoder(accept or "")
         openmetrics = content_type.startswith("application/openmetrics-text")
         return self._parts(encode, openmetrics=openmetrics), content_type
