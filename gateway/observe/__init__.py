@@ -1,7 +1,7 @@
 """Metrics, logs, traces, and the redaction of everything that is printed.
 
-Imports only the floor below (`model`, `errors`). The only package with global state, because a process has one log and
-one set of secrets to keep out of it.
+Imports only the floor below (`model`, `errors`). Has state of the process: its one log, and the one set of secrets to
+keep out of it.
 """
 
 from gateway.observe.journal import Journal

@@ -1,4 +1,4 @@
-"""The data plane: an app's request in, the vendor's answer out, with the pass on it.
+"""The data plane: sends an app's request to the vendor with the token, and the vendor's answer back.
 
 `handler.py` is the hot path and reads top to bottom; `routing.py`, `fields.py`, `request.py` and `response.py` are its
 pure rules; `client.py` and `upstream.py` are the connections on either side. Sees tokens only through `model.Tokens`.

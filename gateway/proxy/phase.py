@@ -1,7 +1,8 @@
 """The phases of an app's connection and the events that change them, as a table. Pure.
 
 A connection is in exactly one phase. Each event is a mapping from the phases that allow it to the phase that follows:
-`phase = REQUEST[phase]`. An event in any other phase is a programming error (KeyError). The idea is h11's (https://h11.readthedocs.io/en/latest/api.html#the-state-machine).
+`phase = REQUEST[phase]`. An event in any other phase is a programming error (KeyError). The idea is h11's
+(https://h11.readthedocs.io/en/latest/api.html#the-state-machine).
 
 | phase     | bytes that arrive       | end of the app's bytes  | time-out                                      |
 |-----------|-------------------------|-------------------------|-----------------------------------------------|
