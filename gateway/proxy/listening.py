@@ -29,7 +29,7 @@ async def listen(*addresses: Address) -> list[socket.socket]:
     try:
         for address in addresses:
             both = address.host == _ANY_IPV6 and not _has_any_ipv4(addresses, address.port)
-            sockets += await _listen(address, both_families=both)
+            await _listen(address, sockets, both_families=both)
     except OSError:
         for sock in sockets:
             sock.close()
@@ -41,28 +41,22 @@ def _has_any_ipv4(addresses: Sequence[Address], port: int) -> bool:
     return any(each.host == _ANY_IPV4 and each.port == port for each in addresses)
 
 
-async def _listen(address: Address, *, both_families: bool) -> list[socket.socket]:
+async def _listen(address: Address, sockets: list[socket.socket], *, both_families: bool) -> None:
+    """Append a listening socket for each address of a host; one that fails is appended, too."""
     loop = asyncio.get_running_loop()
     flags = socket.AI_PASSIVE
     infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
-    sockets: list[socket.socket] = []
     port = address.port
-    try:
-        for family, kind, protocol, _, where in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both_families))
-            sock.bind((where[0], port, *where[2:]))
-            sock.listen(_BACKLOG)
-            port = sock.getsockname()[1]
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
+    for family, kind, protocol, _, where in dict.fromkeys(infos):
+        sock = socket.socket(family, kind, protocol)
+        sockets.append(sock)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both_families))
+        sock.bind((where[0], port, *where[2:]))
+        sock.listen(_BACKLOG)
+        port = sock.getsockname()[1]
 
 
 async def open_port(key: str, *addresses: Address) -> list[socket.socket]:

@@ -25,6 +25,9 @@ class Transport:
     def is_closing(self) -> bool:
         return False
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write(self, data: bytes) -> None:
         self.calls.append(data)
 
