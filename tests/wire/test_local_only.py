@@ -71,7 +71,7 @@ async def test_a_web_page_of_another_site_is_refused(fields: tuple[str, ...]) ->
     [
         "X-Forwarded-For: 203.0.113.7", "x-forwarded-for:203.0.113.7", "X-Forwarded-Proto: https", "Via: 1.1 caddy",
         "Forwarded: for=203.0.113.7", "X-Real-IP: 203.0.113.7", "CF-Connecting-IP: 203.0.113.7",
-        "True-Client-IP: 203.0.113.7", "X-Forwarded-Host: gw.example",
+        "True-Client-IP: 203.0.113.7", "X-Forwarded-Host: gw.example", "Client-IP: 203.0.113.7", "Client-Cert: :AA==:",
     ],
 )  # fmt: skip
 async def test_what_comes_through_a_proxy_is_refused(field: str) -> None:
