@@ -68,6 +68,7 @@ def _file(
             yield ("credentials", name), "no route uses this credential"
         elif "revoke" in node.entries and node.entries.get("revoke_on_shutdown") is None and "grant" in node.entries:
             yield ("credentials", name, "revoke"), "is never sent without `revoke_on_shutdown: true`"
+    yield from _store(root, keys)
     if keys.admin is None:
         for which in ("admin_keys_sha256", "admin_hosts"):
             if getattr(keys, which):
@@ -83,6 +84,13 @@ def _folders(pushed: Mapping[str, PushSection]) -> Iterator[Advice]:
         if kind is not None and kind not in IN_MEMORY:
             text = f"is on a disk ({kind}), and tokens are written there: use a folder in memory (tmpfs)"
             yield ("planes", "push", name, "directory"), text
+
+
+def _store(root: Node, keys: FileSection) -> Iterator[Advice]:
+    section = root.entries.get("credentials")
+    for name, node in (section.entries if section is not None else {}).items():
+        if "store_outage" in node.entries and keys.store is None:
+            yield ("credentials", name, "store_outage"), "has no effect without `store`"
 
 
 def _passes(

@@ -99,6 +99,10 @@ WARNED = {
         BASE.replace("credentials: {", "credentials: {spare: {static: {token: CANARY-s}}, "),
         "credentials.spare: no route uses this credential",
     ),
+    "an outage of no store": (
+        BASE.replace("CANARY-t}", "CANARY-t}, store_outage: closed"),
+        "credentials.key.store_outage: has no effect without `store`",
+    ),
     "admin keys without an admin port": (
         BASE + f"admin: null\nadmin_keys_sha256: [{HASH}]\n",
         "admin_keys_sha256: there is no admin port",

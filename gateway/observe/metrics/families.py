@@ -306,10 +306,7 @@ STORE_UP = Family(
     "store_up", "gauge", "1 while the shared store is trusted, 0 while it is away; absent without `store`."
 )
 STORE_MODE = Family(
-    "store_mode",
-    "gauge",
-    "1 for how this instance works now: shared (with the store) or alone (without it).",
-    ("mode",),
+    "store_mode", "gauge", "1 for how this instance works: shared (with the store) or alone.", ("mode",)
 )
 STORE_DURATION = Family(
     "store_command_duration_seconds",
@@ -321,9 +318,7 @@ STORE_DURATION = Family(
 STORE_SILENCE = Family("store_silence_seconds", "gauge", "Time since the shared store's last answer.")
 STORE_MEMBERS = Family("store_members", "gauge", "Instances that share the store, as last known to this one.")
 STORE_STRANGERS = Family(
-    "store_strangers",
-    "gauge",
-    "Instances whose last key of `store.keys` is another one, so that nothing is shared with them.",
+    "store_strangers", "gauge", "Instances with another last key in `store.keys`, so nothing is shared."
 )
 STORE_LEASES = Family(
     "store_leases_total",

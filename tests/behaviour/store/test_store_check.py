@@ -13,8 +13,8 @@ from gateway.errors import StoreAway
 from gateway.model import Secret
 from gateway.store import Sealing
 from gateway.store.look import look
-from tests.behaviour.store.test_store_client import client, config
 from tests.kit.configuration import ROOT
+from tests.kit.storeclient import client, config
 from tests.kit.valkey import ENGINES, STORE_KEY, TLS, Engine, Store, block, store
 
 if TYPE_CHECKING:

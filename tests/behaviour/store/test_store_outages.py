@@ -1,0 +1,179 @@
+"""The client of the shared store in every outage: it notices, it never repeats a command, and it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.errors import StoreAway
+from gateway.model import Secret
+from gateway.observe import Metrics
+from gateway.store import Script, SharedStore
+from tests.kit.faults import FaultProxy
+from tests.kit.served import until
+from tests.kit.storeclient import COUNT, GET, SET, away, back, client, config
+from tests.kit.valkey import ENGINES, Engine, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_hung_store_is_away_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+    changes: list[bool] = []
+    async with store(tmp_path, engine) as server, client(config(server.port)) as it:
+        it.on_change(changes.append)
+        server.pause()
+        await away(it)
+        server.go_on()
+        await back(it)
+        assert changes == [False, True]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_store_that_ends_is_away_and_comes_back_empty(engine: Engine, tmp_path: Path) -> None:
+    """The scripts are gone with it; each is sent again with its text."""
+    async with store(tmp_path, engine) as server, client(config(server.port)) as it:
+        assert await it.run(COUNT, [it.key("n")], []) == 1
+        await server.kill()
+        await away(it)
+        await server.start()
+        await back(it)
+
+
+async def test_a_flushed_store_is_no_outage_but_a_loss(tmp_path: Path) -> None:
+    lost: list[int] = []
+    async with store(tmp_path) as server, client(config(server.port)) as it:
+        it.on_loss(lambda: lost.append(1))
+        await it.run(COUNT, [it.key("n")], [])
+        await it.beat()
+        assert not lost
+        await server.command("FLUSHALL")
+        await server.command("SCRIPT", "FLUSH")
+        assert await it.run(COUNT, [it.key("n")], []) == 1
+        await it.beat()
+        assert it.is_up
+        assert lost == [1]
+        await it.beat()
+        assert lost == [1]
+
+
+async def test_a_store_slower_than_the_time_out_is_away_while_it_is(tmp_path: Path) -> None:
+    async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
+        proxy.delay = 2.0
+        await away(it)
+        await proxy.heal()
+        await back(it)
+
+
+async def test_a_partitioned_store_is_away_and_comes_back(tmp_path: Path) -> None:
+    async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
+        proxy.hang()
+        await away(it)
+        await proxy.heal()
+        await back(it)
+        await proxy.refuse()
+        await away(it)
+        await proxy.heal()
+        await back(it)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_full_store_is_away_although_it_answers_reads(engine: Engine, tmp_path: Path) -> None:
+    async with store(tmp_path, engine) as server, client(config(server.port)) as it:
+        await server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await server.command("CONFIG", "SET", "maxmemory", "1")
+        while it.is_up:  # reads go on all the time, and are no reason to trust it
+            try:
+                await it.run(GET, [it.key("x")], [])
+            except StoreAway:
+                break
+            await asyncio.sleep(0.02)
+        await away(it)
+        await server.command("CONFIG", "SET", "maxmemory", "0")
+        await back(it)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_read_only_replica_is_away(engine: Engine, tmp_path: Path) -> None:
+    async with (
+        store(tmp_path, engine) as server,
+        store(tmp_path, engine) as other,
+        client(config(server.port)) as it,
+    ):
+        await server.command("REPLICAOF", "127.0.0.1", other.port)
+        await away(it)
+        await server.command("REPLICAOF", "NO", "ONE")
+        await back(it)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_wrong_password_is_away_until_the_file_has_the_right_one(engine: Engine, tmp_path: Path) -> None:
+    """The file is read for each connection, without a reload."""
+    file = tmp_path / "password"
+    file.write_text("CANARY-wrong\n")
+    async with (
+        store(tmp_path, engine, "--requirepass", "CANARY-right") as server,
+        client(config(server.port, password=Secret("CANARY-wrong"), password_file=file)) as it,
+    ):
+        assert not it.is_up
+        file.write_text("CANARY-right\n")
+        await back(it)
+
+
+async def test_a_password_that_the_store_changes_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("CANARY-one")
+    async with (
+        store(tmp_path, "valkey", "--requirepass", "CANARY-one") as server,
+        client(config(server.port, password=Secret("CANARY-one"), password_file=file)) as it,
+    ):
+        assert it.is_up
+        await server.command("CONFIG", "SET", "requirepass", "CANARY-two", login=("CANARY-one",))
+        file.write_text("CANARY-two")
+        await server.command("CLIENT", "KILL", "TYPE", "normal", login=("CANARY-two",))
+        await back(it)
+
+
+async def test_a_command_is_never_sent_twice(tmp_path: Path) -> None:
+    """The answer is lost after the command was carried out: its caller learns that, and nobody repeats it."""
+    async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
+        assert await it.run(COUNT, [it.key("n")], []) == 1
+        proxy.delay = 0.6
+        with pytest.raises(StoreAway):
+            await it.run(COUNT, [it.key("n")], [])
+        await proxy.heal()
+        await asyncio.sleep(0.5)
+        assert await server.command("GET", it.key("n")) == b"2"
+
+
+async def test_a_start_without_a_store_is_known_after_half_a_second(tmp_path: Path) -> None:
+    async with store(tmp_path) as server:
+        server.pause()
+        it = SharedStore(config(server.port), clock=SystemClock(), metrics=Metrics())
+        await it.start()
+        began = asyncio.get_running_loop().time()
+        await it.tried.wait()
+        assert asyncio.get_running_loop().time() - began < 0.7
+        assert not it.is_up
+        await it.stop()
+
+
+async def test_an_answer_that_comes_too_late_is_nobody_else_s(tmp_path: Path) -> None:
+    """A cancelled or late command takes its connection with it."""
+    slow = Script("slow", "local i = 0; while i < tonumber(ARGV[1]) do i = i + 1 end; return 'slow'")
+    async with store(tmp_path) as server, client(config(server.port)) as it:
+        task = asyncio.create_task(it.run(slow, [], [20_000_000]))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, StoreAway)):
+            await task
+        await until(lambda: it.is_up, 10)
+        for _ in range(20):
+            try:
+                assert await it.run(SET, [it.key("x")], ["mine"]) == b"mine"
+            except StoreAway:
+                await asyncio.sleep(0.1)
