@@ -188,6 +188,7 @@ async def news(port: int, count: int, samples: int) -> list[float]:
     """Return the seconds from a 401 on one instance to the new token on all, each time."""
     found = []
     async with Endpoint(3600.0).serving() as endpoint, instances(port, count, endpoint) as made:
+        await asyncio.sleep(2.5)  # all have subscribed to the channel; before, news takes up to a second
         for turn in range(samples):
             await until(lambda: len(values(made)) == 1 and None not in values(made))
             one, old = made[turn % count], made[turn % count].tokens.current()
