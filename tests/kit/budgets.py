@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 KEY = "gp_CANARY-shared-counts-0123456789"
 
 
+PATIENT = {"timeout": "1s", "lease": "5s"}
+"""For a busy machine: a store that answers late is away, and calls are refused."""
+
+
 async def reach(made: Sequence[Served], sample: str, value: float, *, within: float = 30.0) -> float:
     """Wait until a metric has this value on each of the instances; return how many seconds that took."""
     began = time.monotonic()
@@ -106,7 +110,7 @@ async def counting_together(
         config = {
             **one_route(there.port, **route),
             "clients": [{"name": "web", "key_sha256": hash_key(KEY), **client}],
-            "store": block(where),
+            "store": block(where, **PATIENT),
             "logs": {"format": "json", "access": False},
             **top,
         }

@@ -178,6 +178,27 @@ async def test_after_a_flush_everything_remembered_is_written_back_before_anythi
         assert one.escrow.granted == 150
 
 
+async def test_what_an_instance_has_not_spent_is_written_back_too(server: Store) -> None:
+    async with budget(server, 2, 1000) as (one, two):
+        await one.ask(50)
+        await server.command("FLUSHALL")
+        await one.ask(0)
+        assert await one.field() == Field(50, 0)
+        await two.ask(990)
+        assert two.escrow.granted == 950
+
+
+async def test_what_an_old_copy_of_the_store_does_not_know_of_others_is_written_back(server: Store) -> None:
+    """As after a fail-over: our own field is right, and that of another one is missing."""
+    async with budget(server, 2, 1000) as (one, two):
+        await two.ask(60)
+        await one.ask(50)
+        (key,) = [each for each in await server.command("KEYS", "*") if each.startswith(one.direct.key().encode())]
+        await server.command("HDEL", key, f"g{two.name}")
+        await one.ask(0)
+        assert await one.field(two.name) == Field(60, 0)
+
+
 async def test_the_soft_limit_is_logged_by_one_and_known_by_all(server: Store) -> None:
     async with budget(server, 2, UNLIMITED) as (one, two):
         one.escrow.counter.used, one.escrow.counter.warned = 7, True
