@@ -88,24 +88,31 @@ class _Bits:
         data = text[len(self._start) :].encode("utf-8")
         end = 1 << len(data) * _LANE
         lanes = int.from_bytes(b"\1" * (len(data) + 1), "little")
-        slashes = self._where(ord("/"), data)
+        where: dict[int, int] = {}
+        slashes = self._where(ord("/"), data, where)
         inside = (lanes - end - slashes) * 0xFF
         places = 1
         for piece in self._pieces:
-            places = self._after(piece, places, data, (slashes, inside, lanes))
+            places = self._after(piece, places, data, (slashes, inside, lanes), where)
             if not places:
                 return False
         return bool((places | (places & slashes) << _LANE) & end)
 
-    def _where(self, byte: int, data: bytes) -> int:
-        return int.from_bytes(data.translate(self._tables[byte]), "little")
+    def _where(self, byte: int, data: bytes, where: dict[int, int]) -> int:
+        """Return at which positions of `data` the byte is; `where` remembers that for each byte."""
+        places = where.get(byte)
+        if places is None:
+            places = where[byte] = int.from_bytes(data.translate(self._tables[byte]), "little")
+        return places
 
-    def _after(self, piece: str | bytes, places: int, data: bytes, masks: tuple[int, int, int]) -> int:
+    def _after(
+        self, piece: str | bytes, places: int, data: bytes, masks: tuple[int, int, int], where: dict[int, int]
+    ) -> int:
         """Return where the piece may end that begins at one of `places`."""
         slashes, inside, lanes = masks
         if isinstance(piece, bytes):
             for byte in piece:
-                places = (places & self._where(byte, data)) << _LANE
+                places = (places & self._where(byte, data, where)) << _LANE
                 if not places:
                     break
             return places
