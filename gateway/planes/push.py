@@ -119,6 +119,10 @@ class Push:
         """Return for how long a file has had its token."""
         return self._clock.monotonic() - file.written_at
 
+    async def sleep(self, seconds: float) -> None:
+        """Return after some seconds of its clock."""
+        await self._clock.sleep(seconds)
+
     def give_up(self, credential: str) -> None:
         """Withdraw a token that was dropped, without waiting for another one."""
         file = self.files.get(credential)

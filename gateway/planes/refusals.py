@@ -1,7 +1,8 @@
 """A plane reports that a vendor refused a token that was pushed: replace it, and answer when the next one is in place.
 
 A report may have the value of the field that the plane has sent; then only exactly this token is invalidated. Without
-it, the token in use is meant, unless it is so new that the report may be about the one before. Many requests fail
+it, the token in use is meant, unless it is so new that the report may be about the one before: the answer then waits
+until the token is no longer new, so that a second report about the same request is about this token. Many requests fail
 together, and their reports come late: a report about an older token invalidates nothing.
 """
 
@@ -22,7 +23,7 @@ Result = Literal["replaced", "known", "limited", "unavailable", "unknown"]
 """`replaced`: that token was dropped, and the next one is in place. `known`: an older token; the present one is in
 place. `limited`: it stays in use, because no fetch is allowed yet. `unavailable`: there is no other token. `unknown`:
 no token that was pushed."""
-NEW: Final = 1.0
+NEW: Final = 0.5
 """Seconds for which a report without a value is taken to be about the token before: the plane uses a new token within
 `UPTAKE`, and a vendor that refuses a token does so at once."""
 PROVEN: Final = 5.0
@@ -54,7 +55,10 @@ async def report(push: Push, source: Source, credential: str, sent: bytes) -> Re
         if refused is None and found.isdisjoint(file.recent):
             return "unknown"
     else:
-        refused = held if held is file.token and push.seconds_since(file) >= NEW else None
+        new_for = NEW - push.seconds_since(file)
+        refused = held if held is file.token and new_for <= 0 else None
+        if held is file.token and new_for > 0:
+            await push.sleep(new_for)
     try:
         async with asyncio.timeout(push.hold):
             if refused is not None and not await _replace(push, file, source.tokens(credential), refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import math
@@ -500,8 +501,6 @@ async def test_a_defect_is_told_and_does_not_end_the_push(bench: Bench, monkeypa
 
 async def reported(bench: Bench, value: str) -> str:
     """Report a token, and let time go on until the answer is there."""
-    import asyncio
-
     answer = asyncio.ensure_future(
         report(bench.push, bench.tokens, "acme", f"Bearer CANARY-{value}".encode() if value else b"")
     )
@@ -548,6 +547,18 @@ async def test_a_report_without_a_value_is_not_about_a_token_that_is_new(bench: 
     await bench.change()
     assert await reported(bench, "") == "known"
     assert (bench.tokens.calls, bench.value()) == ([], "two")
+
+
+async def test_an_answer_about_a_new_token_waits_until_the_next_report_is_about_it(bench: Bench) -> None:
+    bench.tokens.put("one")
+    await bench.start()
+    answer = asyncio.ensure_future(report(bench.push, bench.tokens, "acme", b""))
+    await bench.later(NEW - 0.01)
+    assert not answer.done()
+    await bench.later(1)
+    assert await answer == "known"
+    bench.tokens.next = bench.tokens.issue("two")
+    assert await reported(bench, "") == "replaced"
 
 
 async def test_a_report_without_a_value_waits_for_the_token_that_is_fetched(bench: Bench) -> None:
