@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORTED = ("3.11", "3.12", "3.13")
+TRIES = 3
+"""Of the demo, because some of its claims are about time, and a busy machine may break them."""
 REQUIREMENTS = ROOT / "requirements"
 TRIAL = """
 import importlib.util, pathlib, platform
@@ -84,8 +86,17 @@ def tried(python: Path, wheel: Path, folder: Path) -> str:
     inside = environment(python, folder / "trial", "run.txt")
     run(inside, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
     run(inside, "-I", "-c", TRIAL)
-    run(inside.with_name("gatepass"), "demo", PWD=str(folder))
+    demonstrate(inside.with_name("gatepass"), folder)
     return run(inside.with_name("gatepass"), "--version", PWD=str(folder)).strip()
+
+
+def demonstrate(program: Path, folder: Path) -> None:
+    """Run the demo, up to `TRIES` times; exit if none is good."""
+    for _ in range(TRIES - 1):
+        done = subprocess.run([program, "demo"], capture_output=True, check=False, cwd=folder)  # noqa: S603
+        if done.returncode == 0:
+            return
+    run(program, "demo", PWD=str(folder))
 
 
 def main(dist: Path, names: list[str]) -> int:
