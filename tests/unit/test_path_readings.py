@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 from time import thread_time
 
 import pytest
@@ -18,8 +17,9 @@ from gateway.patterns.readings import GLOBSTAR, STAR, distinct_readings, reading
 from gateway.proxy.routing import check_path
 from tests.kit import lenient, paths
 
-A_MILLISECOND = 0.001 if sys.gettrace() is None else 0.003
-"""Seconds; three times as much while coverage is measured, whose tracer takes its time for every line."""
+MOMENT = 0.003
+"""Seconds: an idle core needs one millisecond, a busy one twice as much, and coverage's tracer three times as much. A
+decision whose time grows faster than the path takes seconds."""
 DENY = ("/authorization/**", "/oauth/token", "/files/*", "/r/my%20files/**", "/r/secret;v=1/**", "/v/caf%C3%A9", "/a+b")
 
 
@@ -217,7 +217,7 @@ LONG = {
 @pytest.mark.parametrize("pattern", SLOW)
 @pytest.mark.parametrize("path", LONG.values(), ids=LONG)
 @pytest.mark.parametrize("kind", [DenyPatterns, AllowPatterns])
-def test_a_decision_about_16_kib_takes_less_than_a_millisecond(
+def test_a_decision_about_16_kib_takes_a_moment(
     kind: type[DenyPatterns | AllowPatterns], path: str, pattern: str
 ) -> None:
     """Measured as processor time, the best of a few: the machine may be busy."""
@@ -227,9 +227,9 @@ def test_a_decision_about_16_kib_takes_less_than_a_millisecond(
         began = thread_time()
         rules.name(path)
         best = min(best, thread_time() - began)
-        if best < A_MILLISECOND:
+        if best < MOMENT:
             break
-    assert best < A_MILLISECOND
+    assert best < MOMENT
 
 
 ODD = ["/a%2Fb;c%3Bd.", "/a%2F%C3%A9b%3Bc%20", "/a.", "/%C3%A9", "/a%20", "/a;b", "/a%3Bb.", "/%C3%A9%2Fa.", "/a%3Fb"]
@@ -237,7 +237,7 @@ ODD = ["/a%2Fb;c%3Bd.", "/a%2F%C3%A9b%3Bc%20", "/a.", "/%C3%A9", "/a%20", "/a;b"
 
 @pytest.mark.parametrize("unit", ODD)
 @pytest.mark.parametrize("count", [50, 100, 330, 4000])
-def test_a_path_with_many_oddities_is_judged_or_refused_in_a_millisecond(unit: str, count: int) -> None:
+def test_a_path_with_many_oddities_is_judged_or_refused_in_a_moment(unit: str, count: int) -> None:
     path = ("/v1/sessions/" + unit * count)[: 16 * 1024].rstrip("%23C")
     rules = DenyPatterns(["/**/a*b*x/**", "/oauth/**", "/x/*-*-y"])
     best = 1.0
@@ -246,9 +246,9 @@ def test_a_path_with_many_oddities_is_judged_or_refused_in_a_millisecond(unit: s
         with contextlib.suppress(PathRefused):
             assert not rules.name(path)
         best = min(best, thread_time() - began)
-        if best < A_MILLISECOND:
+        if best < MOMENT:
             break
-    assert best < A_MILLISECOND
+    assert best < MOMENT
 
 
 def test_a_long_path_that_can_be_read_in_many_ways_is_refused() -> None:
