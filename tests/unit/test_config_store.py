@@ -124,7 +124,7 @@ MISTAKES = {
         "store: `lease` must be at least 4 times `timeout`, and at most 60s",
     ),
     "no time at all": (text("url: 'redis://v', timeout: 0"), "store.timeout: must be longer than zero"),
-    "an unknown key": (text("url: 'redis://v', pasword: x"), "store.pasword: unknown key; did you mean password?"),
+    "an unknown key": (text("url: 'redis://v', passwort: x"), "store.passwort: unknown key; did you mean password?"),
 }
 
 
