@@ -48,6 +48,7 @@ async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_believed(t
                     await asyncio.sleep(0.1)
         assert await counted(it) is not None
         await until(lambda: store.is_up, 10)
+        await store.beat()
         findings = await look(by_sentinel(*it.sentinels))
         assert findings.members == 1
 
