@@ -28,7 +28,7 @@ _NOT_SERVED: Final = (errno.ECONNREFUSED, errno.ENOENT)
 def listen_unix(file: SocketFile) -> socket.socket:
     """Return a listening socket at the path. Raises ListenError."""
     path = file.path
-    beside = path.with_name(f".{path.name[:32]}.{os.getpid()}")
+    beside = _beside(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -48,6 +48,12 @@ def listen_unix(file: SocketFile) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _beside(path: Path) -> Path:
+    """Return a name of this process in the same folder, no longer than `path`, because a socket's path has a bound."""
+    own = f".{os.getpid():x}"
+    return path.with_name(f"{own}.{path.name}"[: max(len(own), len(path.name))])
 
 
 def _check_free(file: SocketFile) -> None:

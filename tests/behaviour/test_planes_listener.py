@@ -10,7 +10,9 @@ import ssl
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -25,9 +27,6 @@ from tests.kit.gateway import CANARY, Running, running
 from tests.kit.planes import KEY, WEB, ask, asked_gateway, plane_at, question
 from tests.kit.served import Served, until
 from tests.kit.wire import Message, Peer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def reloaded(folder: Path, config: dict[str, Any]) -> Any:
@@ -92,12 +91,17 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         listen_unix(SocketFile(tmp_path / "no" / "planes.sock"))
 
 
-def test_a_path_is_as_long_as_the_configuration_allows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["seven.s", "planes.sock", "a-socket-for-the-planes-of-this-machine.sock"])
+def test_a_path_is_as_long_as_the_configuration_allows(name: str) -> None:
     """The socket is made beside its name, and that must not need a longer one."""
-    path = tmp_path / "x"
-    path = tmp_path / ("x" * (107 - len(bytes(path)) + 1))
-    listen_unix(SocketFile(path)).close()
-    assert stat.S_ISSOCK(path.lstat().st_mode)
+    with tempfile.TemporaryDirectory(prefix="gp-") as short:
+        folder = Path(short) / ("f" * (107 - len(short) - len(name) - 2))
+        folder.mkdir()
+        path = folder / name
+        assert len(bytes(path)) == 107
+        listen_unix(SocketFile(path)).close()
+        assert stat.S_ISSOCK(path.lstat().st_mode)
+        assert [each.name for each in folder.iterdir()] == [name]
 
 
 async def test_a_socket_that_another_gateway_has_put_there_is_not_removed(tmp_path: Path) -> None:

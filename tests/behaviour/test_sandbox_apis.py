@@ -349,8 +349,8 @@ async def test_the_control_port_switches_revokes_counts_and_resets(
     [
         ("PATCH", "/vendors/uqudo", '{"lief": 3}', 400, "lief"),
         ("PATCH", "/vendors/uqudo", '{"token_fault": "explode"}', 400, "invalid_client_400"),
-        ("PATCH", "/vendors/uqudo", "[]", 400, "no JSON object"),
-        ("PATCH", "/vendors/uqudo", "{", 400, "no JSON"),
+        ("PATCH", "/vendors/uqudo", "[]", 400, "the body is not a JSON object"),
+        ("PATCH", "/vendors/uqudo", "{", 400, "the body is not JSON"),
         ("POST", "/vendors/uqudo/revoke", '{"which": "some"}', 400, "newest"),
         ("GET", "/vendors/acme", None, 404, "hypersign, akiba, uqudo, idfy"),
     ],

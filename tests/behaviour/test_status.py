@@ -182,7 +182,7 @@ async def test_what_a_vendor_says_stays_text() -> None:
     data = {
         "version": "1", "state": "ready", "uptime": 1.0, "data": None, "window": 900, "routes": [], "clients": [],
         "failing": 1, "headline": "1 of 1 credentials failing",
-        "config": {"digest": "d", "loaded": 0},
+        "config": {"digest": "d", "loaded": 0}, "store": None, "planes": [],
         "credentials": [
             {
                 "name": "idfy", "state": "unavailable", "expires_in": None, "life": None, "fingerprint": None,
