@@ -51,6 +51,7 @@ def test_failed_starts_never_end_the_service_or_its_socket() -> None:
     unit.read(DEPLOY / "systemd" / "gatepass.service")
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
     assert unit["Service"]["Restart"] == "always"
+    assert "kill -TERM $MAINPID; while" in unit["Service"]["ExecStop"], "the successor of an upgrade would be killed"
     hardened = {"MemoryDenyWriteExecute": "yes", "PrivateMounts": "yes", "DevicePolicy": "closed"}
     assert hardened.items() <= dict(unit["Service"]).items()
 

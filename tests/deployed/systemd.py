@@ -304,6 +304,7 @@ STEPS: dict[str, Callable[[Booted], tuple[str, bool]]] = {
     "systemctl reload: another configuration is active after": reloaded,
     "systemctl restart": restarted,
     "upgrade in place: another main process after": upgraded,
+    "systemctl restart after an upgrade": restarted,
     "six failed starts; serves again": broken,
     "kill -9: serves again after": killed,
     "hung; the watchdog (here 5 s) ends it; serves again after": hung,
