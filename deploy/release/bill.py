@@ -18,10 +18,12 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+ASKED = "import platform, sysconfig; print(platform.python_version()); print(sysconfig.get_path('purelib'))"
 TOP = "root-component"
 """The reference that cyclonedx-py gives to the component that the bill is about."""
 
@@ -47,6 +49,15 @@ def packages_below(site_packages: Path) -> dict[str, Any]:
         shim.write_text(f"#!{sys.executable} -I\nimport json, sys\njson.dump([{str(site_packages)!r}], sys.stdout)\n")
         shim.chmod(0o755)
         return packages(shim)
+
+
+def with_licences(bill: dict[str, Any], site_packages: Path) -> dict[str, Any]:
+    """Return the bill with the licences that cyclonedx-py has left out although the packages' metadata name them."""
+    named = {each.name.lower(): each.metadata.get("License") for each in distributions(path=[str(site_packages)])}
+    for each in bill["components"]:
+        if not each.get("licenses") and (text := named.get(each["name"].lower())):
+            each["licenses"] = [{"license": {"name": text, "acknowledgement": "declared"}}]
+    return bill
 
 
 def python_component(number: str) -> dict[str, Any]:
@@ -143,19 +154,20 @@ def main() -> int:
     if given.root:
         (site,) = given.root.glob("opt/gatepass/lib/python3*/site-packages")
         (header,) = given.root.glob("var/lib/gatepass/python-version")
-        bill = joined(packages_below(site.absolute()), header.read_text().strip(), *debian(given.root))
+        found = with_licences(packages_below(site.absolute()), site)
+        bill = joined(found, header.read_text().strip(), *debian(given.root))
     else:
         said = subprocess.run(  # noqa: S603 - the interpreter that was named
-            [given.python.absolute(), "-c", "import platform; print(platform.python_version())"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        bill = joined(packages(given.python), said.stdout.strip(), [], {})
+            [given.python.absolute(), "-c", ASKED], capture_output=True, text=True, check=True
+        )
+        number, site_packages = said.stdout.splitlines()
+        bill = joined(with_licences(packages(given.python), Path(site_packages)), number, [], {})
     text = json.dumps(bill, indent=1, sort_keys=True) + "\n"
     given.output.write_text(text, encoding="utf-8")
-    found = problems(bill) + invalid(text)
-    sys.stderr.write("".join(f"{given.output}: {line}\n" for line in found))
+    wrong = problems(bill) + invalid(text)
+    sys.stderr.write("".join(f"{given.output}: {line}\n" for line in wrong))
     sys.stdout.write(f"{given.output}: {len(bill['components'])} components\n")
-    return 1 if found else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

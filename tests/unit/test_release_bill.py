@@ -93,3 +93,14 @@ def test_a_bill_without_dependencies_or_with_dangling_ones_fails_the_release() -
     assert bill.problems(done) == ["gatepass: no dependencies"]
     del done["metadata"]["component"]["version"]
     assert "gatepass: no version" in bill.problems(done)
+
+
+def test_a_licence_that_the_metadata_name_is_not_missing(tmp_path: Path) -> None:
+    """cyclonedx-py leaves out that of protobuf."""
+    (tmp_path / "a-1.dist-info").mkdir()
+    (tmp_path / "a-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: A\nVersion: 1\nLicense: BSD\n")
+    found = from_cyclonedx()
+    found["components"][0]["licenses"] = []
+    found["components"].append({"bom-ref": "b==1", "name": "b", "version": "1", "purl": "pkg:pypi/b@1"})
+    licences = [each.get("licenses") for each in bill.with_licences(found, tmp_path)["components"]]
+    assert licences == [[{"license": {"name": "BSD", "acknowledgement": "declared"}}], None]
