@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import Access, Allowance, Clients, hash_key
+from gateway.access import Access, Allowance, Clients, hash_key, state
 from gateway.access.budgets import period_of, rate_limit_fields
 from gateway.errors import ClientForbidden, ExchangeError, RateLimited
 from gateway.model import Client, ClientBudget, ClientLimit
@@ -291,8 +291,11 @@ def test_whatever_happens_in_flight_and_reservations_end_at_zero_and_never_pass_
         assert made + len(running) <= 4
 
 
-async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody_calls() -> None:
+async def test_a_budget_is_shown_as_unused_when_its_period_is_over_though_nobody_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else an alert on yesterday's budget would go on until somebody makes today's first call."""
+    monkeypatch.setattr(state, "INTERVAL", 3600.0)  # usage, which is collected each second, for nine days
     clock, metrics = FakeClock(wall=WALL), Metrics()
     budgets = (ClientBudget("orders", "day", None, 10), ClientBudget("orders", "month", None, 100))
     config = config_of(Client("web", (hash_key(KEY),), budgets=budgets))
