@@ -23,27 +23,11 @@ settings.register_profile("untimed", settings.default, deadline=None, suppress_h
 settings.load_profile("untimed")
 
 
-SLOW_FIRST = (
-    "tests/behaviour/store/",
-    "tests/behaviour/test_edge",
-    "tests/behaviour/",
-    "tests/architecture/",
-    "tests/wire/",
-)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Allow for one habit of mypyc: how its coroutines pass an exception on is deprecated since Python 3.12."""
     if os.environ.get("GATEPASS_COMPILE") == "1":
         habit = r"ignore:the \(type, exc, tb\) signature of throw\(\) is deprecated:DeprecationWarning"
         config.addinivalue_line("filterwarnings", habit)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that wait longest for real time; else they run alone at the end, while workers are idle."""
-    items.sort(
-        key=lambda item: next((at for at, part in enumerate(SLOW_FIRST) if part in item.nodeid), len(SLOW_FIRST))
-    )
 
 
 def pytest_asyncio_loop_factories(
