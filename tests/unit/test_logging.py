@@ -30,7 +30,7 @@ from gateway.observe import (
     configure_logging,
     current_logging,
     get_logger,
-    register,
+    register_all,
 )
 from gateway.observe.journal import BATCH, INTERVAL
 from gateway.observe.log.writer import Writer, dropped_events
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CANARY = "CANARY/live token+71d0"
-register(Secret(CANARY))
+register_all(Secret(CANARY))
 HALF = "71d0"
 
 
