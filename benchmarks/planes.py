@@ -10,27 +10,27 @@ share one, so the rate of nginx means little; CPU per request does not depend on
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import selectors
 import socket
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import load, peers
-from benchmarks.processes import cores, free_port, gateway_home, is_compiled, render, running, wait_for
+from benchmarks import peers
+from benchmarks.beside import compare, place_from_arguments
+from benchmarks.processes import free_port, gateway_home, is_compiled, render, running, wait_for
 from benchmarks.scenarios import HEADERS, SMALL
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
     from benchmarks.peers import Place
     from benchmarks.processes import Subject
@@ -106,19 +106,16 @@ def questions(path: Path, seconds: float) -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planes", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="length of a round")
-    options = parser.parse_args()
-    core, other = cores()
-    os.sched_setaffinity(0, {other})
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        here = stack.enter_context(peers.place(folder, core, other, tls=False, token_life=3600))
+    with place_from_arguments("benchmarks.planes", __doc__) as (here, options), contextlib.ExitStack() as stack:
         gateway = stack.enter_context(gatepass(here))
-        Console().print(asked(gateway, folder / "planes.sock", options))
+        Console().print(asked(gateway, here.folder / "planes.sock", options))
         proxies = [stack.enter_context(nginx(here, asks=asks)) for asks in (False, True)]
-        Console().print(compared(gateway, proxies, folder, options))
+        costs = compare(gateway, proxies, CONNECTIONS, here, options)
+    table = Table("", "nginx, CPU µs", "Gatepass, CPU µs", "p99, ms", title="nginx, small JSON, GET")
+    titles = {"asking": "asks Gatepass", "constant": "its own header"}
+    for name, cost in costs.items():
+        table.add_row(titles[name], f"{cost.cpu_us:.1f}", f"{cost.gateway_us:.1f}", f"{cost.p99_ms:.1f}")
+    Console().print(table)
 
 
 def asked(gateway: Subject, path: Path, options: argparse.Namespace) -> Table:
@@ -132,29 +129,11 @@ def asked(gateway: Subject, path: Path, options: argparse.Namespace) -> Table:
         rates.append(answered / options.seconds)
     how = "compiled" if is_compiled() else "not compiled"
     table = Table("", "CPU per question, µs", "questions a second on one core", "seen", title=f"Questions ({how})")
-    best, usual = min(cpu), statistics.median(cpu)
+    usual = statistics.median(cpu)
+    spread = f"± {(max(cpu) - min(cpu)) / usual / 2:.0%}"
     table.add_row(
-        "Gatepass", f"{usual:.1f} ({best:.1f})", f"{1e6 / usual:,.0f} ({1e6 / best:,.0f})", f"{max(rates):,.0f}"
+        "Gatepass", f"{usual:.1f} {spread}", f"{1e6 / usual:,.0f} {spread}", f"{statistics.median(rates):,.0f}"
     )
-    return table
-
-
-def compared(gateway: Subject, proxies: list[Subject], folder: Path, options: argparse.Namespace) -> Table:
-    """Return the table of nginx with and without questions."""
-    rows: dict[str, list[tuple[float, float, float]]] = {proxy.name: [] for proxy in proxies}
-    for _ in range(options.rounds):
-        for proxy in proxies:
-            before, asked_before = proxy.cpu(), gateway.cpu()
-            request = load.Request(proxy.url + SMALL, HEADERS)
-            seen = load.saturate(request, seconds=options.seconds, connections=CONNECTIONS, folder=folder)
-            if seen.wrong:
-                raise SystemExit(f"{proxy.name}: {seen.wrong} requests went wrong: {seen.complaint}")
-            spent, asking = proxy.cpu() - before, gateway.cpu() - asked_before
-            rows[proxy.name].append((spent / seen.requests * 1e6, asking / seen.requests * 1e6, seen.p99 * 1e3))
-    table = Table("", "nginx, CPU µs", "Gatepass, CPU µs", "p99, ms", title="nginx, small JSON, GET")
-    for name, found in rows.items():
-        titles = {"asking": "asks Gatepass", "constant": "its own header"}
-        table.add_row(titles[name], *(f"{statistics.median(column):.1f}" for column in zip(*found, strict=True)))
     return table
 
 

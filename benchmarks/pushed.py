@@ -9,24 +9,21 @@ CPU time of Envoy and of Gatepass per request, and p99.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import statistics
 import sys
-import tempfile
 import textwrap
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import load, peers
-from benchmarks.processes import ROOT, cores, free_port, gateway_home, render, running, wait_for
-from benchmarks.scenarios import HEADERS, SMALL
+from benchmarks import peers
+from benchmarks.beside import compare, place_from_arguments
+from benchmarks.processes import ROOT, free_port, gateway_home, render, running, wait_for
+from benchmarks.scenarios import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,37 +87,14 @@ def envoy(here: Place, how: str) -> Iterator[Subject]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pushed", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="length of a round")
-    options = parser.parse_args()
-    core, other = cores()
-    os.sched_setaffinity(0, {other})
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        here = stack.enter_context(peers.place(folder, core, other, tls=False, token_life=3600))
+    with place_from_arguments("benchmarks.pushed", __doc__) as (here, options), contextlib.ExitStack() as stack:
         gateway = stack.enter_context(gatepass(here))
         proxies = [stack.enter_context(envoy(here, how)) for how in TITLES]
-        Console().print(compared(gateway, proxies, folder, options))
-
-
-def compared(gateway: Subject, proxies: list[Subject], folder: Path, options: argparse.Namespace) -> Table:
-    """Return the table of the three."""
-    rows: dict[str, list[tuple[float, float, float, float]]] = {proxy.name: [] for proxy in proxies}
-    for _ in range(options.rounds):
-        for proxy in proxies:
-            before, others = proxy.cpu(), gateway.cpu()
-            request = load.Request(proxy.url + SMALL, HEADERS)
-            seen = load.saturate(request, seconds=options.seconds, connections=CONNECTIONS, folder=folder)
-            if seen.wrong:
-                raise SystemExit(f"{proxy.name}: {seen.wrong} requests went wrong: {seen.complaint}")
-            spent, beside = (proxy.cpu() - before) / seen.requests, (gateway.cpu() - others) / seen.requests
-            rows[proxy.name].append((spent * 1e6, beside * 1e6, seen.requests / seen.seconds, seen.p99 * 1e3))
+        costs = compare(gateway, proxies, CONNECTIONS, here, options)
     table = Table("Envoy, small JSON, GET", "Envoy, CPU µs", "Gatepass, CPU µs", "requests/s", "p99, ms")
-    for name, found in rows.items():
-        cpu, beside, rate, p99 = (statistics.median(column) for column in zip(*found, strict=True))
+    for name, (cpu, beside, rate, p99) in costs.items():
         table.add_row(TITLES[name], f"{cpu:.1f}", f"{beside:.2f}", f"{rate:,.0f}", f"{p99:.1f}")
-    return table
+    Console().print(table)
 
 
 if __name__ == "__main__":
