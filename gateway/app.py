@@ -133,6 +133,9 @@ class Gateway:
         self.metrics.prices({route.name: route.price for route in config.routes})
         report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
+        self._report_start(config)
+
+    def _report_start(self, config: Config) -> None:
         _log.info(
             "started",
             data=_shown(self.data_address),

@@ -9,7 +9,7 @@ from gateway.clock import SystemClock
 from gateway.errors import CredentialRefused, TokenUnavailable
 from gateway.model import CredentialStatus
 from gateway.tokens.sender import Sender
-from gateway.tokens.source import TokenSource, call
+from gateway.tokens.source import TokenSource, call, identity_endpoint
 from gateway.tokens.static import StaticTokens
 
 if TYPE_CHECKING:
@@ -72,11 +72,9 @@ async def probe_once(credential: Credential, token: Token, *, allow_addresses: t
     Raises:
         TokenUnavailable: there was no answer, or the credential has no such endpoint.
     """
-    if credential.probe is None:
-        raise TokenUnavailable(reason="the credential has no identity endpoint")
-    clock = SystemClock()
+    probe, clock = identity_endpoint(credential), SystemClock()
     sender = Sender(clock, Networks(allow_addresses))
     try:
-        return await call(credential.probe, token, sender=sender, clock=clock, within=credential.timeout)
+        return await call(probe, token, sender=sender, clock=clock, within=credential.timeout)
     finally:
         await sender.close()

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.addresses import Networks
-from gateway.errors import TokenError, TokenUnavailable
+from gateway.errors import TokenError
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.key import cache_key, identity
 from gateway.tokens.report import Report
 from gateway.tokens.sender import Sender
-from gateway.tokens.source import Recipe, TokenSource, call
+from gateway.tokens.source import Recipe, TokenSource, call, identity_endpoint
 from gateway.tokens.static import StaticTokens
 from gateway.tokens.store import MemoryStore
 
@@ -128,10 +128,8 @@ class TokenSet:
             TokenError: there is no token, no answer, or no identity endpoint.
         """
         tokens, credential = self._tokens[name], self._credentials[name]
-        if credential.probe is None:
-            raise TokenUnavailable(reason="the credential has no identity endpoint")
-        token, within = await tokens.get(), credential.timeout
-        return await call(credential.probe, token, sender=self._sender, clock=self._clock, within=within)
+        probe, token = identity_endpoint(credential), await tokens.get()
+        return await call(probe, token, sender=self._sender, clock=self._clock, within=credential.timeout)
 
     async def reload(self, config: Config) -> None:
         """Apply a new configuration without a gap.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from yarl import URL
 
-from gateway.errors import CredentialRefused, TokenError
+from gateway.errors import CredentialRefused, TokenError, TokenUnavailable
 from gateway.model import Token
 from gateway.observe import register
 from gateway.tls import client_context, load_pair
@@ -115,6 +115,13 @@ async def call(request: GrantRequest, token: Token, *, sender: Sender, clock: Cl
     rendered = render(request, assertion=assertion, token=token.value)
     answer = await sender.send(rendered, tls=await _tls(request), within=within, egress=request.egress)
     return answer.status
+
+
+def identity_endpoint(credential: Credential) -> GrantRequest:
+    """Return the request for `call`. Raises TokenUnavailable if the credential has no such endpoint."""
+    if credential.probe is None:
+        raise TokenUnavailable(reason="the credential has no identity endpoint")
+    return credential.probe
 
 
 async def _tls(request: GrantRequest) -> ssl.SSLContext | None:
