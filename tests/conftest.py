@@ -6,7 +6,10 @@ Hypothesis measures no time here: how long an example takes is the machine's bus
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +18,10 @@ from hypothesis import HealthCheck, settings
 from tests.kit.wire import close_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+SOONER = 0.9
+"""The share of its time-out after which an asynchronous test is cancelled: before pytest-timeout comes."""
 
 pytest.register_assert_rewrite("tests.kit.edge_cases")
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,7 +44,36 @@ def pytest_asyncio_loop_factories(
         import uvloop
     except ImportError:
         return {"asyncio": asyncio.new_event_loop}
-    return {"uvloop": uvloop.new_event_loop}
+
+
+    class Loop(uvloop.Loop):
+        """Closes what a failed test has left open; waits for ever if the warning about it is raised as an error."""
+
+        def close(self) -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", ResourceWarning)
+                super().close()
+
+    return {"uvloop": Loop}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """End an asynchronous test that hangs, with the line at which it waits.
+
+    pytest-timeout cannot: uvloop swallows what a signal's handler raises.
+    """
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        mark = item.get_closest_marker("timeout")
+        item.obj = _bounded(item.obj, SOONER * (mark.args[0] if mark else float(item.config.getini("timeout"))))
+
+
+def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(*args: object, **kwargs: object) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*args, **kwargs)
+
+    return bounded
 
 
 @pytest.fixture(autouse=True)
