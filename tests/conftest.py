@@ -57,6 +57,13 @@ def pytest_asyncio_loop_factories(
     return {"uvloop": Loop}
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why tests failed that succeeded when they were run again, or nobody would ever mend them."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.write_sep("_", f"first run of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """End an asynchronous test that hangs, with the line at which it waits.
 

@@ -253,7 +253,7 @@ async def test_retry_after_as_a_date_is_obeyed(endpoint: TokenEndpoint, start: A
     await drive(clock, 39.0, Load(tokens), step=0.5)
     assert endpoint.count == 1
     await drive(clock, 6.0, nothing)
-    await eventually(lambda: endpoint.count == 2)
+    await eventually(lambda: endpoint.count >= 2)  # a third comes two seconds after the second at the earliest
 
 
 # ------------------------------------------------------------------------------------------------------------ rotation
