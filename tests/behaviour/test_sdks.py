@@ -38,7 +38,7 @@ PLAIN = {
 }
 TLS = {"requests_oauthlib_app.py": "requests-oauthlib", "msal_app.py": "MSAL"}
 """These insist on https."""
-LIFE, PAUSE = 4, "5.2"
+LIFE, PAUSE = 6, "7.2"
 """Seconds; libraries round the end of a pass to whole seconds, so the pause is longer by more than one."""
 
 
