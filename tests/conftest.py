@@ -84,8 +84,14 @@ def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[.
 
 
 @pytest.fixture(autouse=True)
-async def _peers_are_closed() -> AsyncIterator[None]:
-    """Close the raw connections that a test has opened."""
+def _peers_are_closed(request: pytest.FixtureRequest) -> None:
+    """Close the raw connections that an asynchronous test has opened; thousands of others need no event loop."""
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_peers")
+
+
+@pytest.fixture
+async def _peers() -> AsyncIterator[None]:
     yield
     close_all()
     await asyncio.sleep(0)

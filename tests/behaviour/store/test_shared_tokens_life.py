@@ -358,6 +358,22 @@ async def test_of_instances_that_stop_together_exactly_one_revokes(server: Store
         assert revocations.count == 1
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_while_the_store_is_away_only_an_instance_that_was_alone_revokes(
+    server: Store, endpoint: TokenEndpoint, count: int
+) -> None:
+    """Of several, the others may still use the token."""
+    async with TokenEndpoint(path="/revoke") as revocations:
+        revoke = GrantRequest(url=revocations.url, form=(("token", "{token}"),))
+        async with sharing(store_config(server.port), count, config(credential(endpoint.url, revoke=revoke))) as made:
+            await all_have(made)
+            await until(lambda: all(each.store.members == count for each in made), 10)
+            await server.kill()
+            await until(lambda: not any(each.store.is_up for each in made), 10)
+            await asyncio.gather(*(each.stop() for each in made))
+        assert revocations.count == (1 if count == 1 else 0)
+
+
 async def test_a_hand_over_never_revokes(server: Store, endpoint: TokenEndpoint) -> None:
     async with TokenEndpoint(path="/revoke") as revocations:
         revoke = GrantRequest(url=revocations.url, form=(("token", "{token}"),))
