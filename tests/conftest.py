@@ -45,7 +45,6 @@ def pytest_asyncio_loop_factories(
     except ImportError:
         return {"asyncio": asyncio.new_event_loop}
 
-
     class Loop(uvloop.Loop):
         """Closes what a failed test has left open; waits for ever if the warning about it is raised as an error."""
 
