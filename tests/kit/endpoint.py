@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -100,6 +101,17 @@ class TokenEndpoint:
         token = f"CANARY-token-{self.port}-{len(self.issued) + 1}"
         self.issued.append(token)
         return json_answer({"access_token": token, "token_type": "Bearer", "expires_in": self.life})
+
+    def note_times(self) -> list[float]:
+        """Answer each request with a new token; return a list that gets the instant of each request (monotonic)."""
+        asked: list[float] = []
+
+        def answer(_: Request) -> Answer:
+            asked.append(time.monotonic())
+            return self.fresh()
+
+        self.always = answer
+        return asked
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

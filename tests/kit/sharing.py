@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.clock import SystemClock
 from gateway.errors import StoreAway
@@ -19,13 +19,20 @@ from gateway.store.tokens import StoredTokens
 from gateway.tokens import TokenSet
 from gateway.tokens.shared import SharedTokenCache
 from tests.kit.metrics import sample
+from tests.kit.recipes import config, credential
 from tests.kit.served import until
 from tests.kit.valkey import STORE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from gateway.model import Config, CredentialStatus, Token, Tokens
+    from tests.kit.endpoint import TokenEndpoint
+    from tests.kit.valkey import Store
+
+COUNT = 4
+"""Instances of `four`."""
 
 
 def store_config(port: int, **keys: object) -> StoreConfig:
@@ -109,6 +116,11 @@ async def sharing(
             stack.push_async_callback(each.stop)
         await asyncio.gather(*(each.start() for each in made))
         yield made
+
+
+def four(server: Store, endpoint: TokenEndpoint, **fields: Any) -> AbstractAsyncContextManager[list[Instance]]:
+    """Run four instances; `fields` are those of their credential."""
+    return sharing(store_config(server.port), COUNT, config(credential(endpoint.url, **fields)))
 
 
 async def all_have(made: Sequence[Instance], seconds: float = 30.0, *, but: Token | None = None) -> Token:

@@ -1,4 +1,4 @@
-"""Tokens while the store is down, slow, empty, cut off or deaf: none is missing without need, and none is wasted."""
+"""Tokens while the store is down, slow, empty, cut off or without messages: none is missing, and few are requested."""
 
 from __future__ import annotations
 
@@ -11,35 +11,20 @@ import pytest
 
 from gateway.errors import TokenUnavailable
 from gateway.model import Secret
-from tests.kit.endpoint import Answer, Request, TokenEndpoint
+from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.faults import FaultProxy
 from tests.kit.recipes import config, credential
 from tests.kit.served import until
-from tests.kit.sharing import Instance, all_have, sharing, store_config
-from tests.kit.valkey import STORE_KEY, Store, store
+from tests.kit.sharing import COUNT, Instance, all_have, four, sharing, store_config
+from tests.kit.valkey import STORE_KEY, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
-
-COUNT = 4
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[TokenEndpoint]:
-    async with TokenEndpoint(latency=0.05) as served:
-        yield served
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Store]:
-    async with store(tmp_path) as it:
-        yield it
 
 
 @asynccontextmanager
 async def behind(server: Store, count: int, endpoint: TokenEndpoint, **fields: Any) -> AsyncIterator[Any]:
-    """Instances, each with a fault proxy of its own before the store."""
+    """Run instances, each of which reaches the store through a fault proxy of its own; yield both lists."""
     async with AsyncExitStack() as stack:
         proxies = [await stack.enter_async_context(FaultProxy(server.port)) for _ in range(count)]
         settings = [store_config(proxy.port) for proxy in proxies]
@@ -69,23 +54,11 @@ async def stored(server: Store, fence: int = 0) -> bytes:
             await asyncio.sleep(0.02)
 
 
-def times(endpoint: TokenEndpoint) -> list[float]:
-    """Let `endpoint` note when it is asked."""
-    asked: list[float] = []
-
-    def answer(_: Request) -> Answer:
-        asked.append(time.monotonic())
-        return endpoint.fresh()
-
-    endpoint.always = answer
-    return asked
-
-
 # ------------------------------------------------------------------------------------------------------------ an outage
 
 
 @pytest.mark.parametrize("fault", ["kill", "hang", "refuse"])
-async def test_an_outage_takes_nobodys_token_and_each_renews_for_itself(
+async def test_in_an_outage_every_instance_keeps_its_token_and_renews_it_by_itself(
     server: Store, endpoint: TokenEndpoint, fault: str
 ) -> None:
     endpoint.life = 3.0
@@ -108,8 +81,10 @@ async def test_an_outage_takes_nobodys_token_and_each_renews_for_itself(
         assert COUNT <= endpoint.count - asked <= 3 * COUNT  # lives of 3 s, each renewed in its middle
 
 
-async def test_alone_the_instances_keep_min_interval_together_by_turns(server: Store, endpoint: TokenEndpoint) -> None:
-    asked, interval = times(endpoint), 0.5
+async def test_in_an_outage_the_instances_take_turns_so_that_min_interval_holds_for_all_together(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
+    asked, interval = endpoint.note_times(), 0.5
     endpoint.life = 1.0
     async with behind(server, COUNT, endpoint, min_interval=interval) as (made, proxies):
         await all_have(made)
@@ -125,7 +100,9 @@ async def test_alone_the_instances_keep_min_interval_together_by_turns(server: S
         assert len(within) <= 10
 
 
-async def test_a_closed_credential_is_used_to_its_end_and_then_refused(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_with_store_outage_closed_the_token_is_used_to_its_end_and_no_other_is_requested(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
     endpoint.life = 3.0
     async with behind(server, 2, endpoint, store_outage="closed") as (made, proxies):
         await all_have(made)
@@ -147,7 +124,7 @@ async def test_a_closed_credential_is_used_to_its_end_and_then_refused(server: S
         assert endpoint.count == asked + 1
 
 
-async def test_a_vendor_with_one_active_token_hears_only_from_the_last_holder_until_the_end(
+async def test_with_single_active_token_only_the_last_holder_requests_tokens_until_the_old_one_expires(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
     endpoint.life = 4.0
@@ -195,7 +172,7 @@ async def test_a_start_with_a_hung_store_waits_for_no_more_than_its_time_outs(
             assert time.monotonic() - began < 2.0
 
 
-# ------------------------------------------------------------------------------------------------------- the way back
+# --------------------------------------------------------------------------------------------------- the store is back
 
 
 async def test_what_was_fetched_alone_is_used_by_all_afterwards_without_a_request(
@@ -227,19 +204,19 @@ async def test_an_instance_that_was_cut_off_adopts_the_higher_fence(server: Stor
         proxies[0].hang()
         await away(made[:1])
         await made[0].set.fetch_now("acme")
-        lonely = made[0].token
+        own = made[0].token
         await made[1].set.fetch_now("acme")
-        together = await all_have(made[1:], but=old)
-        assert lonely is not None
-        assert lonely.value != together.value
-        assert lonely.generation < together.generation
+        newer = await all_have(made[1:], but=old)
+        assert own is not None
+        assert own.value != newer.value
+        assert own.generation < newer.generation
         await proxies[0].heal()
         await back(made[:1])
-        assert (await all_have(made, 5.0)).value == together.value
+        assert (await all_have(made, 5.0)).value == newer.value
 
 
 async def test_a_flushed_store_gets_the_token_back_and_nobody_fetches(server: Store, endpoint: TokenEndpoint) -> None:
-    async with sharing(store_config(server.port), COUNT, config(credential(endpoint.url))) as made:
+    async with four(server, endpoint) as made:
         token = await all_have(made)
         await server.command("FLUSHALL")
         await stored(server)
@@ -249,7 +226,7 @@ async def test_a_flushed_store_gets_the_token_back_and_nobody_fetches(server: St
 
 
 async def test_a_restarted_store_is_empty_and_costs_no_request(server: Store, endpoint: TokenEndpoint) -> None:
-    async with sharing(store_config(server.port), COUNT, config(credential(endpoint.url))) as made:
+    async with four(server, endpoint) as made:
         await all_have(made)
         await server.kill()
         await away(made)
@@ -282,7 +259,7 @@ async def test_when_the_holder_dies_in_mid_request_another_fetches_within_a_leas
     server: Store, endpoint: TokenEndpoint
 ) -> None:
     endpoint.script.append(Answer(fault="hang"))
-    async with sharing(store_config(server.port), COUNT, config(credential(endpoint.url))) as made:
+    async with four(server, endpoint) as made:
         await until(lambda: endpoint.count == 1)
         holder = next(each for each in made if each.holds)
         await holder.die()
@@ -295,7 +272,9 @@ async def test_when_the_holder_dies_in_mid_request_another_fetches_within_a_leas
 # ---------------------------------------------------------------------------------------------------------------- news
 
 
-async def test_without_the_channel_news_arrive_within_four_seconds(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_without_messages_from_the_channel_a_new_token_is_used_within_four_seconds(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
     async with behind(server, COUNT, endpoint) as (made, proxies):
         old = await all_have(made)
         for proxy in proxies:
@@ -321,11 +300,11 @@ async def test_a_slow_store_delays_no_token(server: Store, endpoint: TokenEndpoi
 # ---------------------------------------------------------------------------------------------------------------- keys
 
 
-async def test_keys_are_rotated_one_instance_after_the_other_without_a_request(
+async def test_store_keys_are_replaced_one_instance_after_the_other_without_a_token_request(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
     old, new = Secret(STORE_KEY), Secret("CANARY-store-key-fedcba9876543210")
-    async with sharing(store_config(server.port), COUNT, config(credential(endpoint.url))) as made:
+    async with four(server, endpoint) as made:
         await all_have(made)
         for keys in ((new, old), (new,)):
             for each in made:
@@ -338,7 +317,9 @@ async def test_keys_are_rotated_one_instance_after_the_other_without_a_request(
         assert endpoint.count == 1
 
 
-async def test_an_instance_with_another_key_goes_its_own_way(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_an_instance_with_another_store_key_uses_a_token_of_its_own(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
     wrong = store_config(server.port, keys=(Secret("CANARY-another-key-0123456789abcdef"),))
     settings = [store_config(server.port), store_config(server.port), wrong]
     async with sharing(settings, 3, config(credential(endpoint.url))) as made:

@@ -1,4 +1,4 @@
-"""A token's life with four instances and a real store; the token endpoint counts what it is asked."""
+"""A token's life with four instances and a real store: how many token requests reach the endpoint, and when."""
 
 from __future__ import annotations
 
@@ -15,41 +15,22 @@ from gateway.model import GrantRequest
 from tests.kit.endpoint import Answer, Request, TokenEndpoint, json_answer
 from tests.kit.recipes import config, credential
 from tests.kit.served import until
-from tests.kit.sharing import Instance, all_have, sharing, store_config
-from tests.kit.valkey import Store, store
+from tests.kit.sharing import COUNT, Instance, all_have, four, sharing, store_config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from tests.kit.valkey import Store
 
-COUNT = 4
 SPAN = 4.5
-"""Seconds that lives of 3 s are watched."""
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[TokenEndpoint]:
-    async with TokenEndpoint(latency=0.05) as served:
-        yield served
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Store]:
-    async with store(tmp_path) as it:
-        yield it
-
-
-def four(server: Store, endpoint: TokenEndpoint, **fields: Any) -> Any:
-    return sharing(store_config(server.port), COUNT, config(credential(endpoint.url, **fields)))
+"""Seconds for which tokens with a lifetime of 3 s are watched."""
 
 
 async def refuse(instances: list[Instance], *, accepted: bool = True) -> list[Any]:
-    """Let the vendor refuse the token that each of `instances` uses, at once."""
+    """Report to each instance, all at once, that the vendor refused its token; return the tokens to replay with."""
     held = [(each, each.token) for each in instances]
     for each, token in held:
         if accepted and token is not None:
             each.tokens.accepted(token)
-    await asyncio.sleep(0.05)  # the others are told what was accepted
+    await asyncio.sleep(0.05)  # until the other instances know that it was accepted
     return list(await asyncio.gather(*(each.tokens.refused(token) for each, token in held if token is not None)))
 
 
@@ -80,7 +61,7 @@ async def test_an_instance_that_starts_later_requests_nothing(server: Store, end
 
 
 @pytest.mark.parametrize("keep_warm", ["used", "never"])
-async def test_what_is_not_kept_warm_is_requested_by_the_first_app_for_all(
+async def test_a_credential_that_is_not_kept_warm_is_fetched_once_when_an_app_first_needs_it(
     server: Store, endpoint: TokenEndpoint, keep_warm: str
 ) -> None:
     async with four(server, endpoint, keep_warm=keep_warm) as made:
@@ -92,7 +73,7 @@ async def test_what_is_not_kept_warm_is_requested_by_the_first_app_for_all(
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["plain", "single_active_token"])
-async def test_each_life_costs_one_request(server: Store, endpoint: TokenEndpoint, single: bool) -> None:
+async def test_each_lifetime_of_a_token_costs_one_request(server: Store, endpoint: TokenEndpoint, single: bool) -> None:
     endpoint.life = 3.0
     async with four(server, endpoint, single_active_token=single) as made:
         await all_have(made)
@@ -107,7 +88,7 @@ async def test_each_life_costs_one_request(server: Store, endpoint: TokenEndpoin
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full life again", "what is left"])
-async def test_a_token_that_is_handed_back_unchanged_costs_hardly_more_than_with_one_instance(
+async def test_an_endpoint_that_returns_the_same_token_gets_hardly_more_requests_than_from_one_instance(
     server: Store, full: bool
 ) -> None:
     life, born = 3.0, time.monotonic()
@@ -144,7 +125,9 @@ async def test_an_operators_fetch_gives_all_a_new_token(server: Store, endpoint:
 # ------------------------------------------------------------------------------------------------------ rejected tokens
 
 
-async def test_all_hear_401_at_once_and_one_token_is_requested(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_if_every_instance_gets_a_401_at_once_one_token_is_requested(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
     async with four(server, endpoint) as made:
         old = await all_have(made)
         replayed = await refuse(made)
@@ -154,7 +137,7 @@ async def test_all_hear_401_at_once_and_one_token_is_requested(server: Store, en
         assert new.generation > old.generation
 
 
-async def test_401_on_one_instance_replaces_the_token_of_all(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_a_401_on_one_instance_replaces_the_token_of_all(server: Store, endpoint: TokenEndpoint) -> None:
     async with four(server, endpoint) as made:
         old = await all_have(made)
         with capture_logs() as logs:
@@ -178,7 +161,9 @@ async def test_a_late_401_for_an_old_token_requests_nothing(server: Store, endpo
         assert endpoint.count == 2
 
 
-async def test_401_for_ever_is_bounded_by_one_bucket_for_all(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_endless_401s_cause_no_more_fetches_than_one_bucket_for_all_instances_allows(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
     async with four(server, endpoint) as made:
         await all_have(made)
         kept = 0
@@ -227,7 +212,7 @@ async def test_an_exchange_that_cannot_be_sent_again_fetches_in_the_background(
     ],
     ids=["refused", "unavailable", "malformed"],
 )
-async def test_a_failed_request_is_known_to_all_and_only_one_asks(
+async def test_a_failed_token_request_is_known_to_all_instances_and_only_one_retries_it(
     server: Store, endpoint: TokenEndpoint, answer: Answer, error: type[Exception]
 ) -> None:
     endpoint.always = answer
@@ -239,11 +224,11 @@ async def test_a_failed_request_is_known_to_all_and_only_one_asks(
         await asyncio.sleep(1.5)
         assert endpoint.count <= (1 if error is CredentialRefused else 4)
         endpoint.always = None
-        if error is not CredentialRefused:  # which is asked once a minute
+        if error is not CredentialRefused:  # after which the endpoint is tried once a minute
             await all_have(made)
 
 
-async def test_retry_after_holds_for_all(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_retry_after_holds_for_all_instances(server: Store, endpoint: TokenEndpoint) -> None:
     endpoint.script.append(Answer(429, headers=(("Retry-After", "2"),)))
     async with four(server, endpoint) as made:
         began = time.monotonic()
@@ -253,13 +238,7 @@ async def test_retry_after_holds_for_all(server: Store, endpoint: TokenEndpoint)
 
 
 async def test_min_interval_holds_over_all_instances(server: Store, endpoint: TokenEndpoint) -> None:
-    asked: list[float] = []
-
-    def answer(_: Request) -> Answer:
-        asked.append(time.monotonic())
-        return endpoint.fresh()
-
-    endpoint.always = answer
+    asked = endpoint.note_times()
     async with four(server, endpoint, min_interval=1.0) as made:
         old = await all_have(made)
         for turn in range(3):
@@ -269,7 +248,7 @@ async def test_min_interval_holds_over_all_instances(server: Store, endpoint: To
     assert all(later - earlier >= 0.98 for earlier, later in pairwise(asked))
 
 
-async def test_a_slow_endpoint_is_asked_by_one_and_all_wait_for_its_answer(
+async def test_one_instance_asks_a_slow_endpoint_and_all_wait_for_its_answer(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
     endpoint.latency = 3.5  # longer than a lease
@@ -292,7 +271,7 @@ def secret_is(good: str) -> Any:
     return answer
 
 
-async def test_the_next_secret_is_found_once_for_all(server: Store, endpoint: TokenEndpoint) -> None:
+async def test_next_secret_is_tried_once_for_all_instances(server: Store, endpoint: TokenEndpoint) -> None:
     endpoint.always = secret_is("CANARY-next")
     async with four(server, endpoint, next_secret="CANARY-next") as made:
         await all_have(made)
@@ -318,7 +297,7 @@ async def test_a_secret_that_is_replaced_on_one_instance_after_the_other_costs_o
         assert endpoint.count == 2
 
 
-async def test_equal_secrets_share_although_one_is_current_here_and_next_there(
+async def test_instances_share_a_token_if_the_secret_of_one_is_the_next_secret_of_another(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
     endpoint.always = secret_is("CANARY-b")
@@ -327,7 +306,7 @@ async def test_equal_secrets_share_although_one_is_current_here_and_next_there(
     settings = store_config(server.port)
     async with sharing(settings, 2, both) as some, sharing(settings, 2, only) as others:
         await all_have([*some, *others])
-        assert endpoint.count <= 3  # the refused secret at most twice: it was asked before anybody knew
+        assert endpoint.count <= 3  # the refused secret at most twice: both may try it before either knows the answer
         assert len({request.form["client_secret"] for request in endpoint.requests}) <= 2
 
 

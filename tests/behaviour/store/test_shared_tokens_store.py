@@ -28,7 +28,7 @@ KEY = "ab" * 32
 DEMAND = Demand(known=0, floor=0, min_interval=0.0, ahead=False, forced=False)
 BUCKET = Bucket(2, 5.0, 5.0, 60.0)
 EARLIEST = 0.25 + 0.005
-"""Seconds by which a writer may estimate an end wrongly: a command's time-out, and milliseconds that are rounded down."""
+"""Seconds by which a writer may estimate an end too early: one command's time-out, and rounding to milliseconds."""
 
 
 class Bench:
