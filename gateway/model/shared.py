@@ -165,8 +165,8 @@ class SharedTokens(Protocol):
     async def leave(self) -> int:
         """Stop being a member; return how many members are left. `members` then stays as it was."""
 
-    def listen(self, key: str, heard: Callable[[], None]) -> Callable[[], None]:
-        """Call `heard` when there may be news of a grant; return how to stop that."""
+    def listen(self, key: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` when a grant's token may have changed in the store; return a function that stops it."""
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
         """Call `changed` with whether the store is up when that changes; return how to stop that."""

@@ -1,6 +1,7 @@
 """The store that several instances share: Valkey or Redis. Imported only if the configuration has a `store` block.
 
-`client.py` is what others use; `connection.py` alone knows redis-py. Nothing of a request waits for the store.
+Other packages use `client.py`. `connection.py` alone sends commands with redis-py; other modules only catch its errors.
+No request with a valid token and a granted call waits for the store.
 """
 
 from gateway.store.client import SharedStore

@@ -1,7 +1,7 @@
 """`SharedStore`: runs scripts in the store, knows whether it is up, and how many instances there are.
 
-Never repeats a command, and never lets a request wait. While the store is away every call fails at once, and the
-instance goes on alone; once a second the store is asked whether it is back.
+Each command is sent once. While the store is away, every call raises StoreAway at once and the instance works alone; a
+heartbeat once a second finds out whether the store is back.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _log = get_logger("gatepass.store")
 INTERVAL = 1.0
 """Seconds between two heartbeats."""
 AGAIN = 0.05
-"""Seconds after a failed heartbeat, until the store is away."""
+"""Seconds between a failed heartbeat and the next one, as long as the store does not count as away."""
 MARK_DIGITS = 8
 _COMPARE = "compare store.keys of all instances"
 REFUSALS = (
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY",
     "TRYAGAIN", "UNKILLABLE", "WRONGPASS",
 )  # fmt: skip
-"""First words of errors with which a server says that it serves nobody; any other is about one command."""
+"""First words of errors that make the whole server unusable. Any other error concerns one command only."""
 
 
 class SharedStore:
-    """The store of one instance."""
+    """The shared store, as one instance sees it."""
 
     def __init__(
         self, config: StoreConfig, *, clock: Clock, metrics: Metrics, resolver: Resolver | None = None
@@ -54,7 +54,7 @@ class SharedStore:
         self.instance = secrets.token_hex(8)
         """A random id of this process."""
         self.tried = asyncio.Event()
-        """Set when the first attempt to reach the store has ended, well or not."""
+        """Set when the first attempt to reach the store has succeeded or failed."""
         self._clock = clock
         self._metrics = metrics.store()
         self._health = Health()
@@ -65,7 +65,7 @@ class SharedStore:
         self._has_left = False
         self._reason = "it was not reached yet"
         self._undecryptable = False
-        """Whether the last record could not be opened."""
+        """Whether the last record that was read could not be decrypted."""
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
@@ -78,11 +78,11 @@ class SharedStore:
     # -------------------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
-        """Begin to connect, and return at once. An outage is no error."""
+        """Begin to connect, and return at once. A store that is away raises nothing."""
         self._tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._subscriber.run())]
 
     async def stop(self) -> None:
-        """Leave the members and close all connections; takes one command's time at most."""
+        """Leave the members, and close all connections. Waits for at most one command."""
         await self._rest()
         if self.is_up and not self._has_left:
             try:
@@ -92,7 +92,7 @@ class SharedStore:
         await self._wires.close()
 
     async def leave(self) -> int:
-        """Stop being a member, before `stop`; return how many members are left. Raises StoreAway."""
+        """Stop being a member; return how many members are left. Call it before `stop`. Raises StoreAway."""
         await self._rest()
         self._has_left = True
         return int(await self.run(LEAVE, [self.key("members")], [self._member, int(LIFE * 1000)]))
@@ -103,7 +103,7 @@ class SharedStore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def use(self, config: StoreConfig) -> None:
-        """Go on with another configuration: keys, server, password, time-outs."""
+        """Use another configuration (server, password, keys, time-outs) from now on."""
         if config != self._config:
             self._config = config
             self._sealing = Sealing(config.keys, config.namespace)
@@ -119,27 +119,27 @@ class SharedStore:
 
     @property
     def members(self) -> int:
-        """How many instances there are as far as is known, this one included."""
+        """The number of live instances at the last heartbeat, this one included."""
         return self._presence.members
 
     @property
     def rank(self) -> int:
-        """The place of this instance among them, from 0."""
+        """The place of this instance among the live ones in the order of their ids, from 0."""
         return self._presence.rank
 
     @property
     def lease(self) -> float:
-        """Seconds of a lease."""
+        """Seconds after which a lease ends unless it is renewed."""
         return self._config.lease
 
     @property
     def timeout(self) -> float:
-        """Seconds of one command."""
+        """Seconds that one command may take."""
         return self._config.timeout
 
     @property
     def _mark(self) -> str:
-        """What stands for the last key in the list of members; it tells nothing about the key."""
+        """Identifies the last of `store.keys` in the list of members, without revealing it."""
         return self._sealing.name("mark")[:MARK_DIGITS]
 
     @property
@@ -159,7 +159,7 @@ class SharedStore:
         return self._presence.wall(self._clock.monotonic())
 
     def status(self) -> StoreStatus:
-        """Return how this instance stands to the store."""
+        """Return whether this instance shares the store, with how many others, and why not."""
         shared = self._shares()
         reason = "" if shared else "the others have other `store.keys`" if self.is_up else self._reason
         return StoreStatus(
@@ -170,14 +170,14 @@ class SharedStore:
         return self.is_up and not self._undecryptable and not self._presence.is_alone
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
-        """Call `changed` with True when the store is up, with False when it is away; return how to stop that."""
+        """Call `changed(True)` when the store is up, `changed(False)` when it is away; return how to stop it."""
         self._changed.append(changed)
         return lambda: self._changed.remove(changed)
 
     def on_loss(self, lost: Callable[[], None]) -> Callable[[], None]:
         """Call `lost` when the store may have lost data: flushed, restarted, failed over, or away for long.
 
-        Returns how to stop that. A store that comes back is told by `on_change`.
+        Returns a function that stops it. When a store comes back, `on_change` calls its listeners, too.
         """
         self._lost.append(lost)
         return lambda: self._lost.remove(lost)
@@ -189,7 +189,7 @@ class SharedStore:
         return (await self.run_many([(script, keys, args)]))[0]
 
     async def run_many(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one pipeline and return their answers. Raises StoreAway if one of them has none."""
+        """Run scripts in one pipeline and return their answers, in order. Raises StoreAway if any of them failed."""
         if not self.is_up:
             raise StoreAway("the store is away")
         return await self._send(calls)
@@ -241,14 +241,14 @@ class SharedStore:
                 await self.beat()
             except StoreAway:
                 await self._clock.sleep(AGAIN if self.is_up else INTERVAL)
-            except Exception:  # noqa: BLE001 - a defect; without heartbeats this instance would be alone for ever
+            except Exception:  # noqa: BLE001 - a defect; without heartbeats this instance would work alone for ever
                 _log.exception("store_heartbeat_crashed")
                 await self._clock.sleep(INTERVAL)
             else:
                 await self._clock.sleep(INTERVAL)
 
     async def beat(self) -> None:
-        """Tell the other instances that this one lives, and learn of them. Raises StoreAway."""
+        """Send one heartbeat, and learn which instances live. Raises StoreAway."""
         channel = self._subscriber.own_channel if self._subscriber.begin() else ""
         args: list[Argument] = [self._member, int(LIFE * 1000), channel]
         sent = self._clock.monotonic()
@@ -276,15 +276,15 @@ class SharedStore:
         return ":".join((f"gp1:{self._config.namespace}", *parts))
 
     def name(self, *parts: str) -> str:
-        """Return the name that stands for `parts`: 32 hex digits, different with other `store.keys`."""
+        """Return 32 hex digits that stand for `parts`; they depend on the last of `store.keys`."""
         return self._sealing.name(*parts)
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
-        """Encrypt a record so that it opens only with the same `bound_to`."""
+        """Encrypt a record so that only `unseal` with the same `bound_to` decrypts it."""
         return self._sealing.seal(plain, bound_to)
 
     def unseal(self, sealed: bytes, bound_to: bytes) -> bytes:
-        """Return what was sealed. Raises Undecryptable, which is counted."""
+        """Decrypt a record. Raises Undecryptable, and counts it in the metrics."""
         try:
             plain = self._sealing.unseal(sealed, bound_to)
         except Undecryptable:
@@ -300,16 +300,16 @@ class SharedStore:
 
     @property
     def channel(self) -> str:
-        """The channel on which scripts publish the name that has news."""
+        """The channel on which scripts publish the name of what has changed."""
         return self.key("ev")
 
-    def listen(self, name: str, heard: Callable[[], None]) -> Callable[[], None]:
-        """Call `heard` when `name` may have news; return how to stop that.
+    def listen(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` when what `name` stands for may have changed; return a function that stops it.
 
-        Also called when news may have been missed, and each second while no news can arrive.
+        Also calls it when a message may have been missed, and each second while no messages can arrive.
         """
-        return self._subscriber.listen(name, heard)
+        return self._subscriber.listen(name, changed)
 
     async def connect(self) -> Any:
-        """Return a connection of its own, for the subscriber. Raises StoreAway."""
+        """Open a connection that is not pooled, for the subscriber. Raises StoreAway."""
         return await self._wires.open()

@@ -1,8 +1,8 @@
-"""One connection to the store. The only module that knows redis-py.
+"""One connection to the store. The only module that sends commands with redis-py.
 
-redis-py repeats commands by default, and waits for seconds; here a command is sent once and has one time-out, because
-its caller decides what a lost answer means. Each connection reads the password again, because passwords of stores
-expire.
+By default redis-py sends a failed command again, and waits for seconds. Here a command is sent once and has one
+time-out, because its caller decides what a lost answer means. A password from a file is read again for each connection,
+because the file may have changed.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Argument = bytes | str | int
 Call = tuple["Script", "Sequence[str]", "Sequence[Argument]"]
 """A script, the names of its keys, and its arguments."""
 LOST = (RedisError, OSError, RuntimeError)
-"""What a failed command raises; RuntimeError is uvloop's for a connection that has just been closed."""
+"""What a failed command raises. uvloop raises RuntimeError for a connection that was just closed."""
 LONGEST_REASON = 200
 MOST_PASSWORD_BYTES = 65_536
 
 
 class _OverSocket(Connection):
-    """A connection over a socket that is connected already; it never connects again by itself."""
+    """A redis-py connection over a socket that is already connected. It never reconnects by itself."""
 
     def __init__(self, *, sock: socket.socket, context: ssl.SSLContext | None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -59,13 +59,13 @@ class _OverSocket(Connection):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a command failed, in one line without arguments of commands."""
+    """Return why a command failed, in one line that holds no arguments of the command."""
     if isinstance(error, StoreAway):
         return str(error)
     code = str(getattr(error, "status_code", "") or "")
     if isinstance(error, ResponseError) or code:
         text = re.sub(r"(?:, with args beginning with|, with args).*", "", str(error), flags=re.DOTALL)
-        prefix = f"{code} " if code not in {"", "ERR"} and not text.startswith(code) else ""  # redis-py takes it off
+        prefix = f"{code} " if code not in {"", "ERR"} and not text.startswith(code) else ""  # redis-py removed it
         return (prefix + " ".join(text.split()))[:LONGEST_REASON]
     cause: BaseException | None = error
     while cause is not None:
@@ -80,7 +80,7 @@ def reason_of(error: BaseException) -> str:
 
 
 class Wire:
-    """One connection; used by one command at a time. `open` makes it."""
+    """One connection, used by one command or pipeline at a time. `Connector.open` makes it."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
@@ -90,11 +90,11 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing has closed it as far as is known."""
+        """Whether the connection is open, as far as this side knows."""
         return bool(self._connection.is_connected)
 
     async def is_clean(self) -> bool:
-        """Whether it is open, and nothing that nobody asked for has arrived on it."""
+        """Return whether it is open and no unexpected bytes have arrived on it."""
         try:
             return self.is_open and not await self._connection.can_read()
         except (RedisError, OSError):
@@ -106,9 +106,10 @@ class Wire:
         return await self._connection.read_response()
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one pipeline; return their answers in order, an error of the store as an exception object.
+        """Run scripts in one pipeline; return their answers in order, and a store's error as an exception object.
 
-        Scripts that the store does not know are sent again with their text: they have not run.
+        Scripts that the store does not know have not run, so they are sent again with their text.
+        Raises RedisError, OSError or RuntimeError if the connection fails.
         """
         answers = await self._pipeline([_by_hash(call) for call in calls])
         unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -129,16 +130,16 @@ class Wire:
         return answers
 
     async def subscribe(self, *channels: str) -> None:
-        """Ask for the messages of these channels; afterwards only `ping` and `message`."""
+        """Subscribe to channels. Afterwards call only `message` and `close`."""
         await self._connection.send_command("SUBSCRIBE", *channels)
 
     async def message(self, within: float) -> list[Any] | None:
-        """Return the next message (kind, channel, data …); None if none arrived within so many seconds."""
+        """Return the next message (kind, channel, data …), or None if none arrives `within` so many seconds."""
         answer = await self._connection.read_response(timeout=within)
         return answer if isinstance(answer, list) else None
 
     async def close(self) -> None:
-        """Close it at once."""
+        """Close the connection at once, without a farewell to the server."""
         await self._connection.disconnect(nowait=True)
 
 
@@ -153,7 +154,7 @@ def _by_text(call: Call) -> list[Argument]:
 
 
 class Connector:
-    """Opens connections with one configuration; `resolver` looks up names without blocking others' look-ups."""
+    """Opens connections with one configuration."""
 
     def __init__(self, config: StoreConfig, resolver: Resolver) -> None:
         self._config = config
@@ -161,7 +162,7 @@ class Connector:
         self._context: ssl.SSLContext | None = None
 
     async def open(self) -> Wire:
-        """Return a connection that is authenticated. Raises RedisError, OSError or StoreAway."""
+        """Return an authenticated connection. Raises RedisError, OSError or StoreAway."""
         server = self._config.server
         if server.socket:
             return await self._opened(None, server.database, await self._login())
@@ -205,14 +206,14 @@ class Connector:
         return Wire(connection)
 
     async def _socket(self, address: Address) -> socket.socket:
-        """Return a socket that is connected to one of the addresses that a name has."""
+        """Return a socket connected to one of the addresses of a name."""
         infos = await self._resolver.look_up(address.host, address.port)
         addresses = [(family, kind, proto, "", where) for family, kind, proto, _, where in infos]
         delay = self._config.timeout / 2
         return await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=delay, interleave=1)
 
     async def _master(self) -> Address:
-        """Return the address that most Sentinels name."""
+        """Return the master's address that most Sentinels name. Raises StoreAway if none names one."""
         server = self._config.server
         answers = await asyncio.gather(*(self._ask(each) for each in server.addresses), return_exceptions=True)
         named = Counter(answer for answer in answers if not isinstance(answer, BaseException))
@@ -234,7 +235,7 @@ class Connector:
 
 
 async def _must_be_master(wire: Wire, address: Address) -> None:
-    """Raise StoreAway unless the server accepts writes; after a fail-over, Sentinels may name the old one."""
+    """Raise StoreAway unless the server is the master: after a fail-over, Sentinels may still name the old one."""
     role = (await wire.command("ROLE"))[0]
     if role != b"master":
         await wire.close()

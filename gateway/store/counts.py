@@ -1,8 +1,9 @@
 """Counts of all instances together: budgets as escrow, and the usage of each day. Implements `model.Tally`.
 
-A budget and period is one hash. Each instance has a field with the *absolute* number of calls that it was granted, so a
-question that arrives twice or late changes nothing. No field ever falls. The sum of the fields is at most the hard
-limit as long as the store keeps its data. Names of clients and routes are in the hash of a day, counts are plain.
+Each budget and period is one hash. It has a field for each instance with the *absolute* number of calls that were
+granted to the instance, so a request that arrives twice or late changes nothing. No field ever falls. The sum of the
+fields is at most the hard limit as long as the store keeps its data. The hash of a day holds calls by client and route,
+unencrypted.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ return {string.format('%.0f', own), before}
 """,
 )
 """KEYS: the hash of a budget and period. ARGV: own field, calls, used, granted as known here, want, hard (-1: none),
-life in ms, whether the soft limit was logged, whether the rest is written back, the channel of news, what to publish
-there; then field, granted and used of each instance. Answers our own number, and the hash as it was before."""
+lifetime in ms, whether the soft limit was logged, whether other instances' fields follow to be written back, the
+channel, the message for it; then field, granted and used of each instance. Returns our own grant, and the hash as it
+was before."""
 
 REPORT: Final = Script(
     "report",
@@ -68,24 +70,24 @@ redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1
 """,
 )
-"""KEYS: the hash of a day. ARGV: its life in ms; then fields and their numbers, which never fall."""
+"""KEYS: the hash of a day. ARGV: its lifetime in ms; then fields and their numbers, which never fall."""
 
 DAY: Final = Script("day", "return redis.call('HGETALL', KEYS[1])")
 """KEYS: the hash of a day."""
 SEPARATOR: Final = "\x1f"
 NEWS: Final = "counts"
-"""What stands for all counts on the channel of news."""
+"""The name that stands for all counts on the channel."""
 
 
 class StoreTally:
-    """The counts in a store."""
+    """The counts of all instances in the store, as `model.Tally`."""
 
     def __init__(self, store: SharedStore) -> None:
         self._store = store
         self.instance = store.instance
         self._checks: list[Callable[[], None]] = []
         self._news = ""
-        """The name of our news, as long as nobody changes `store.keys`."""
+        """The name of our messages on the channel; it depends on `store.keys`."""
         self._stop_listening: Callable[[], None] = _nothing
         store.on_change(self._changed)
         store.on_loss(self._doubt)
@@ -97,15 +99,15 @@ class StoreTally:
 
     @property
     def part(self) -> tuple[int, int]:
-        """The place of this instance among all, from 0, and how many there are."""
+        """The place of this instance among the live ones, from 0, and how many there are."""
         return self._store.rank, self._store.members
 
     async def tried(self) -> None:
-        """Wait until the first attempt to reach it has ended, well or not."""
+        """Wait until the first attempt to reach the store has succeeded or failed."""
         await self._store.tried.wait()
 
     async def ask(self, questions: Sequence[EscrowRequest]) -> list[EscrowReply]:
-        """Ask in one round trip. Raises StoreAway."""
+        """Request grants for several budgets in one round trip; return an answer for each. Raises StoreAway."""
         self._listen()
         calls = [(ESCROW, [self._key("budget", *each.key)], self._arguments(each)) for each in questions]
         answers = await self._store.run_many(calls)
@@ -130,7 +132,14 @@ class StoreTally:
         return found
 
     async def report(self, day: str, field: str, used: Mapping[tuple[str, str], tuple[int, int]], life: float) -> None:
-        """Note calls and billed calls of this instance on a day, by client and route. Raises StoreAway."""
+        """Store how often this instance was used on a day. Raises StoreAway.
+
+        Args:
+            day: as `2026-11-29`.
+            field: this instance's field.
+            used: calls and billed calls by client and route, counted from the beginning of the day.
+            life: seconds for which the store keeps the day.
+        """
         arguments: list[str | int] = [max(1, int(life * 1000))]
         for (client, route), (calls, billed) in used.items():
             arguments += (SEPARATOR.join((field, client, route, "calls")), calls)
@@ -138,7 +147,7 @@ class StoreTally:
         await self._store.run(REPORT, [self._key("usage", day)], arguments)
 
     async def usage(self, days: Sequence[str], field: str) -> dict[tuple[str, str, str], tuple[int, int]]:
-        """Return calls and billed calls of the other instances, by client, route and day. Raises StoreAway."""
+        """Return calls and billed calls by client, route and day, of all instances but `field`. Raises StoreAway."""
         answers = await self._store.run_many([(DAY, [self._key("usage", day)], ()) for day in days])
         found: dict[tuple[str, str, str], tuple[int, int]] = {}
         for day, answer in zip(days, answers, strict=True):
@@ -151,13 +160,16 @@ class StoreTally:
         return found
 
     def on_doubt(self, check: Callable[[], None]) -> Callable[[], None]:
-        """Call `check` when the store may have lost something; return how to stop that."""
+        """Call `check` when the store may have lost counts; return a function that stops it.
+
+        That is: when it is up again or lost data, or when another instance wrote counts back.
+        """
         self._checks.append(check)
         self._listen()
         return lambda: self._checks.remove(check)
 
     def _listen(self) -> None:
-        """Listen for news, again if a reload has changed the names."""
+        """Listen on the channel; listen again if a reload has changed the name."""
         news = self._store.name(NEWS)
         if news != self._news:
             self._stop_listening()
@@ -176,7 +188,7 @@ class StoreTally:
 
 
 def _nothing() -> None:
-    """Stand for a listener where there is none."""
+    """Do nothing: no listener is registered yet."""
 
 
 def _pairs(flat: Sequence[Any]) -> list[tuple[str, bytes]]:

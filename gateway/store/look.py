@@ -1,7 +1,7 @@
-"""A look at the store for people (`gatepass check`): what it is, how quick, who uses it, and whether records open.
+"""Examines the store for `gatepass check`: engine, latency, members, and whether our keys decrypt its records.
 
-Joins no members and changes nothing, but for one key that it writes, reads and deletes, because a server that is full
-or read-only can only be told by that.
+Does not join the members. It writes, reads and deletes one key, because only a write shows that a server is full or
+read-only, and publishes one message, because that needs a right of its own.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 WITHIN = 10.0
 """Seconds for everything."""
 TIMES = 5
+"""Probes, of which the median latency is taken."""
 MOST_SCANS = 200
 BATCH = 500
+"""Keys that one SCAN looks at."""
 
 PROBE = Script(
     "probe",
@@ -48,12 +50,12 @@ end
 return {kept, alive}
 """,
 )
-"""KEYS: one to write, the members. ARGV: the life of a member in ms, a channel."""
+"""KEYS: a key to write, the members. ARGV: ms without a heartbeat after which a member is gone, a channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the store is."""
+    """What `look` found."""
 
     engine: str
     """`Valkey 9.1.2`; `a server` if its user may not ask."""
@@ -63,11 +65,11 @@ class Findings:
     records: int
     undecryptable: int
     complete: bool
-    """Whether all records were looked at."""
+    """Whether all records were examined."""
 
 
 async def look(config: StoreConfig) -> Findings:
-    """Connect with a configuration and return what was found. Raises StoreAway."""
+    """Connect to the store of a configuration, and return what was found. Raises StoreAway."""
     wire: Wire | None = None
     try:
         async with asyncio.timeout(WITHIN):
@@ -95,7 +97,7 @@ async def _engine(wire: Wire) -> str:
 
 
 async def _probe(wire: Wire, config: StoreConfig) -> tuple[float, int]:
-    """Return the latency, and how many members live."""
+    """Return the latency in seconds, and how many members live."""
     prefix = f"gp1:{config.namespace}"
     keys = [f"{prefix}:check", f"{prefix}:members"]
     args: list[Argument] = [int(LIFE * 1000), f"{prefix}:ev:check"]
@@ -112,7 +114,7 @@ async def _probe(wire: Wire, config: StoreConfig) -> tuple[float, int]:
 
 
 async def _records(wire: Wire, config: StoreConfig) -> tuple[int, int, bool]:
-    """Return how many tokens are stored, how many of them no key opens, and whether all were looked at."""
+    """Return how many tokens are stored, how many of them no key decrypts, and whether all were examined."""
     sealing = Sealing(config.keys, config.namespace)
     records = undecryptable = 0
     cursor: Any = 0
@@ -122,7 +124,7 @@ async def _records(wire: Wire, config: StoreConfig) -> tuple[int, int, bool]:
                 "SCAN", cursor, "MATCH", f"gp1:{config.namespace}:{{*}}:t", "COUNT", BATCH
             )
         except ResponseError:
-            return records, undecryptable, False  # its user may not look
+            return records, undecryptable, False  # its user may not scan
         for key in found:
             fence, sealed = await wire.command("HMGET", key, "f", "c")
             if fence is not None and sealed is not None:

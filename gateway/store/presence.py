@@ -1,10 +1,10 @@
-"""Which instances live, by heartbeats in a sorted set with the store's time. Pure, but for the scripts' text.
+"""Which instances live: a sorted set in the store has the time of each one's last heartbeat. Pure: no I/O.
 
-A member without a heartbeat for `LIFE` is gone. The number of members rises at once, and falls when a second heartbeat
-confirms it, because limits are divided by it and a store whose clock jumps forgets everybody for a moment.
+A member without a heartbeat for `LIFE` is gone. The number of members rises at once, and falls only when a second
+heartbeat confirms it: limits are divided by it, and a store whose clock jumps forgets all members for a moment.
 
-A member is written as `INSTANCE:MARK`. The mark stands for the last of `store.keys`: members with different marks give
-different names to the same things, so they share nothing, and nothing else would tell.
+A member is written as `INSTANCE:MARK`. The mark identifies the last of `store.keys`. Members with different marks
+(*strangers*) give different names to the same things, so they share nothing, and only the mark shows that.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'beat') end
 return {t[1], t[2], alive, added}
 """,
 )
-"""KEYS: the members. ARGV: this instance, its life in ms, and its own channel if it wants to hear the heartbeat.
+"""KEYS: the members. ARGV: this member, `LIFE` in ms, and the channel on which to publish the heartbeat, or nothing.
+Returns the store's time (seconds, microseconds), the live members, and 1 if this member was not in the list.
 
-A score in the future is as dead as an old one: the store's clock was turned back."""
+A member whose score is too far in the future is removed, too: the store's clock was turned back."""
 LEAVE = Script(
     "leave",
     """
@@ -46,11 +47,11 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', t[1] * 1000 + math.floor(t[2] / 
 return redis.call('ZCARD', KEYS[1])
 """,
 )
-"""KEYS: the members. ARGV: this instance, a member's life in ms. Returns how many are left."""
+"""KEYS: the members. ARGV: this member, `LIFE` in ms. Returns how many members are left."""
 
 
 class Presence:
-    """What this instance knows of the others."""
+    """The live members, as this instance knows them."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -65,13 +66,19 @@ class Presence:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there are other members, and all of them are strangers."""
+        """Whether there are other members and all of them are strangers."""
         return 0 < self.strangers == self.members - 1
 
     def learn(self, answer: list[Any], sent: float, mark: str = "") -> bool:
-        """Take the answer of `BEAT`, which was sent at the instant `sent`; return whether the store has forgotten us.
+        """Take an answer of `BEAT`; return whether the store had forgotten this instance.
 
-        It forgets who has not sent heartbeats for a while, and everybody when it is flushed or an old copy takes over.
+        The store forgets a member that sends no heartbeats, and all members when it is flushed or when a replica
+        without them becomes master.
+
+        Args:
+            answer: what `BEAT` returned.
+            sent: monotonic instant at which it was sent.
+            mark: this instance's mark.
         """
         seconds, micros, listed, added = answer
         forgotten, self._known = self._known and bool(added), True
@@ -79,7 +86,7 @@ class Presence:
         marks: dict[str, set[str]] = {self._instance: {mark}}
         for each in listed:
             name, _, its = bytes(each).decode("ascii", "replace").partition(":")
-            marks.setdefault(name, set()).add(its)  # two for a moment, when its keys were replaced
+            marks.setdefault(name, set()).add(its)  # two marks for a moment, after its keys were replaced
         names = tuple(sorted(marks))
         if len(names) < self.members and not self._fewer:
             self._fewer = True
@@ -90,5 +97,5 @@ class Presence:
         return forgotten
 
     def wall(self, now: float) -> float | None:
-        """Return the store's time at the instant `now`, at most a command too late; None before the first answer."""
+        """Return the store's time at `now`, ahead by at most one command's duration; None before the first answer."""
         return None if self._offset is None else now + self._offset

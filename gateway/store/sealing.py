@@ -1,8 +1,8 @@
-"""Encrypts records of the store and names its keys, so that a dump of the store tells nothing.
+"""Encrypts the records of tokens in the store, and names the store's keys.
 
-A record is encrypted with a key of its own (AES-256-GCM), and that key once under each of `store.keys`, so that
-instances can be given a new key one after the other: each opens what any other one wrote. The associated data binds a
-record to its place. Names are HMAC-SHA256 under the last of the keys. Keys are derived with HKDF (RFC 5869).
+Each record has a random key of its own (AES-256-GCM), which is encrypted once under each of `store.keys`. So a new key
+can be rolled out one instance after the other: each instance decrypts what any other one wrote. The associated data
+binds a record to its place. Names are HMAC-SHA256 under the last of the keys. Keys are derived with HKDF (RFC 5869).
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ VERSION = 1
 NONCE = 12
 """Bytes of a nonce (NIST SP 800-38D §5.2.1.1)."""
 TAG = 16
+"""Bytes of an authentication tag."""
 KEY = 32
+"""Bytes of a key of AES-256."""
 WRAPPED = NONCE + KEY + TAG
 """Bytes of a record's own key, encrypted under one of the keys."""
 NAME_DIGITS = 32
+"""Hex digits of a name."""
 
 
 class Sealing:
-    """The keys of one configuration. Never pickled, never printed."""
+    """Encrypts and names with the `store.keys` of one configuration; its `repr` shows no key."""
 
     def __init__(self, keys: Sequence[Secret], namespace: str) -> None:
         self._namespace = namespace.encode()
@@ -53,13 +56,13 @@ class Sealing:
         return digest.hexdigest()[:NAME_DIGITS]
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
-        """Encrypt a record that only opens with the same `bound_to`."""
+        """Encrypt a record so that only `unseal` with the same `bound_to` decrypts it."""
         own = secrets.token_bytes(KEY)
         wrapped = b"".join(_encrypt(key, own, bound_to) for key in self._wrapping)
         return bytes((VERSION, len(self._wrapping))) + wrapped + _encrypt(AESGCM(own), plain, bound_to)
 
     def unseal(self, sealed: bytes, bound_to: bytes) -> bytes:
-        """Return what was sealed. Raises Undecryptable if no key opens it, or if it was sealed for another place."""
+        """Decrypt a record. Raises Undecryptable if no key fits, or if it was sealed with another `bound_to`."""
         head, count = sealed[:1], sealed[1] if len(sealed) > 1 else 0
         start = 2 + count * WRAPPED
         if head != bytes((VERSION,)) or not count or len(sealed) < start + NONCE + TAG:

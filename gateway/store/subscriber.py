@@ -1,8 +1,10 @@
-"""Hears on a channel of the store which names have news. An accelerator: nothing depends on it.
+"""Subscribes to the store's channel, and calls the listeners of each name that is published there.
 
-Every other heartbeat is published to this instance's own channel. If it was not heard when the next one is sent, no
-news can be heard, whatever the connection looks like: a new connection is opened, and until it works everybody is told
-at each heartbeat that there may be news.
+Messages only make changes known sooner: without them, everything is read again every few seconds.
+
+Every other heartbeat is also published to this instance's own channel. If that message has not arrived when the next
+heartbeat is sent, the subscription does not work, whatever the connection looks like. Then a new connection is opened,
+and until messages arrive again, all listeners are called at each heartbeat.
 """
 
 from __future__ import annotations
@@ -21,86 +23,88 @@ if TYPE_CHECKING:
 PAUSE = 1.0
 """Seconds between two attempts to subscribe."""
 READING = 1.0
-"""Seconds of one read; a reconnection is noticed after it."""
+"""Seconds that one read waits for a message; a wanted reconnection is noticed only after that."""
 
 
 class _Home(Protocol):
-    """What the subscriber needs of the store."""
+    """The methods of `SharedStore` that the subscriber needs."""
 
     instance: str
 
     @property
     def channel(self) -> str:
-        """The channel of news."""
+        """The channel of all instances."""
 
     @property
     def is_up(self) -> bool:
         """Whether the store is trusted."""
 
     async def connect(self) -> Wire:
-        """Return a connection of its own."""
+        """Open a connection that is not pooled. Raises StoreAway."""
 
 
 class Subscriber:
-    """Calls those who listen for a name."""
+    """Calls the listeners of a name when a message with that name arrives."""
 
     def __init__(self, home: _Home, clock: Clock) -> None:
         self._home = home
         self._clock = clock
-        self._heard: dict[str, list[Callable[[], None]]] = {}
-        self._unheard = False
-        """Whether the last published heartbeat has not come back."""
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._is_awaited = False
+        """Whether the last published heartbeat has not arrived yet."""
         self._stale = False
+        """Whether the present connection is to be replaced."""
         self._subscribed = False
         self._published = False
-        self.is_deaf = True
-        """Whether news cannot be heard now."""
+        """Whether the last heartbeat was published."""
+        self.is_cut_off = True
+        """Whether messages cannot arrive now."""
 
     @property
     def own_channel(self) -> str:
         """The channel of this instance's heartbeats."""
         return f"{self._home.channel}:{self._home.instance}"
 
-    def listen(self, name: str, heard: Callable[[], None]) -> Callable[[], None]:
-        """Call `heard` when `name` may have news; return how to stop that."""
-        self._heard.setdefault(name, []).append(heard)
+    def listen(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` when what `name` stands for may have changed; return a function that stops it."""
+        self._listeners.setdefault(name, []).append(changed)
 
         def stop() -> None:
-            listeners = self._heard.get(name, [])
-            if heard in listeners:
-                listeners.remove(heard)
+            listeners = self._listeners.get(name, [])
+            if changed in listeners:
+                listeners.remove(changed)
             if not listeners:
-                self._heard.pop(name, None)
+                self._listeners.pop(name, None)
 
         return stop
 
     def reconnect(self) -> None:
         """Subscribe again with a new connection."""
-        self.is_deaf = self._stale = True
-        self._subscribed = self._unheard = False
+        self.is_cut_off = self._stale = True
+        self._subscribed = self._is_awaited = False
 
     def begin(self) -> bool:
-        """Say whether the heartbeat that begins now should be published."""
-        if self._unheard:
+        """Return whether the heartbeat that is sent now should be published to `own_channel`."""
+        if self._is_awaited:
             self.reconnect()
-        self._published = self._subscribed and (self.is_deaf or not self._published)
-        self._unheard = self._published
+        self._published = self._subscribed and (self.is_cut_off or not self._published)
+        self._is_awaited = self._published
         return self._published
 
     def beaten(self, *, ok: bool) -> None:
-        """A heartbeat has ended; one that failed need not be heard."""
+        """Note that a heartbeat has ended; the message of one that failed is not awaited."""
         if not ok:
-            self._unheard = False
-        elif self.is_deaf:
-            self._tell_everybody()
+            self._is_awaited = False
+        elif self.is_cut_off:
+            self._call_all()
 
-    def _tell_everybody(self) -> None:
-        for listeners in list(self._heard.values()):
-            for heard in list(listeners):
-                heard()
+    def _call_all(self) -> None:
+        for listeners in list(self._listeners.values()):
+            for changed in list(listeners):
+                changed()
 
     async def run(self) -> None:
-        """Subscribe, and again after each failure, until cancelled."""
+        """Subscribe, and subscribe again after each failure, until cancelled."""
         while True:
             if self._home.is_up:
                 try:
@@ -112,7 +116,7 @@ class Subscriber:
             await self._clock.sleep(PAUSE)
 
     async def _follow(self, wire: Wire) -> None:
-        """Take messages until a reconnection is wanted. Raises StoreAway if the subscription is not confirmed."""
+        """Handle messages until a reconnection is wanted. Raises StoreAway if the subscription is not confirmed."""
         self._stale = False
         try:
             await wire.subscribe(self._home.channel, self.own_channel)
@@ -132,10 +136,10 @@ class Subscriber:
         kind, channel, data = message[0], message[1], message[2]
         if kind != b"message" or not isinstance(data, bytes):
             return
-        self._unheard = False
-        if self.is_deaf:
-            self.is_deaf = False
-            self._tell_everybody()  # of what was published before the subscription
+        self._is_awaited = False
+        if self.is_cut_off:
+            self.is_cut_off = False
+            self._call_all()  # what was published before the subscription was missed
         if channel == self._home.channel.encode():
-            for heard in list(self._heard.get(data.decode("ascii", "replace"), ())):
-                heard()
+            for changed in list(self._listeners.get(data.decode("ascii", "replace"), ())):
+                changed()

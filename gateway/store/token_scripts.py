@@ -1,18 +1,18 @@
-"""The scripts by which instances share tokens. Each runs alone in the store, so none of them races with another.
+"""The scripts by which instances share tokens. The store runs one script at a time, so scripts do not race.
 
-KEYS of each script: the token (hash: `f` fence, `x` end in ms, `c` sealed record), the lease (its owner), the state
-(hash, below). All times are of the store's clock; only durations are passed in and out.
+KEYS of each script: the token (hash: `f` fence, `x` end in ms since the epoch, `c` sealed record), the lease (a string:
+its owner), the state (hash, see below). Stored times are by the store's clock, in ms.
 
-| state | what |
+| state | meaning |
 |---|---|
-| `f` | last fence given out |
-| `d` | fences up to this one are dead |
-| `a` | last fence that a vendor accepted |
-| `n`, `r`, `q` | next token request: whatever its cause · for an instance without a token · for one with a token |
+| `f` | highest fence that was given out |
+| `d` | tokens with this fence or a lower one are dead: the vendor rejected them, or they were withdrawn |
+| `a` | highest fence that the vendor accepted |
+| `n`, `r`, `q` | earliest next token request: of any instance · of one without a token · of one with a token |
 | `k`, `z` | how the last token request failed · how many failed in a row |
-| `bl`, `bt`, `br` | bucket of forced fetches: level, when it was counted, ms per refill |
-| `w` | when this was written |
-| `hu`, `hd` | forced fetches for tokens that were never accepted: none before, and how long the next pause is |
+| `bl`, `bt`, `br` | token bucket that limits forced fetches: level, when it was computed, ms per refill |
+| `w` | when the state was last written |
+| `hu`, `hd` | for tokens that were never accepted: earliest next forced fetch, and ms of the pause after it |
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if ahead_by > 1000 then
   redis.call('HSET', KEYS[3], 'w', text(now))
 end
 """
-"""A state is forgotten after two days: no token lives longer than one. If the store's clock was turned back, all
-instants of the state are, too, so that nobody waits for longer than was meant."""
+"""The state expires after two days without a write. If the store's clock was turned back, all times in the
+state are moved back, too, so that no instance waits longer than intended."""
 
 ACQUIRE = Script(
     "acquire",
@@ -67,8 +67,10 @@ note('f', text(fence), 'n', text(math.max(num(state[3]), now + interval)))
 return {'lease', fence, num(state[7]), us}
 """,
 )
-"""ARGV: owner, its lease in ms, known fence, lower bound of the new one, shortest useful lifetime in ms,
-`min_interval` in ms, whether a valid token is held, whether an operator asked."""
+"""ARGV: owner, duration of the lease in ms, highest fence that the instance knows, lower bound of a new fence, shortest
+useful lifetime in ms, `min_interval` in ms, whether the instance has a valid token, whether an operator asked.
+
+Returns a newer token, or that another instance has the lease, or how long to wait, or a lease with its fence."""
 
 RENEW = Script(
     "renew",
@@ -77,7 +79,7 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """,
 )
-"""ARGV: owner, lease in ms."""
+"""ARGV: owner, duration of the lease in ms. Returns 0 if the lease has ended."""
 
 COMMIT = Script(
     "commit",
@@ -104,12 +106,13 @@ return {fence, dead}
 """,
 )
 """ARGV: owner or nothing, fence, record, remaining lifetime in ms when this was sent, ms until instances with this
-token may ask again, ms of a command's time-out, the token's end in ms by the store's clock as the writer estimates it
-(never too late), channel, name.
+token may request the next one, a command's time-out in ms, the writer's estimate of the token's end (never too late; ms
+by the store's clock), channel, name. Returns the stored fence, and the highest dead one.
 
-The end is the estimate, within one time-out of what the remaining lifetime says, because the clock may have jumped
-since. With the fence that is stored, only the state changes: the vendor returned the same token. A token that lives too
-shortly to be shared is not stored, but nobody asks for the next one before its end."""
+The stored end is the estimate, but not later than the remaining lifetime says, and at most one time-out earlier,
+because the store's clock may have jumped since. If the fence is the stored one, the vendor returned the same token, and
+only the state changes. A token that expires too soon to be shared is not stored, but instances without a token wait as
+long before the next request."""
 
 FAIL = Script(
     "fail",
@@ -127,8 +130,8 @@ redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 1
 """,
 )
-"""ARGV: owner, how the request failed or nothing, ms until the next request (of any, without a token, with one),
-channel, name."""
+"""ARGV: owner, how the request failed or nothing, ms until the next request (of any instance, of one without a token,
+of one with a token), channel, name. Returns 0 if the lease had ended."""
 
 KILL = Script(
     "kill",
@@ -168,9 +171,10 @@ redis.call('PUBLISH', ARGV[8], ARGV[9])
 return 1
 """,
 )
-"""ARGV: fence, whether the vendor had accepted it, longest useful wait in ms, the bucket's size, ms per refill, ms of
-the first pause and of the longest one, channel, name. While a lease is held, a token is on its way already, and
-nothing is taken from the bucket."""
+"""ARGV: fence, whether the vendor had accepted the token, longest useful wait in ms, the bucket's size, ms per refill,
+ms of the first and of the longest pause, channel, name. Returns 0 if the token must stay in use.
+
+While an instance has the lease, the next token is already being requested, so nothing is taken from the bucket."""
 
 ACCEPT = Script(
     "accept",
@@ -181,7 +185,7 @@ note('a', ARGV[1], 'hd', ARGV[2], 'hu', '0')
 return 1
 """,
 )
-"""ARGV: fence, ms of the first pause."""
+"""ARGV: fence, ms of the first pause. Returns 0 if a fence at least as high was accepted before."""
 
 WITHDRAW = Script(
     "withdraw",
@@ -195,7 +199,7 @@ redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 1
 """,
 )
-"""ARGV: fence, channel, name."""
+"""ARGV: fence, channel, name. Returns 0 if a newer token is stored."""
 
 READ = Script(
     "read",
@@ -207,4 +211,5 @@ if stored <= num(ARGV[1]) or stored <= dead then return {stored, dead, us} end
 return {stored, dead, us, num(token[2]) - now, redis.call('HGET', KEYS[1], 'c')}
 """,
 )
-"""ARGV: known fence. The record is returned only above it."""
+"""ARGV: the highest fence that the instance knows. Returns the stored and the highest dead fence and the store's time
+in microseconds; with a newer token that is not dead, also its remaining ms and its record."""

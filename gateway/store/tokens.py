@@ -1,8 +1,9 @@
 """`StoredTokens`: tokens in the store, as `model.SharedTokens`. Seals records, and converts times.
 
-Knows no vendor and decides nothing: `token_scripts.py` decides in the store, `gateway.tokens` in this process.
-A reader counts a remaining lifetime from before it asked. A writer reckons the end by the store's clock as it was when
-an earlier answer arrived, and at most one command's time-out too early. So no token lives longer for a slow store.
+Decisions are made elsewhere: by `token_scripts.py` in the store, by `gateway.tokens` in this process.
+
+A slow store never makes a token live longer. A reader counts the remaining lifetime from before it sent its command. A
+writer computes the end from an earlier answer's time by the store's clock; it may be early by one time-out at most.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LEAST_TIMEOUTS = 2
 
 
 class StoredTokens:
-    """The tokens that the instances of one store share."""
+    """The tokens that all instances of a store share. A *key* identifies a grant and its secret."""
 
     def __init__(self, store: SharedStore, clock: Clock) -> None:
         self.instance = store.instance
@@ -37,7 +38,7 @@ class StoredTokens:
         self._store = store
         self._now = clock.monotonic
         self._behind = -math.inf
-        """The store's clock minus ours, never too large."""
+        """The store's clock minus our monotonic one in seconds, never too large; `-inf` before the first answer."""
 
     @property
     def is_up(self) -> bool:
@@ -46,12 +47,12 @@ class StoredTokens:
 
     @property
     def members(self) -> int:
-        """Live instances as last known, at least 1."""
+        """The number of live instances at the last heartbeat, at least 1."""
         return self._store.members
 
     @property
     def rank(self) -> int:
-        """The place of this instance among them, from 0."""
+        """The place of this instance among the live ones in the order of their ids, from 0."""
         return self._store.rank
 
     @property
@@ -66,7 +67,10 @@ class StoredTokens:
     # ------------------------------------------------------------------------------------------------------- leases
 
     async def acquire(self, key: str, demand: Demand) -> Turn:
-        """Return a newer token, a lease, or how long to wait. A token that cannot be decrypted is replaced."""
+        """Return a newer token, a lease, or how long to wait. Raises StoreAway.
+
+        A stored token that cannot be decrypted does not count: the answer is then as without a token.
+        """
         known = demand.known
         while True:
             name, sent, owner = self._name(key), self._now(), secrets.token_hex(OWNER_BYTES)
@@ -91,12 +95,16 @@ class StoredTokens:
                 return NotYet(answer[1] / 1000, _failure(bytes(answer[2]).decode()))
 
     async def renew(self, key: str, owner: str) -> bool:
-        """Renew a lease; return False if it has ended."""
+        """Renew a lease; return False if it has ended. Raises StoreAway."""
         keys = _keys(self._store, self._name(key))
         return bool(await self._store.run(RENEW, keys, (owner, _ms(self._store.lease))))
 
     async def commit(self, key: str, owner: str, token: Token, again: float) -> Reading:
-        """Store a token if its fence is above every dead and stored one, and end the lease."""
+        """Store a token if its fence is above every dead and stored one, and end the lease. Raises StoreAway.
+
+        `owner` is that of the lease, or empty; `again`: seconds until an instance with this token may request another.
+        Returns the fences that the store has now, without a token.
+        """
         name = self._name(key)
         record = {"value": token.value.reveal(), "life": token.life, "source": token.expiry_source, "by": token.by}
         sealed = self._store.seal(json.dumps(record).encode("ascii"), _place(name, token.generation))
@@ -107,7 +115,7 @@ class StoredTokens:
         return Reading(int(stored), int(dead), None)
 
     async def fail(self, key: str, owner: str, failure: FailureKind | None, again: Again) -> bool:
-        """End a lease without a token; return False if it had ended already."""
+        """End a lease without a token; return False if it had already ended. Raises StoreAway."""
         name = self._name(key)
         waits = _ms(again.hard), _ms(again.eager), _ms(again.calm)
         args = (owner, failure or "", *waits, self._store.channel, name)
@@ -116,7 +124,7 @@ class StoredTokens:
     # ------------------------------------------------------------------------------------------------------- tokens
 
     async def kill(self, key: str, fence: int, *, accepted: bool, longest: float, bucket: Bucket) -> bool:
-        """Declare a token dead that the vendor rejected; return False if it must stay in use."""
+        """Declare a token dead that the vendor rejected; return False if it must stay in use. Raises StoreAway."""
         name = self._name(key)
         args = (
             fence, int(accepted), _ms(longest), bucket.size, _ms(bucket.refill), _ms(bucket.hold), _ms(bucket.most),
@@ -125,16 +133,16 @@ class StoredTokens:
         return bool(await self._store.run(KILL, _keys(self._store, name), args))
 
     async def accept(self, key: str, fence: int, hold: float) -> None:
-        """Record that the vendor accepted a token, for `kill`."""
+        """Record that the vendor accepted a token, for a later `kill`. Raises StoreAway."""
         await self._store.run(ACCEPT, _keys(self._store, self._name(key)), (fence, _ms(hold)))
 
     async def withdraw(self, key: str, fence: int) -> None:
-        """Remove a token that is about to be revoked."""
+        """Remove a token that is about to be revoked. Raises StoreAway."""
         name = self._name(key)
         await self._store.run(WITHDRAW, _keys(self._store, name), (fence, self._store.channel, name))
 
     async def read(self, known: Sequence[tuple[str, int]]) -> list[Reading]:
-        """Return what the store knows of each (key, known fence), in one pipeline."""
+        """Read each (key, known fence) in one pipeline; return a reading for each. Raises StoreAway."""
         names, sent = [self._name(key) for key, _ in known], self._now()
         calls = [(READ, _keys(self._store, name), (fence,)) for name, (_, fence) in zip(names, known, strict=True)]
         answers = await self._store.run_many(calls) if calls else []
@@ -147,11 +155,11 @@ class StoredTokens:
         return Reading(int(stored), int(dead), token)
 
     def _note_time(self, us: int) -> None:
-        """The store's clock was `us` before now."""
+        """Learn the store's clock from an answer that has just arrived: it showed `us` microseconds before now."""
         self._behind = us / 1e6 - self._now()
 
     def _open(self, name: str, fence: int, left: float, sealed: bytes, sent: float) -> Token | None:
-        """Decrypt a record; None if it cannot be decrypted, or was written for another place."""
+        """Decrypt a record; return None if no key fits, or if it was written for another place."""
         try:
             record = json.loads(self._store.unseal(sealed, _place(name, fence)))
         except Undecryptable:
@@ -165,19 +173,19 @@ class StoredTokens:
     # ------------------------------------------------------------------------------------------------- the instances
 
     async def leave(self) -> int:
-        """Stop being a member; return how many members are left."""
+        """Stop being a member; return how many members are left. Raises StoreAway."""
         return await self._store.leave()
 
-    def listen(self, key: str, heard: Callable[[], None]) -> Callable[[], None]:
-        """Call `heard` when there may be news of a grant; return how to stop that."""
-        return self._store.listen(self._name(key), heard)
+    def listen(self, key: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` when a grant's token may have changed in the store; return a function that stops it."""
+        return self._store.listen(self._name(key), changed)
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
-        """Call `changed` with whether the store is up when that changes; return how to stop that."""
+        """Call `changed(True)` when the store is up, `changed(False)` when it is away; return how to stop it."""
         return self._store.on_change(changed)
 
     def on_loss(self, lost: Callable[[], None]) -> Callable[[], None]:
-        """Call `lost` when the store may have lost data; return how to stop that."""
+        """Call `lost` when the store may have lost data; return a function that stops it."""
         return self._store.on_loss(lost)
 
     def _name(self, key: str) -> str:
@@ -185,12 +193,12 @@ class StoredTokens:
 
 
 def _keys(store: SharedStore, name: str) -> list[str]:
-    """Return the keys of one grant; the braces keep them in one slot of a cluster."""
+    """Return the names of a grant's three keys; the braces keep them in one slot of a cluster."""
     return [store.key(f"{{{name}}}", part) for part in ("t", "l", "s")]
 
 
 def _place(name: str, fence: int) -> bytes:
-    """Return what a record is bound to, so that it can be neither moved nor replayed."""
+    """Return what a record is bound to, so that it cannot be moved to another name or fence."""
     return f"{name}|{fence}".encode("ascii")
 
 

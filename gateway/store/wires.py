@@ -1,6 +1,7 @@
-"""The open connections to the store: as many as commands run at once, within a bound; idle ones are used again.
+"""The connection pool of the store: a connection for each command at a time, up to `MOST`; idle ones are used again.
 
-After any failure all idle ones are closed, because they probably lead to the same dead server. Nothing is sent twice.
+After any failure all idle connections are closed, because they probably lead to the same dead server. No command is
+sent twice.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from gateway.store.connection import Call, Wire
 
 MOST = 8
-"""Connections at most; further commands wait for one."""
+"""Most pooled connections; further commands wait for one."""
 OPENING = 2
-"""Time-outs of a command that opening a connection may take: TCP and TLS, then authentication."""
+"""Opening a connection may take this many time-outs of a command: for TCP and TLS, then for authentication."""
 OPENING_BY_SENTINEL = 4
+"""The same with Sentinels, which are asked first."""
 
 
 class Wires:
@@ -31,14 +33,14 @@ class Wires:
     def __init__(self, config: StoreConfig, resolver: Resolver) -> None:
         self._resolver = resolver
         self._idle: list[tuple[int, Wire]] = []
-        """Each with the age that it was opened in."""
+        """Each with the value of `_age` when it was opened."""
         self._room = asyncio.Semaphore(MOST)
         self._age = 0
-        """How often the configuration was replaced; connections of an earlier one are not used again."""
+        """How often the configuration was replaced. A connection of an earlier configuration is not used again."""
         self.use(config)
 
     def use(self, config: StoreConfig) -> None:
-        """Open further connections with another configuration; idle ones are not used any more."""
+        """Use another configuration for new connections; idle ones are not used any more."""
         self._timeout = config.timeout
         self._opening = config.timeout * (OPENING_BY_SENTINEL if config.server.master else OPENING)
         self._connector = Connector(config, self._resolver)
@@ -53,7 +55,7 @@ class Wires:
             raise StoreAway(reason_of(error)) from error
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one pipeline; an error of the store stands in the list. Raises StoreAway without an answer."""
+        """Run scripts in one pipeline; a store's error is an item of the list. Raises StoreAway without an answer."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._room.acquire()
@@ -74,7 +76,7 @@ class Wires:
             await wire.close()
             await self.close()
             raise StoreAway(reason_of(error)) from error
-        except BaseException:  # cancelled: an answer may still arrive, and it would be taken for the next one
+        except BaseException:  # cancelled: its answer may still arrive, and be read as that to the next command
             await wire.close()
             raise
         if age == self._age and wire.is_open:

@@ -1,8 +1,8 @@
-"""`SharedTokenCache`: a credential's token when several instances share a store. The store is never asked by a request.
+"""`SharedTokenCache`: a credential's token when several instances share a store.
 
-All that `TokenCache` promises stays true. Beyond it: a token request needs a lease (`turn.py`), tokens of other
-instances are adopted, and a rejected token is declared dead in the store. While the store is away, the instance goes on
-alone; when it is back, the token with the higher fence is used by all.
+It behaves as `TokenCache`, and beyond that: a token request needs a lease (`turn.py`), tokens of other instances are
+adopted, and a rejected token is declared dead in the store. While the store is away, the instance works alone; when the
+store is back, all instances use the token with the highest fence. No request with a valid token waits for the store.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from gateway.tokens.store import Store
 
 CLOSED_PAUSE = 1.0
-"""Seconds between two attempts while `store_outage: closed` allows no token request."""
+"""Seconds between two attempts while the store is away and `store_outage: closed` allows no token request."""
 EARLY = 0.05
-"""Seconds by which other instances may renew a token before this one plans to."""
+"""Seconds before this instance's planned renewal from which other instances may renew the token."""
 BUCKET = Bucket(ForcedBudget.SIZE, ForcedBudget.REFILL, ForcedBudget.HOLD, ForcedBudget.MOST_HOLD)
 
 
 class SharedTokenCache(TokenCache):
-    """`model.Tokens` for one recipe that several instances share."""
+    """The `model.Tokens` of one recipe that several instances share."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class SharedTokenCache(TokenCache):
         tried: Callable[[], object] = lambda: None,
         changed: Callable[[], object] = bool,
     ) -> None:
-        """As `TokenCache`; `shared` is the store."""
+        """Take the arguments of `TokenCache`, and the store (`shared`)."""
         self._shared = shared
         self._metrics = metrics
         self._cause: Cause = "startup"
@@ -67,7 +67,7 @@ class SharedTokenCache(TokenCache):
         self._renews = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._listening: list[Callable[[], None]] = []
-        self._is_looking = self._has_news = False
+        self._is_looking = self._may_have_changed = False
         self._turns = [
             TurnSource(source, key, shared=shared, clock=clock, claimant=self, ended=metrics.lease)
             for source, key in zip(recipe.sources, recipe.keys, strict=True)
@@ -77,30 +77,30 @@ class SharedTokenCache(TokenCache):
             token_timeout=token_timeout, tried=tried, changed=changed,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------------------- what `TokenCache` does otherwise
+    # ------------------------------------------------------------------------------- what `TokenCache` does, and more
 
     def begin(self, cause: Cause) -> None:
-        """Listen for news, and begin as every cache."""
+        """Listen for changes in the store, and begin as `TokenCache.begin`."""
         self.listen()
         super().begin(cause)
 
     def listen(self) -> None:
-        """Listen for news of each grant; again after a reload, because `store.keys` make the names."""
-        self._deafen()
-        self._listening = [self._shared.listen(key, self._heard) for key in self.recipe.keys]
+        """Listen for changes of each grant in the store; call it again after a reload, which may change the names."""
+        self._stop_listening()
+        self._listening = [self._shared.listen(key, self._on_change) for key in self.recipe.keys]
 
-    def _deafen(self) -> None:
+    def _stop_listening(self) -> None:
         for stop in self._listening:
             stop()
         self._listening = []
 
     def close(self, successor: TokenCache | None = None) -> list[asyncio.Task[None] | asyncio.Task[Fetched]]:
-        """Stop at once, as every cache; commands to the store that are under way end by themselves."""
-        self._deafen()
+        """Stop as `TokenCache.close`; also return the tasks of commands to the store that are under way."""
+        self._stop_listening()
         return [*super().close(successor), *self._jobs]
 
     async def fetch_now(self) -> None:
-        """Fetch now, or adopt what another instance fetches; as `TokenCache.fetch_now`."""
+        """Fetch now, or adopt a token that another instance fetches. Raises TokenError, as `TokenCache.fetch_now`."""
         await super().fetch_now()
         if self._not_due is not None:
             wait = self._not_due.retry_after or 0.0
@@ -114,7 +114,7 @@ class SharedTokenCache(TokenCache):
                 self._spawn(self._shared.accept(self._key, token.generation, BUCKET.hold))
 
     def status(self, name: str) -> CredentialStatus:
-        """Return the state of the credential `name`, with the instance that fetched the token."""
+        """Return the state of the credential `name`; also which instance fetched its token."""
         status, token = super().status(name), self.peek()
         if token is None:
             return status
@@ -122,7 +122,7 @@ class SharedTokenCache(TokenCache):
         return replace(status, origin="fetched" if is_own else "adopted", instance=token.by or None)
 
     def adopt(self, token: Token, *, which: int = 0, rotated: bool = False, key: str | None = None) -> None:
-        """Use a token from before a reload."""
+        """Use a token that was in use before a reload."""
         super().adopt(token, which=which, rotated=rotated, key=key)
         self._remember(token)
 
@@ -136,7 +136,7 @@ class SharedTokenCache(TokenCache):
         self._bare_since = math.inf
         self._metrics.origin("fetched" if self._renews else "adopted")
 
-    # -------------------------------------------------------------------------------------------------- one's own turn
+    # -------------------------------------------------------------------------------------------------- this instance's turn
 
     def demand(self, key: str) -> Demand:
         """Return what the next token request is for."""
@@ -149,14 +149,14 @@ class SharedTokenCache(TokenCache):
         )
 
     def alone(self) -> float:
-        """Return the seconds until this instance may ask while the store is away. Raises NotDue if it may not."""
+        """Return the seconds until this instance may request a token without the store. Raises NotDue if never."""
         if self.recipe.credential.store_outage == "closed":
             reason = "the shared store is away, and store_outage is closed"
             raise NotDue(reason, CLOSED_PAUSE, failure="unavailable")
         now, token = self._now(), self.peek()
         if token is None and self._bare_since == math.inf:
             self._bare_since = now
-        is_asked = self._cause == "manual"  # an operator need not wait for this instance's turn, but for `min_interval`
+        is_asked = self._cause == "manual"  # waits for `min_interval`, but not for this rank's turn
         return alone_wait(
             self.recipe.credential, members=self._shared.members, rank=self._shared.rank, wall=self._shared.wall(),
             left=0.0 if is_asked else self._left(), margin=self._pace.margin(token.life) if token is not None else 0.0,
@@ -164,7 +164,7 @@ class SharedTokenCache(TokenCache):
         )  # fmt: skip
 
     def failed_elsewhere(self, failures: int) -> None:
-        """Continue the back-off of all instances."""
+        """Continue the back-off after failures that other instances had."""
         self._pace.failures = max(self._pace.failures, failures)
 
     async def _run(self, cause: Cause) -> None:
@@ -172,11 +172,11 @@ class SharedTokenCache(TokenCache):
         if not await self._bury():
             self._fetch = None
             self._waiters.wake()
-        elif cause == "manual" or len(self._turns) == 1 or not await self._has_newer():
+        elif cause == "manual" or len(self._turns) == 1 or not await self._adopt_newer():
             await super()._run(cause)
 
-    async def _has_newer(self) -> bool:
-        """Whether another instance has a token of either secret: neither is tried at the vendor then."""
+    async def _adopt_newer(self) -> bool:
+        """Adopt a newer token of either secret from the store; return False if there is none to adopt."""
         await self._shared.tried.wait()
         try:
             readings = await self._shared.read(self.known)
@@ -193,7 +193,7 @@ class SharedTokenCache(TokenCache):
             super()._ended()
 
     def _is_held(self) -> bool:
-        """Whether another instance fetches the token, as far as is known."""
+        """Return whether another instance was fetching the token when this one last asked."""
         return self._not_due is not None and self._not_due.is_held
 
     def _is_fetching(self) -> bool:
@@ -239,7 +239,7 @@ class SharedTokenCache(TokenCache):
             self._spawn(turn.fail(failure_of(error), again))
 
     def _postpone(self, error: NotDue | RefusedElsewhere, cause: Cause) -> None:
-        """No request was sent: plan the next attempt. Callers are refused if the last request failed elsewhere."""
+        """Plan the next attempt; no request was sent. Waiting callers fail if another instance's request has failed."""
         self._fetch, self._not_due = None, error
         at = self._now() + (error.retry_after or 0.0)
         token = self.peek()
@@ -269,10 +269,10 @@ class SharedTokenCache(TokenCache):
             self._start("unauthorized")
             self._demand = True
         else:
-            self._spawn(self._bury_beside())
+            self._spawn(self._bury_during_fetch())
         return True
 
-    async def _bury_beside(self) -> None:
+    async def _bury_during_fetch(self) -> None:
         if not await self._bury():
             self._waiters.wake()
 
@@ -300,33 +300,33 @@ class SharedTokenCache(TokenCache):
 
     @property
     def known(self) -> list[tuple[str, int]]:
-        """The key of each grant, and the highest fence that is known of it."""
+        """The key of each grant, and the highest fence that this instance knows of it."""
         return [(key, self._fences.get(key, 0)) for key in self.recipe.keys]
 
-    def _heard(self) -> None:
-        self._has_news = True
+    def _on_change(self) -> None:
+        self._may_have_changed = True
         if not self._is_looking and not self._closed:
             self._spawn(self._look())
 
     async def _look(self) -> None:
-        """Read what the store knows, as long as there is news."""
-        self._is_looking = self._has_news = True
+        """Read the store, again if it changes meanwhile."""
+        self._is_looking = self._may_have_changed = True
         try:
-            while self._has_news and not self._closed:
-                self._has_news = False
+            while self._may_have_changed and not self._closed:
+                self._may_have_changed = False
                 self.consider(await self._shared.read(self.known))
         finally:
             self._is_looking = False
 
     def heed(self, readings: Sequence[Reading]) -> None:
-        """As `consider`, but never raises, because other caches come after this one."""
+        """Do as `consider`, but never raise, because other caches come after this one."""
         try:
             self.consider(readings)
-        except Exception as error:  # noqa: BLE001 - one cache's defect must not stop the reading of all
+        except Exception as error:  # noqa: BLE001 - a defect of one cache must not stop the others
             self._report.sharing_crashed(error)
 
     def consider(self, readings: Sequence[Reading]) -> None:
-        """Adopt a newer token, drop one that was rejected elsewhere, write back one that the store has lost."""
+        """Compare with the store: adopt a newer token, drop a dead one, write back one that the store has lost."""
         if self._closed or self._adopt_newest(readings):
             return
         token = self.peek()
@@ -369,7 +369,7 @@ class SharedTokenCache(TokenCache):
             self._schedule.adopted(token, self.recipe.credential)
 
     def _drop(self, token: Token) -> None:
-        """Another instance learnt that the vendor rejects this token."""
+        """Stop using a token that another instance has declared dead, and fetch the next one."""
         self._token = None
         self._store.remove(self._key, token)
         self._report.invalidated(token, accepted=token.generation <= self._accepted, elsewhere=True)
@@ -386,7 +386,7 @@ class SharedTokenCache(TokenCache):
             self._store.put(self._key, token)
         reading = await self._shared.commit(self._key, "", token, self._until_refresh())
         if reading.fence > token.generation:
-            self._heard()
+            self._on_change()
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)

@@ -1,7 +1,7 @@
-"""What a whole set of credentials does with a shared store. Imported only if there is one.
+"""What a `TokenSet` does with a shared store. Imported only if the configuration has a `store` block.
 
-Reads all credentials again every few seconds, in one pipeline, so that no news is missed for long: the store's channel
-is quicker, but nothing depends on it. Decides at the end whether tokens may be revoked.
+Reads the tokens of all credentials every 10 seconds, in one pipeline, so that a change whose message was lost is
+noticed. Decides when the gateway stops whether tokens may be revoked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from gateway.tokens.source import Recipe
 
 INTERVAL = 10.0
-"""Seconds between two readings of all credentials."""
+"""Seconds between two reads of all credentials."""
 
 
 class Sharing:
-    """The part of a `TokenSet` that knows the store."""
+    """The part of a `TokenSet` that uses the store."""
 
     def __init__(self, shared: SharedTokens, clock: Clock) -> None:
         self._shared = shared
@@ -35,22 +35,22 @@ class Sharing:
         self._listening: list[Callable[[], None]] = []
 
     def cache(self, recipe: Recipe, **settings: Any) -> SharedTokenCache:
-        """Return a cache for a recipe; `settings` as of `TokenCache`."""
+        """Return a cache for a recipe; `settings` are the arguments of `TokenCache`."""
         return SharedTokenCache(recipe, shared=self._shared, **settings)
 
     def start(self, caches: Callable[[], Iterable[TokenCache]]) -> None:
-        """Read the credentials of `caches()` now, every few seconds, and when the store is back or has lost data."""
+        """Read the tokens of `caches()` now, every `INTERVAL`, and when the store is up again or has lost data."""
         self._listening = [self._shared.on_change(self._changed), self._shared.on_loss(self._due.set)]
         self._reading = asyncio.get_running_loop().create_task(self._read_for_ever(caches), name="shared tokens")
 
     def listen(self, caches: Iterable[TokenCache]) -> None:
-        """Listen again, because a reload may have changed the names of keys."""
+        """Listen for changes again, because a reload may have changed the names of keys."""
         for cache in caches:
             if isinstance(cache, SharedTokenCache):
                 cache.listen()
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading the store."""
         for stop in self._listening:
             stop()
         self._listening = []
@@ -71,7 +71,7 @@ class Sharing:
             self._due.clear()
 
     async def read(self, caches: list[SharedTokenCache]) -> None:
-        """Let each cache consider what the store knows."""
+        """Read the tokens of these caches, and let each compare itself with the store; skip that while it is away."""
         asked = [cache.known for cache in caches]
         try:
             readings = await self._shared.read([each for known in asked for each in known])
@@ -82,9 +82,9 @@ class Sharing:
             cache.heed(mine)
 
     async def is_last(self, *, hand_over: bool) -> bool:
-        """Leave the other instances; return whether there are none, so that tokens may be revoked.
+        """Stop being a member of the store; return whether no other is left, so that tokens may be revoked.
 
-        `hand_over`: a successor serves already, with the same tokens.
+        `hand_over`: a successor already serves with the same tokens, so nothing may be revoked.
         """
         if hand_over:
             return False
@@ -94,6 +94,6 @@ class Sharing:
             return self._shared.members <= 1
 
     async def withdraw(self, key: str, token: Token) -> None:
-        """Remove a token that is about to be revoked, so that no instance that starts now adopts it."""
+        """Remove a token from the store before it is revoked, so that no instance that starts now adopts it."""
         with suppress(StoreAway):
             await self._shared.withdraw(key, token.generation)

@@ -1,8 +1,8 @@
-"""A source that asks the vendor only when it is this instance's turn. Wraps the real source of one grant.
+"""A token source that sends a token request only when it is this instance's turn. It wraps the source of one grant.
 
-With the store: a newer token of another instance is returned instead, or a lease is taken and renewed during the
-request. Without the store: each instance asks for itself, by its rank (`alone.py`). The cache says what came of the
-request (`commit`, `fail`), because only it knows when the next one is due.
+While the store is up, it returns a newer token of another instance, or takes a lease and renews it during the request.
+While the store is away, each instance requests tokens by itself, at times that depend on its rank (`alone.py`). The
+cache reports the outcome (`commit`, `fail`), because only the cache knows when the next request is due.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from gateway.tokens.source import Source
 
 SOONEST, LATEST = 0.05, 0.25
-"""Seconds between two looks while another instance fetches; its event usually comes first."""
+"""Seconds between two reads of the store while another instance fetches; its message usually comes first."""
 RENEWALS = 3
-"""Renewals in the time of a lease."""
+"""How often a lease is renewed in the time after which it would end."""
 UNFENCED = 10**12
-"""Generations below this one are no fences: the store's clock was not known yet."""
+"""A generation below this is not a fence: it was given before the store's clock was known."""
 _NOW = Again(0.0, 0.0, 0.0)
 
 
 class Claimant(Protocol):
-    """What a source needs of its cache."""
+    """The methods of a cache that its source needs."""
 
     def demand(self, key: str) -> Demand:
         """Return what the next token request is for."""
 
     def alone(self) -> float:
-        """Return the seconds until this instance may ask while the store is away. Raises NotDue if it may not."""
+        """Return the seconds until this instance may request a token without the store. Raises NotDue if never."""
 
     def failed_elsewhere(self, failures: int) -> None:
-        """Learn how many token requests failed in a row, of all instances."""
+        """Take the number of token requests of all instances that failed in a row."""
 
 
 class TurnSource:
@@ -59,10 +59,10 @@ class TurnSource:
         claimant: Claimant,
         ended: Callable[[str], None],
     ) -> None:
-        """`ended` counts a lease by its outcome."""
+        """`ended` is called with the outcome of each lease, to count it."""
         self.key = key
         self.adopted: Token | None = None
-        """The last token that came from the store, by whichever instance."""
+        """The token that was last read from the store."""
         self._source = source
         self._shared = shared
         self._clock = clock
@@ -80,7 +80,7 @@ class TurnSource:
         return self._source.skew
 
     async def fetch(self, within: float) -> Token:
-        """Return a token of another instance, or fetch one; its generation is a fence.
+        """Return another instance's token, or fetch one within `within` seconds; its generation is a fence.
 
         Raises:
             NotDue: it is not this instance's turn.
@@ -107,7 +107,7 @@ class TurnSource:
     async def _turn(self) -> Token | int:
         """Return another instance's token, or the fence for a token that may be fetched now."""
         if self._lease is not None:
-            return self._lease.fence  # the endpoint is asked again within one fetch
+            return self._lease.fence  # a second token request within one fetch
         await self._shared.tried.wait()
         demand = self._claimant.demand(self.key)
         if not self._shared.is_up:
@@ -177,14 +177,14 @@ class TurnSource:
                 await self._shared.fail(self.key, owner, failure, again)
 
     async def fail(self, failure: FailureKind | None, again: Again) -> None:
-        """The request failed: end the lease, if there is one, and tell the others when the next one is due."""
+        """End the lease, if there is one, after a failed request; `again` says when the next requests may start."""
         await self._end(self._lease, failure, again)
 
     async def commit(self, fence: int, token: Token, again: float) -> bool:
         """Store the token that the request with `fence` returned, and end its lease.
 
         Return False if another instance stored a newer one, or if this one was rejected meanwhile. `again`: seconds
-        until the next request.
+        until an instance with this token may request the next one.
         """
         lease = self._lease
         owner = self._close(lease) if lease is not None and lease.fence == fence else ""

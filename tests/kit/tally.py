@@ -64,8 +64,8 @@ class DirectStore:
     def name(self, *parts: str) -> str:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
-    def listen(self, _name: str, heard: Callable[[], None]) -> Callable[[], None]:
-        self.listeners.append(heard)
+    def listen(self, _name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        self.listeners.append(changed)
         return lambda: self.listeners.remove(heard)
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:

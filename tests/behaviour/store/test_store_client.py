@@ -62,10 +62,10 @@ async def test_a_member_that_dies_is_gone_within_five_seconds(tmp_path: Path) ->
         await other._wires.close()
 
 
-async def test_news_is_heard_at_once_by_all_who_listen_for_that_name(tmp_path: Path) -> None:
+async def test_a_message_calls_all_listeners_of_its_name_at_once(tmp_path: Path) -> None:
     async with store(tmp_path) as server, client(config(server.port)) as one, client(config(server.port)) as other:
         heard: list[str] = []
-        await until(lambda: not one._subscriber.is_deaf, 10)
+        await until(lambda: not one._subscriber.is_cut_off, 10)
         one.listen(one.name("a"), lambda: heard.append("a"))
         stop = one.listen(one.name("a"), lambda: heard.append("stopped"))
         one.listen(one.name("b"), lambda: heard.append("b"))
@@ -79,13 +79,13 @@ async def test_with_silent_news_everybody_is_told_within_four_seconds(tmp_path: 
     """The connection of news looks healthy and carries nothing, as a hung master's did; commands work."""
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         heard: list[int] = []
-        await until(lambda: not it._subscriber.is_deaf, 10)
+        await until(lambda: not it._subscriber.is_cut_off, 10)
         it.listen(it.name("a"), lambda: heard.append(1))
         proxy.mute()
         assert await until(lambda: bool(heard), 10) < 4
         assert it.is_up
         await proxy.heal()
-        await until(lambda: not it._subscriber.is_deaf, 10)
+        await until(lambda: not it._subscriber.is_cut_off, 10)
 
 
 async def test_a_record_opens_for_its_place_only_and_a_failure_is_counted(tmp_path: Path) -> None:
