@@ -1,8 +1,8 @@
-"""Budgets as escrow: what one instance may spend of one budget in one period, and what it asks the store for.
+"""Budgets as escrow: what one instance may spend of one budget in one period, and what it requests from the store.
 
-The store keeps one number for each instance: how many calls it was granted, those already made included. The sum of the
-numbers never exceeds the hard limit. This instance compares its own calls with its own number, in memory, and asks for
-more when half of the last grant is used. Pure: no I/O, no clock.
+The store keeps one number for each instance: the calls that were granted to it, including those already made. The sum
+of these numbers never exceeds the hard limit. This instance compares its calls with its own number in memory, and
+requests more when half of the last chunk is used. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from gateway.model import EscrowReply
 
 SHARES: Final = 16
-"""A chunk is at most the hard limit divided by this, and so are the first chunks of all instances together."""
+"""The hard limit divided by this is the largest chunk, and the most that all first chunks together take."""
 FEWEST: Final = 4
-"""Instances for which the first chunks leave room, if there are fewer."""
+"""First chunks are sized for at least this many instances."""
 SPARE: Final = 2 * 86_400.0
 """Seconds for which the store keeps a period after its end, for instances with a slow clock."""
 
 
 class Escrow:
-    """One budget and period, as this instance knows it."""
+    """One budget in one period, as this instance knows it."""
 
     __slots__ = (
         "asked",
@@ -50,24 +50,27 @@ class Escrow:
         self.counter = counter
         self.terms = terms
         self.granted = 0
-        """Our number in the store, as last known."""
+        """Calls granted to this instance by the store, as last known."""
         self.stranded = 0
-        """Calls that were granted, but perhaps made before a crash: they are not made again."""
+        """Granted calls that may have been made just before a crash, so they count as made."""
         self.is_unsure = False
-        """After a crash, until the store has said what our number was."""
+        """Set after a crash, until the store has said how many calls were granted."""
         self.fields: dict[str, Field] = {}
         """The other instances' fields, as last known."""
         self.others_used = 0
+        """Calls that the other instances have made, as last known."""
         self.chunk = 0
-        """What was granted last, beyond the calls of that moment."""
+        """Calls in the last grant beyond those that were made or in flight then."""
         self.is_spent = False
-        """The last answer left no room: the others have the rest."""
+        """The last reply granted less than wanted, and no call is left: the other instances have the rest."""
         self.is_unanswered = False
-        """The last question got no answer."""
+        """The last request got no reply."""
         self.asked: Task[None] | None = None
+        """The running request that a call waits for."""
         self.asked_at = float("-inf")
+        """When the last request was sent; monotonic."""
         self.said: tuple[int, int, bool] | None = None
-        """What the store knows: our numbers, and whether the soft limit was logged; None: nothing yet."""
+        """What the store knows of us: granted, used, whether the soft limit was logged. None: nothing yet."""
 
     def __repr__(self) -> str:
         return f"<Escrow of {self.counter.key}: {self.calls} of {self.granted} granted>"
@@ -79,23 +82,23 @@ class Escrow:
 
     @property
     def calls(self) -> int:
-        """Calls of this instance that its number must cover."""
+        """Calls of this instance that use up its grant: made, in flight and stranded."""
         return self.used + self.counter.reserved + self.stranded
 
     @property
     def has_room(self) -> bool:
-        """Whether another call is covered."""
+        """Whether another call is granted."""
         return self.calls < self.granted
 
     # ------------------------------------------------------------------------------------------------------- bounds
 
     def bound(self, *, away: bool, allowance: int, waits: bool) -> None:
-        """Set at how many calls the counter must ask again.
+        """Set the number of calls (`counter.most`) at which `CounterStore.more` is called.
 
         Args:
-            away: the store does not answer at present.
-            allowance: this instance's part of the calls that are allowed beyond the grant meanwhile.
-            waits: asking now is pointless, because a question runs or the budget is spent.
+            away: whether the store does not answer now.
+            allowance: this instance's part of `outage_allowance`, the calls allowed beyond the grant meanwhile.
+            waits: whether a request now is useless, because one is running or the budget is spent.
         """
         hard = self.terms.hard
         if hard == UNLIMITED:
@@ -108,12 +111,12 @@ class Escrow:
             early = 0 if waits else self.chunk // 2
             self.counter.most = min(granted - early + self.others_used, hard)
 
-    # ----------------------------------------------------------------------------------------------------- questions
+    # ----------------------------------------------------------------------------------------------------- requests
 
     def wanted(self, members: int, *, first: bool = False) -> int:
-        """Return how many calls to ask for. Few at first and near the end, never more than a sixteenth of the budget.
+        """Return how many calls to request: few at first and near the end, at most a sixteenth of the hard limit.
 
-        `first`: in advance, before a call is made; 0 if the budget is too small for that.
+        `first`: the request is sent before any call is made; then 0 if the budget is too small.
         """
         hard = self.terms.hard
         if hard == UNLIMITED or self.is_unsure:
@@ -125,13 +128,13 @@ class Escrow:
         return max(1, min(hard // SHARES, left // (2 * members), max(start, self.calls)))
 
     def request(self, field: str, wall: float, want: int, *, back: bool = False) -> EscrowRequest:
-        """Return the question for the store.
+        """Return the request for the store.
 
         Args:
-            field: our field.
+            field: this instance's field.
             wall: seconds since the epoch.
-            want: how many calls more to ask for.
-            back: write back all that is remembered, because the store has lost something.
+            want: how many more calls to request.
+            back: write back the other instances' fields, too, because the store has lost some.
         """
         hard = None if self.terms.hard == UNLIMITED else self.terms.hard
         mine = Field(self.granted, self.used)
@@ -140,7 +143,7 @@ class Escrow:
         return EscrowRequest(self.counter.key, field, self.calls, mine, want, hard, life, self.counter.warned, known)
 
     def learn(self, asked: EscrowRequest, answer: EscrowReply) -> bool:
-        """Take an answer; return whether the store has lost something, so that all of it must be written back."""
+        """Take a reply; return whether the store has lost fields, so that they must be written back."""
         counter = self.counter
         lost = asked.back is None and (answer.before < asked.mine.granted or self._is_missing(answer.fields))
         self.granted = max(self.granted, answer.granted)

@@ -1,9 +1,10 @@
-"""The state file beside a shared store: what this instance was granted and has counted, so that it goes on with it.
+"""The state file of an instance with a shared store: what it was granted and has counted, for after a restart.
 
-The file has one entry for each process that has used it: its field in the store, and its counts. A process that starts
-takes the first entry that no running process has; that is what the lock beside the file (`.NAME.FIELD.lock`) tells,
-which the system releases even after kill -9. After a crash, calls may have been made that the file does not know, so
-whatever the entry was granted counts as spent. During an upgrade the successor takes another entry.
+The file has an entry for each process that has used it: its field in the store, and its counts. A process that starts
+takes the first entry that no running process uses. A process that uses an entry holds a lock beside the file
+(`.NAME.FIELD.lock`), which the system releases even after kill -9. After a crash, calls may have been made that the
+file does not have, so everything that the entry was granted counts as spent. During an upgrade the successor takes
+another entry.
 """
 
 from __future__ import annotations
@@ -35,21 +36,23 @@ _log = get_logger("gatepass.access")
 LOCK_AT_START: Final = 5.0
 """Most seconds for which the start waits for the lock of the file."""
 LOCK: Final = 2.0
+"""Most seconds for which a later write waits for it."""
 MOST_ENTRIES: Final = 8
+"""Entries that the file keeps."""
 _PRIVATE: Final = 0o600
 _DAY: Final = 86_400.0
 
 
 @dataclass
 class Entry:
-    """What the file says of one process."""
+    """One process's part of the file."""
 
     name: str
     rows: Rows = field(default_factory=dict)
     granted: dict[CounterKey, tuple[int, int]] = field(default_factory=dict)
-    """Calls granted, and of these the calls that were stranded by a crash."""
+    """Calls granted, and how many of these a crash has stranded."""
     stopped: bool = False
-    """The process has ended by itself, so its counts are right to the last call."""
+    """Whether the process ended in order, so that its counts are exact."""
 
 
 class FieldsFile:
@@ -57,9 +60,9 @@ class FieldsFile:
 
     def __init__(self, path: Path, *, clock: Clock, metrics: Metrics) -> None:
         self.is_due = False
-        """Counts have changed."""
+        """Whether counts have changed since the last write."""
         self.usage: SharedUsage | None = None
-        """What knows which usage the store has not been told."""
+        """Knows the usage that was not sent to the store yet."""
         self._file = CountsFile(path)
         self._clock = clock
         self._metrics = metrics
@@ -69,10 +72,9 @@ class FieldsFile:
         self._failed = False
 
     def start(self, name: str, memory: MemoryCounters) -> str:
-        """Take an entry, or make one of this name; add the usage that the store was not told to `memory`.
+        """Take a free entry, or make one called `name`; add usage that was not sent to the store to `memory`.
 
-               Return the entry's name.
-        Raises StateError if the file cannot be read or written.
+        Returns the entry's name. Raises StateError if the file cannot be read or written.
         """
         try:
             with self._file.opened(LOCK_AT_START) as document:
@@ -81,7 +83,7 @@ class FieldsFile:
                 if self._lock is None:
                     self._take(name)
                 if not entries:
-                    self._own.rows = self._file.rows_of(document)  # of the time before the store
+                    self._own.rows = self._file.rows_of(document)  # from before the store was configured
                 self._others = [each for each in entries if each is not self._own]
                 self._put([Entry(self._own.name, self._own.rows, self._own.granted), *self._others])
         except OSError as error:
@@ -93,7 +95,7 @@ class FieldsFile:
         return self._own.name
 
     def restore(self, escrow: Escrow) -> None:
-        """Give a budget what the last run has left, and what is known of the other entries."""
+        """Set a budget's numbers from this process's entry, and the other instances' fields from the other entries."""
         key = escrow.counter.key
         row = self._own.rows.get(key)
         if row is not None:
@@ -113,13 +115,13 @@ class FieldsFile:
         escrow.others_used = used
 
     async def write_if_due(self, escrows: Mapping[CounterKey, Escrow]) -> None:
-        """Write if counts have changed; a file that cannot be written is tried again."""
+        """Write if counts have changed. A failure is logged once, and the write is tried again."""
         if self.is_due:
             self.is_due = False
             await self._write(self._snapshot(escrows, stopped=False))
 
     async def stop(self, escrows: Mapping[CounterKey, Escrow]) -> None:
-        """Write a last time, and leave the entry to the next process."""
+        """Write a last time, and release the entry for the next process."""
         await self._write(self._snapshot(escrows, stopped=True))
         if self._lock is not None:
             os.close(self._lock)
@@ -194,7 +196,7 @@ class FieldsFile:
         return entries
 
     def _take(self, name: str) -> bool:
-        """Take the lock of an entry; return False if a running process has it. Keeps it until the process ends."""
+        """Take the lock of an entry, and keep it until `stop`; return False if a running process has it."""
         real = self._file.path.resolve()
         with suppress(OSError):
             descriptor = os.open(

@@ -1,8 +1,8 @@
 """Counts of all instances: a `CounterStore` that keeps budgets and usage in the shared store.
 
-A call looks at memory only. Questions to the store run in the background, and each is repeated by the next one, because
-numbers are absolute. Only a call that this instance's part does not cover waits for an answer, and if the store is
-away, it does not wait either. Imported only if the configuration has a `store` block.
+A call is compared with numbers in memory. Escrow requests are sent in the background; one that is lost needs no
+repetition, because numbers are absolute and the next request has them, too. A call waits for a reply only if it is
+beyond what this instance was granted and the store is up. Imported only if the configuration has a `store` block.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from gateway.observe import Metrics
 
 TICK: Final = 1.0
-"""Seconds between two looks at what must be asked or written."""
+"""Seconds between two checks of what must be sent to the store or written to the file."""
 SOON: Final = 2.0
-"""Seconds after which counts that have changed are told to the store."""
+"""Seconds after which changed counts are sent to the store."""
 LATER: Final = 10.0
-"""Seconds after which the store is asked although nothing has changed here."""
+"""Seconds after which a request is sent although nothing has changed here, to learn the others' counts."""
 AHEAD: Final = 30.0
-"""Seconds before a period's end in which the next period is prepared."""
+"""Seconds before the end of a period at which the first calls of the next period are requested."""
 AGAIN: Final = 1.0
-"""Seconds after which a spent budget is asked for again: its limit may have been raised."""
+"""Seconds after which calls of a spent budget are requested again: its limit may have been raised."""
 BATCH: Final = 200
-"""Budgets that one pipeline asks about."""
+"""Most escrow requests in one pipeline."""
 OVER: Final = 3600.0
-"""Seconds after a period's end from which it is only asked about if something changes."""
+"""Seconds after the end of a period from which requests for it are sent only if counts change."""
 
 
 class SharedCounters:
-    """Counts of all instances."""
+    """A `CounterStore` over a `Tally`: budgets and usage hold for all instances."""
 
     def __init__(self, tally: Tally, state_file: Path | None, *, clock: Clock, metrics: Metrics) -> None:
-        """Start without counts; with a `state_file`, what this instance was granted survives a restart."""
+        """Begin without counts; with a `state_file`, `start` restores what this instance was granted."""
         self._listener: Listener | None = None
         self._tally = tally
         self._clock = clock
@@ -69,31 +69,31 @@ class SharedCounters:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no question is being asked and nothing is being written."""
+        """Whether nothing is being sent to the store or written to the file."""
         return not self._tasks and (self._ticking is None or self._ticking.done())
 
     # --------------------------------------------------------------------------------------------- as a CounterStore
 
     def follow(self, listener: Listener) -> None:
-        """Tell `listener` what other instances do."""
+        """Call `listener` when counts of other instances arrive, and when the number of instances changes."""
         self._listener = listener
 
     async def ready(self) -> None:
-        """Wait until the store was tried, and ask for the first calls of all budgets."""
+        """Wait until the store was tried, and request the first calls of all budgets."""
         await self._tally.tried()
         self._follow_part()
         if self._tally.is_up:
             await self._ask_due()
 
     def start(self) -> None:
-        """Take the field of the last run from the state file. Raises StateError if the file cannot be used."""
+        """Use the field of the last run from the state file. Raises StateError if the file cannot be used."""
         if self._file is not None:
             self._field = self._file.start(self._tally.instance, self._memory)
         self._stopped = False
         self._plan(0.0)
 
     def counter(self, key: CounterKey) -> Counter:
-        """Return the counter, the same object every time."""
+        """Return the counter of a key, the same object every time."""
         return self._memory.counter(key)
 
     def all(self) -> Mapping[CounterKey, Counter]:
@@ -106,32 +106,32 @@ class SharedCounters:
 
     @property
     def sharing(self) -> Sharing:
-        """Never on: two processes during an upgrade are two instances of the store."""
+        """Always off: two processes during an upgrade count as two instances."""
         return self._memory.sharing
 
     async def share(self, on: bool, *, predecessor: int | None = None) -> None:
-        """Do nothing: two processes during an upgrade are two instances of the store."""
+        """Do nothing: two processes during an upgrade count as two instances."""
 
     def reserve(self, counter: Counter, hard: int) -> bool:
-        """Reserve a call; never called."""
+        """Reserve a call. Never called, because sharing is always off."""
         return self._memory.reserve(counter, hard)
 
     def is_away(self, counter: Counter) -> bool:
-        """Whether the store does not answer, so that a refusal may end before the period does."""
+        """Return whether the store does not answer, so that a call refused now may soon be admitted."""
         escrow = self._escrows.get(counter.key)
         return not self._tally.is_up or (escrow is not None and escrow.is_unanswered)
 
     def changed(self) -> None:
-        """Note that counts have changed. The hot path."""
+        """Note that counts have changed. Runs on the hot path."""
         if self._file is not None:
             self._file.is_due = True
 
     async def gather(self, month: str) -> bool:
-        """Learn the usage of the other instances in a month; return whether all of it is known now."""
+        """Get the usage of the other instances in a month (`2026-11`); return False if the store is away."""
         return await self._usage.gather(month)
 
     async def stop(self) -> None:
-        """Tell the store and the file the last counts."""
+        """Send the last counts to the store, and write them to the file."""
         if self._stopped:
             return
         self._stopped = True
@@ -150,7 +150,7 @@ class SharedCounters:
     # -------------------------------------------------------------------------------------------------------- budgets
 
     def limit(self, counter: Counter, terms: Terms) -> None:
-        """Set the terms of a budget for the period of the counter."""
+        """Set the terms of a budget in the period of the counter."""
         escrow = self._escrows.get(counter.key)
         if escrow is None:
             escrow = self._escrows[counter.key] = Escrow(counter, terms)
@@ -164,7 +164,7 @@ class SharedCounters:
         self._bound(escrow)
 
     def more(self, counter: Counter) -> bool:
-        """Return whether a call is covered; ask the store for more in the background."""
+        """Return whether another call is granted; request more from the store in the background."""
         escrow = self._escrows.get(counter.key)
         if escrow is None:
             return True
@@ -175,7 +175,7 @@ class SharedCounters:
         return counter.used + counter.reserved < counter.most
 
     def asked(self, counter: Counter) -> asyncio.Task[None] | None:
-        """Return the running question for a budget, unless it was spent already."""
+        """Return the task of a running request for a budget; None without one, or if the budget is spent."""
         escrow = self._escrows.get(counter.key)
         return None if escrow is None or escrow.is_spent else escrow.asked
 
@@ -189,14 +189,14 @@ class SharedCounters:
         escrow.bound(away=away, allowance=allowance, waits=escrow.asked is not None or escrow.is_spent)
 
     def _forget(self) -> None:
-        """Drop the periods that the memory has dropped."""
+        """Drop the budgets and periods whose counters were dropped."""
         for key in self._escrows.keys() - self._memory.counters.keys():
             del self._escrows[key]
 
-    # -------------------------------------------------------------------------------------------------------- questions
+    # -------------------------------------------------------------------------------------------------------- escrow requests
 
     async def _ask(self, escrows: Sequence[Escrow], *, needed: bool = False) -> None:
-        """Ask about budgets in one pipeline; write back what the store has lost. `needed`: a call needs more."""
+        """Send escrow requests in one pipeline; write back what the store has lost. `needed`: a call needs more."""
         try:
             lost = await self._ask_once(escrows, needed=needed)
             if lost:
@@ -213,7 +213,7 @@ class SharedCounters:
         if self._listener is not None and not needed:
             self._listener.counts_learned()
             for each in escrows:
-                if each.counter.warned and each.said is not None and not each.said[2]:  # tell it before others log it
+                if each.counter.warned and each.said is not None and not each.said[2]:  # before another instance logs it
                     each.asked_at = -math.inf
                     self._plan(0.0)
 
@@ -233,7 +233,7 @@ class SharedCounters:
         return escrow.said != (escrow.granted, escrow.used, escrow.counter.warned)
 
     def _ask_everything(self) -> None:
-        """Ask about all budgets at once, because the store may have lost something."""
+        """Make requests for all budgets due now, because the store may have lost counts."""
         for escrow in self._escrows.values():
             escrow.asked_at = -math.inf
         self._usage.tell_again()
@@ -257,7 +257,7 @@ class SharedCounters:
     # --------------------------------------------------------------------------------------------------- each second
 
     def _plan(self, delay: float) -> None:
-        """Look again after `delay`, unless that happens sooner anyway."""
+        """Schedule the next tick in `delay` seconds, unless an earlier one is scheduled."""
         if self._stopped:
             return
         at = self._clock.monotonic() + delay
@@ -294,7 +294,7 @@ class SharedCounters:
                 self._listener.use_part(*self._part)
 
     def _prepare(self) -> None:
-        """Ask for the first calls of the next period in advance, so that its first call need not wait."""
+        """Let the first calls of the next period be requested in advance, so that its first call need not wait."""
         wall = self._clock.wall()
         ends = min((each.terms.ends for each in self._escrows.values() if each.terms.ends > wall), default=0.0)
         if ends > self._prepared_until and ends - wall <= AHEAD and self._listener is not None:

@@ -1,6 +1,6 @@
-"""Usage of all instances: tells the store this instance's calls of each day, and learns those of the others.
+"""Usage of all instances: sends this instance's calls of each day to the store, and gets those of the other instances.
 
-A counter of usage (`Counter.used`) is the sum over all instances; what the others have added is kept beside it. Each
+A usage counter (`Counter.used`) is the sum over all instances; the other instances' part of it is also kept apart. Each
 process has a field of its own, which stays in the store when the process ends.
 """
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 EVERY: Final = 2.0
 """Seconds between two reports, while usage changes."""
 FRESH: Final = 1.0
-"""Seconds for which an answer about the other instances is used again."""
+"""Seconds for which the other instances' usage is not read again."""
 LIFE: Final = (DAYS_KEPT + 2) * 86_400.0
 """Seconds for which the store keeps a day after its last change."""
 
 
 class SharedUsage:
-    """This instance's part of the usage, and the others'."""
+    """This instance's usage, and that of the other instances."""
 
     def __init__(self, tally: Tally, memory: MemoryCounters, clock: Clock) -> None:
         self._field = tally.instance
@@ -40,21 +40,21 @@ class SharedUsage:
         self._gathered = ""
 
     def own(self, key: CounterKey) -> int:
-        """Return what this instance has counted."""
+        """Return this instance's part of a counter."""
         return self._memory.counters[key].used - self._others.get(key, 0)
 
     def untold(self) -> dict[CounterKey, int]:
-        """Return what the store does not know yet."""
+        """Return calls that were not sent to the store yet, by counter."""
         more = {key: self.own(key) - self._told.get(key, 0) for key in self._memory.counters if " " in key[2]}
         return {key: number for key, number in more.items() if number > 0}
 
     async def report_if_due(self) -> None:
-        """Report, unless that was done a moment ago."""
+        """Report, unless the last report was less than `EVERY` ago."""
         if self._clock.monotonic() - self._reported_at >= EVERY:
             await self.report()
 
     async def report(self) -> None:
-        """Tell the store what has changed; what it does not take now is told again."""
+        """Send changed numbers to the store; if it is away, they are sent with the next report."""
         self._reported_at = self._clock.monotonic()
         for key in self._told.keys() - self._memory.counters.keys():
             del self._told[key]
@@ -67,12 +67,12 @@ class SharedUsage:
             pass
 
     def tell_again(self) -> None:
-        """Tell everything again, because the store may have lost it."""
+        """Send all numbers again with the next report, because the store may have lost them."""
         self._told.clear()
         self._reported_at = float("-inf")
 
     def _changed(self) -> dict[str, dict[tuple[str, str], tuple[int, int]]]:
-        """Return calls and billed calls by day, client and route, where the store knows others."""
+        """Return calls and billed calls by day, client and route, of which the store has old numbers."""
         days: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
         for client, route, period in list(self._memory.counters):
             for kind in (CALLS, BILLED):
@@ -85,7 +85,7 @@ class SharedUsage:
         return days
 
     async def gather(self, month: str) -> bool:
-        """Learn the usage of the other instances in a month; return whether all of it is known now."""
+        """Get the usage of the other instances in a month (`2026-11`); return False if the store is away."""
         now = self._clock.monotonic()
         if self._gathered == month and now - self._gathered_at < FRESH:
             return True
@@ -101,14 +101,14 @@ class SharedUsage:
         return True
 
     def _days(self, month: str) -> list[str]:
-        """Return the days of a month that the store may still have; also tomorrow, for instances with a fast clock."""
+        """Return the days of a month that the store may have, including tomorrow, because clocks differ."""
         today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
         year, number = int(month[:4]), int(month[5:])
         days = [date(year, number, day) for day in range(1, calendar.monthrange(year, number)[1] + 1)]
         return [day.isoformat() for day in days if -1 <= (today - day).days <= DAYS_KEPT]
 
     def _learn(self, key: CounterKey, number: int) -> None:
-        """Take the sum of the other instances; it never falls, also if the store has lost something."""
+        """Set the sum of the other instances; it never falls, even if the store has lost numbers."""
         known = self._others.get(key, 0)
         if number > known:
             self._memory.counter(key).used += number - known

@@ -1,4 +1,4 @@
-"""The planes of a configuration on the status page: who asked when, and when files were last confirmed."""
+"""The planes of a configuration on the status page: when each last asked, and when its files were last confirmed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def planes(config: Config | None, metrics: Metrics, pushes: Sequence[PlaneStatus] = ()) -> list[dict[str, Any]]:
-    """Return a row for each plane, with what hinders the pushes."""
+    """Return a row for each plane, with the reasons why files cannot be written; times in seconds since the epoch."""
     if config is None or config.planes is None:
         return []
     states = {each.name: each for each in pushes}

@@ -1,6 +1,6 @@
-"""What the counts of all instances together are asked for: `Tally`, and its questions and answers.
+"""`Tally`, the protocol for counts of all instances together, and the requests and replies of its escrow.
 
-`gateway.store` has the implementation, `gateway.access` asks.
+`gateway.store` implements it, `gateway.access` uses it.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ CountKey = tuple[str, str, str]
 
 
 class Field(NamedTuple):
-    """What one instance has in the store for one budget and period. Neither number ever falls."""
+    """One instance's numbers in the store for one budget and period. Neither ever falls."""
 
     granted: int
-    """Calls that the instance may make in the period, those made included."""
+    """Calls that the instance may make in the period, including those already made."""
     used: int
-    """Calls that it has made, as it last said."""
+    """Calls that it has made, as it last reported."""
 
 
 NOTHING = Field(0, 0)
 
 
 class EscrowRequest(NamedTuple):
-    """One instance's question about one budget in one period."""
+    """One instance's request for calls of one budget in one period."""
 
     key: CountKey
     field: str
     """The instance's own field."""
     calls: int
-    """Calls of this instance, those in flight included."""
+    """Calls of this instance, including those in flight."""
     mine: Field
-    """What this instance knows of its own field."""
+    """This instance's own field, as last known here."""
     want: int
-    """How many calls beyond `calls` should be granted; 0: none."""
+    """How many calls beyond `calls` to grant; 0 only reports."""
     hard: int | None
-    """The limit of the budget for all instances together."""
+    """The budget's hard limit for all instances together; None if it has only a soft one."""
     life: float
-    """Seconds for which the store must keep the answer."""
+    """Seconds for which the store must keep the period."""
     warned: bool
     """Whether the soft limit was logged."""
     back: Mapping[str, Field] | None
-    """What this instance remembers of the others, to be written back. None: grant nothing if our field is lost."""
+    """The other instances' fields as known here, to be written back; None to grant nothing if our field is lost."""
 
 
 class EscrowReply(NamedTuple):
-    """What the store says of one budget in one period."""
+    """The store's reply about one budget in one period."""
 
     granted: int
-    """Our own number after the question."""
+    """Calls granted to this instance after the request."""
     before: int
-    """Our own number before the question."""
+    """Calls granted to this instance before the request."""
     fields: Mapping[str, Field]
-    """All fields, ours included, before the question."""
+    """The fields of all instances, ours included, before the request."""
     warned: bool
     """Whether some instance has logged the soft limit."""
 
@@ -69,23 +69,30 @@ class Tally(Protocol):
 
     @property
     def is_up(self) -> bool:
-        """Whether it answers at present."""
+        """Whether the store is up."""
 
     @property
     def part(self) -> tuple[int, int]:
-        """The place of this instance among all, from 0, and how many there are."""
+        """The place of this instance among the live ones, from 0, and how many there are."""
 
     async def tried(self) -> None:
-        """Wait until the first attempt to reach it has ended, well or not."""
+        """Wait until the first attempt to reach the store has succeeded or failed."""
 
     async def ask(self, questions: Sequence[EscrowRequest]) -> list[EscrowReply]:
-        """Ask in one round trip. Raises StoreAway."""
+        """Request grants for several budgets in one round trip; return a reply for each. Raises StoreAway."""
 
     async def report(self, day: str, field: str, used: Mapping[tuple[str, str], tuple[int, int]], life: float) -> None:
-        """Note calls and billed calls of this instance on a day, by client and route. Raises StoreAway."""
+        """Store how often this instance was used on a day. Raises StoreAway.
+
+        Args:
+            day: as `2026-11-29`.
+            field: this instance's field.
+            used: calls and billed calls by client and route, counted from the beginning of the day.
+            life: seconds for which the store keeps the day.
+        """
 
     async def usage(self, days: Sequence[str], field: str) -> dict[tuple[str, str, str], tuple[int, int]]:
-        """Return calls and billed calls of the other instances, by client, route and day. Raises StoreAway."""
+        """Return calls and billed calls by client, route and day, of all instances but `field`. Raises StoreAway."""
 
     def on_doubt(self, check: Callable[[], None]) -> Callable[[], None]:
-        """Call `check` when the store may have lost something; return how to stop that."""
+        """Call `check` when the store may have lost counts; return a function that stops it."""

@@ -36,7 +36,8 @@ INTERVAL = 1.0
 """Seconds between two heartbeats."""
 AGAIN = 0.05
 """Seconds between a failed heartbeat and the next one, as long as the store does not count as away."""
-MARK_DIGITS = 8
+KEY_ID_DIGITS = 8
+"""Hex digits that identify the last of `store.keys`."""
 _COMPARE = "compare store.keys of all instances"
 REFUSALS = (
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY",
@@ -138,13 +139,13 @@ class SharedStore:
         return self._config.timeout
 
     @property
-    def _mark(self) -> str:
+    def _key_id(self) -> str:
         """Identifies the last of `store.keys` in the list of members, without revealing it."""
-        return self._sealing.name("mark")[:MARK_DIGITS]
+        return self._sealing.name("mark")[:KEY_ID_DIGITS]
 
     @property
     def _member(self) -> str:
-        return f"{self.instance}:{self._mark}"
+        return f"{self.instance}:{self._key_id}"
 
     def _seen(self) -> StoreState:
         return StoreState(self.is_up, self._shares(), self.silence(), self.members, self._presence.strangers)
@@ -258,7 +259,7 @@ class SharedStore:
             self._subscriber.beaten(ok=False)
             raise
         strangers = self._presence.strangers
-        forgotten = self._presence.learn(answer, sent, self._mark)
+        forgotten = self._presence.learn(answer, sent, self._key_id)
         self._subscriber.beaten(ok=True)
         if self._presence.strangers > strangers:
             _log.warning("store_strangers", strangers=self._presence.strangers, hint=_COMPARE)

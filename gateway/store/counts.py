@@ -107,7 +107,7 @@ class StoreTally:
         await self._store.tried.wait()
 
     async def ask(self, questions: Sequence[EscrowRequest]) -> list[EscrowReply]:
-        """Request grants for several budgets in one round trip; return an answer for each. Raises StoreAway."""
+        """Request grants for several budgets in one round trip; return a reply for each. Raises StoreAway."""
         self._listen()
         calls = [(ESCROW, [self._key("budget", *each.key)], self._arguments(each)) for each in questions]
         answers = await self._store.run_many(calls)

@@ -3,8 +3,8 @@
 A member without a heartbeat for `LIFE` is gone. The number of members rises at once, and falls only when a second
 heartbeat confirms it: limits are divided by it, and a store whose clock jumps forgets all members for a moment.
 
-A member is written as `INSTANCE:MARK`. The mark identifies the last of `store.keys`. Members with different marks
-(*strangers*) give different names to the same things, so they share nothing, and only the mark shows that.
+A member is written as `INSTANCE:KEYID`. The key id identifies the last of `store.keys`. Members with another key id
+(*strangers*) give other names to the same things, so nothing is shared with them, and only the key id shows that.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Presence:
         self.rank = 0
         self.names: tuple[str, ...] = (instance,)
         self.strangers = 0
-        """Members with another mark."""
+        """Members with another key id."""
         self._fewer = False
         self._known = False
         self._offset: float | None = None
@@ -69,7 +69,7 @@ class Presence:
         """Whether there are other members and all of them are strangers."""
         return 0 < self.strangers == self.members - 1
 
-    def learn(self, answer: list[Any], sent: float, mark: str = "") -> bool:
+    def learn(self, answer: list[Any], sent: float, key_id: str = "") -> bool:
         """Take an answer of `BEAT`; return whether the store had forgotten this instance.
 
         The store forgets a member that sends no heartbeats, and all members when it is flushed or when a replica
@@ -78,22 +78,22 @@ class Presence:
         Args:
             answer: what `BEAT` returned.
             sent: monotonic instant at which it was sent.
-            mark: this instance's mark.
+            key_id: this instance's key id.
         """
         seconds, micros, listed, added = answer
         forgotten, self._known = self._known and bool(added), True
         self._offset = int(seconds) + int(micros) / 1e6 - sent
-        marks: dict[str, set[str]] = {self._instance: {mark}}
+        key_ids: dict[str, set[str]] = {self._instance: {key_id}}
         for each in listed:
             name, _, its = bytes(each).decode("ascii", "replace").partition(":")
-            marks.setdefault(name, set()).add(its)  # two marks for a moment, after its keys were replaced
-        names = tuple(sorted(marks))
+            key_ids.setdefault(name, set()).add(its)  # two for a moment, after its keys were replaced
+        names = tuple(sorted(key_ids))
         if len(names) < self.members and not self._fewer:
             self._fewer = True
             return forgotten
         self._fewer = False
         self.names, self.members, self.rank = names, len(names), names.index(self._instance)
-        self.strangers = sum(mark not in its for its in marks.values())
+        self.strangers = sum(key_id not in its for its in key_ids.values())
         return forgotten
 
     def wall(self, now: float) -> float | None:

@@ -136,7 +136,7 @@ class SharedTokenCache(TokenCache):
         self._bare_since = math.inf
         self._metrics.origin("fetched" if self._renews else "adopted")
 
-    # -------------------------------------------------------------------------------------------------- this instance's turn
+    # --------------------------------------------------------------------------------------------- this instance's turn
 
     def demand(self, key: str) -> Demand:
         """Return what the next token request is for."""

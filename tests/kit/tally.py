@@ -66,7 +66,7 @@ class DirectStore:
 
     def listen(self, _name: str, changed: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(changed)
-        return lambda: self.listeners.remove(heard)
+        return lambda: self.listeners.remove(changed)
 
     def on_change(self, changed: Callable[[bool], None]) -> Callable[[], None]:
         self._changed.append(changed)

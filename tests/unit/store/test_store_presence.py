@@ -44,14 +44,14 @@ def test_an_answer_without_us_counts_us_all_the_same() -> None:
     assert (it.members, it.rank) == (2, 1)
 
 
-def test_the_store_s_time_is_counted_from_before_the_question() -> None:
-    """So it is never ahead of the store."""
+def test_the_store_s_time_is_counted_from_when_the_heartbeat_was_sent() -> None:
+    """So it is ahead of the store's clock by one command's duration at most."""
     it = Presence("b")
     it.learn(answer("b", at=1000.25), 10.0)
     assert it.wall(12.0) == 1002.25
 
 
-def test_members_with_another_mark_are_strangers() -> None:
+def test_members_with_another_key_id_are_strangers() -> None:
     it = Presence("b")
     it.learn(answer("a:1", "b:1", "c:2"), 0.0, "1")
     assert (it.members, it.strangers, it.is_alone) == (3, 1, False)
@@ -59,7 +59,7 @@ def test_members_with_another_mark_are_strangers() -> None:
     assert (it.strangers, it.is_alone) == (2, True)
 
 
-def test_keys_that_are_replaced_make_nobody_a_second_member() -> None:
+def test_a_member_whose_keys_were_replaced_is_counted_once() -> None:
     it = Presence("b")
     it.learn(answer("a:1", "a:2", "b:1", "b:2"), 0.0, "2")
     assert (it.members, it.strangers) == (2, 0)
