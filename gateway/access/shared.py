@@ -175,7 +175,7 @@ class SharedCounters:
         return counter.used + counter.reserved < counter.most
 
     def asked(self, counter: Counter) -> asyncio.Task[None] | None:
-        """Return the task of a running request for a budget; None without one, or if the budget is spent."""
+        """Return the running request for a budget; None without one, or if the budget is spent."""
         escrow = self._escrows.get(counter.key)
         return None if escrow is None or escrow.is_spent else escrow.asked
 
@@ -193,7 +193,7 @@ class SharedCounters:
         for key in self._escrows.keys() - self._memory.counters.keys():
             del self._escrows[key]
 
-    # -------------------------------------------------------------------------------------------------------- escrow requests
+    # -------------------------------------------------------------------------------------------------- escrow requests
 
     async def _ask(self, escrows: Sequence[Escrow], *, needed: bool = False) -> None:
         """Send escrow requests in one pipeline; write back what the store has lost. `needed`: a call needs more."""
@@ -213,7 +213,7 @@ class SharedCounters:
         if self._listener is not None and not needed:
             self._listener.counts_learned()
             for each in escrows:
-                if each.counter.warned and each.said is not None and not each.said[2]:  # before another instance logs it
+                if each.counter.warned and each.said is not None and not each.said[2]:  # before others log it
                     each.asked_at = -math.inf
                     self._plan(0.0)
 

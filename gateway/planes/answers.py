@@ -1,7 +1,7 @@
-"""The answer to a question, ready to be sent: built once per token, and used for every question until it is replaced.
+"""The answer to a question: built once per token, and sent to every question until the token is replaced.
 
-An answer holds *every* field that the route injects, or there is none: three planes of five would forward the request
-without the missing field.
+An answer has *every* field that the route injects, or building it fails. With an incomplete answer, a plane would
+forward the request without the missing field.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from gateway.proxy.prepared import PreparedRoute
 
 ACCEPTED_AFTER: Final = 5.0
-"""Seconds of use without a refusal, after which a token counts as accepted by the vendor."""
+"""Seconds after a token's first use, after which the vendor counts as having accepted it unless it was refused."""
 _LINE_END: Final = b"\r\n"
 
 
 def generation_of(token: Token) -> str:
-    """Return the name of a token in `X-Gatepass-Generation`.
+    """Return a token's name in `X-Gatepass-Generation`: `NUMBER-FINGERPRINT`.
 
-    It holds the fingerprint as well as the number, because another process may have given the number to another token.
+    The fingerprint is needed because another process may have given the same number to another token.
     """
     return f"{token.generation}-{token.fingerprint}"
 
 
 class Answer:
-    """The answer with one set of tokens."""
+    """The answer of a route with one set of tokens."""
 
     __slots__ = ("accepted", "generation", "handed", "head", "since", "tokens")
 
     def __init__(self, prepared: PreparedRoute, tokens: tuple[Token, ...], now: float) -> None:
-        """Build it. Raises TokenMalformed if a field of the route would be missing from it."""
+        """Build the answer; `now` is monotonic. Raises TokenMalformed if an injected field would be missing."""
         lines = prepared.lines(tokens)
         if len(lines) != len(prepared.route.injections) or not all(map(_is_field, lines)):
             raise TokenMalformed(reason="a token that cannot be written as a header field")
@@ -42,9 +42,9 @@ class Answer:
         self.generation = ".".join([generation_of(token) for token in tokens])
         self.since = now
         self.accepted = False
-        """The vendor has accepted the tokens, as far as one can tell, or has refused them."""
+        """Whether it is decided if the vendor accepts the tokens: none was refused in time, or one was."""
         self.handed: dict[Allowance, int] = {}
-        """Counted answers by client, each of which may be followed by one about a refusal that is not counted."""
+        """By client: calls that were counted, each of which entitles it to one uncounted question about a refusal."""
         self.head = b"\r\n".join(
             [
                 b"HTTP/1.1 200 OK",
@@ -57,7 +57,7 @@ class Answer:
         )
 
     def has(self, tokens: tuple[Token, ...]) -> bool:
-        """Whether these are its tokens."""
+        """Return whether the answer was built with exactly these tokens."""
         if len(tokens) == 1:
             return tokens[0] is self.tokens[0]
         return all(one is other for one, other in zip(tokens, self.tokens, strict=True))
@@ -69,7 +69,7 @@ def _is_field(line: bytes) -> bool:
 
 
 class RouteAnswers:
-    """The answer of a route with its current tokens, and the one before it."""
+    """The answer of a route with its current tokens, and the previous answer."""
 
     __slots__ = ("_last", "_previous", "prepared")
 
@@ -79,7 +79,7 @@ class RouteAnswers:
         self._previous: Answer | None = None
 
     def answer(self, tokens: tuple[Token, ...], now: float) -> Answer:
-        """Return the answer with these tokens; `now` is monotonic. Raises TokenMalformed."""
+        """Return the answer with these tokens, built if necessary; `now` is monotonic. Raises TokenMalformed."""
         last = self._last
         if last is None or not last.has(tokens):
             self._previous = last
@@ -90,7 +90,7 @@ class RouteAnswers:
         return last
 
     def repeats(self, told: str, allowance: Allowance) -> bool:
-        """Whether a question about a refused generation follows a counted one, so that it is not counted again."""
+        """Return whether a question about the refused generation `told` belongs to a call already counted."""
         for answer in (self._last, self._previous):
             if answer is not None and answer.generation == told:
                 left = answer.handed.get(allowance, 0)
@@ -100,14 +100,14 @@ class RouteAnswers:
         return False
 
     async def refused(self, told: str) -> bool:
-        """Invalidate the tokens that the vendor refused, if they are still in use, and fetch the next ones.
+        """Invalidate the tokens of the generation `told` that are still in use, and fetch the next ones.
 
         Return whether all of them stay in use, because no forced fetch is allowed yet or the credential is static.
         """
         prepared, kept = self.prepared, 0
         names = told.split(".")
         if self._last is not None and self._last.generation == told:
-            self._last.accepted = True  # a refusal is the opposite; no later question may say that it was accepted
+            self._last.accepted = True  # decided: a refused token must not count as accepted later
         prepared.metrics.vendor_refusal()
         for injector, name in zip(prepared.injectors, names, strict=False):
             token = injector.tokens.current()

@@ -1,8 +1,8 @@
-"""Answers planes that ask: who asks → about which request → admit → token → answer.
+"""Answers the questions of planes: identify the plane → read the app's request → admit → token → answer.
 
-The counterpart of `proxy.handler` without a vendor: a request is admitted by the same rules, counted when its question
-is answered, and the plane sends it. Whatever fails gets the status that an app would get on the data port, so an answer
-is either a 200 with every field or no 2xx.
+The counterpart of `proxy.handler` without a vendor. A request is admitted by the same rules as on the data port, and
+counted when its question is answered; the plane then sends it. A failure gets the status that an app would get on the
+data port. So the answer to a question is a 200 with every field, or not a 2xx at all.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass.planes")
 _ANSWERED: Final = 200
-"""A question that was answered counts as a call that the vendor bills: what the vendor says is not known here."""
+"""The status with which an answered question counts: as a billed call, because the vendor's own status is not known."""
 _NOBODY: Final = Networks()
 _TOLD: Final = "token"
-"""The outcome of a question that was answered with a token."""
+"""The outcome of a question that was answered with tokens, in metrics."""
 
 
 class KnownPlane:
-    """A plane that may ask, with its metrics."""
+    """A configured plane that asks, with its metrics."""
 
     __slots__ = ("metrics", "plane")
 
@@ -67,16 +67,17 @@ class Question:
 
     plane: KnownPlane | None = None
     route: str = ""
-    """Its route's name, once it is known that the plane may ask about it."""
+    """The name of its route, set only if the plane may ask for it."""
     inbound: Inbound | None = None
     answers: RouteAnswers | None = None
     allowance: Allowance | None = None
     admission: Admission | None = None
     told: str = ""
-    """The generation that the vendor has refused; empty if none."""
+    """The generation that the vendor has refused, as the plane says; empty if none."""
     report: bool = False
-    """It only reports that, and asks for nothing."""
+    """Whether it only reports a refused token, and asks for none."""
     answered: bool = False
+    """Whether it got a 200."""
 
     def __init__(self, client: ClientConnection, request: RequestHead) -> None:
         self.client = client
@@ -85,7 +86,7 @@ class Question:
 
 
 class Asker:
-    """Answers questions against the current snapshot."""
+    """Answers questions by the current snapshot."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], metrics: Metrics) -> None:
         self._current = snapshot
@@ -95,12 +96,12 @@ class Asker:
         self._by_user: dict[str, KnownPlane] = {}
         self._by_certificate: dict[str, KnownPlane] = {}
         self.draining = False
-        """Answers carry `Connection: close`."""
+        """Whether answers have `Connection: close`."""
         self.closing = False
-        """New questions are rejected."""
+        """Whether new questions are rejected."""
 
     def use(self, planes: Planes | None) -> None:
-        """Answer these planes, and no others."""
+        """Answer the planes of this configuration from now on, and no others."""
         known = [KnownPlane(plane, self._metrics.plane(plane.name)) for plane in (planes.ask if planes else ())]
         self._by_user = {f"uid:{each.plane.uid}": each for each in known if each.plane.uid is not None}
         self._by_certificate = {name: each for each in known for name in each.plane.certificates}
@@ -141,7 +142,7 @@ class Asker:
     # ------------------------------------------------------------------------------------------------------- admitting
 
     def _admit(self, q: Question) -> None:
-        """Check who asks and what for, authenticate the app, and count its call."""
+        """Identify the plane, read the app's request, authenticate the app and admit its call. Raises ExchangeError."""
         if self.closing:
             raise Draining(retry_after=1.0)
         snapshot = self._current()
@@ -166,7 +167,7 @@ class Asker:
         try:
             path, rest = paths(target, plane, prepared.route)
         except RouteNotFound:
-            with contextlib.suppress(ClientForbidden):  # a known client: it may learn that there is no such route
+            with contextlib.suppress(ClientForbidden):  # only authenticated clients learn of routes
                 _identify(q, inbound, prepared, snapshot)
             raise
         q.allowance = allowance = _identify(q, inbound, prepared, snapshot)
@@ -179,7 +180,7 @@ class Asker:
             q.admission = allowance.admit(q.started)
 
     def _who(self, client: ClientConnection) -> KnownPlane:
-        """Return the plane of a connection. Raises ClientForbidden."""
+        """Return the plane of a connection. Raises ClientForbidden if none, or more than one, fits."""
         known = self._by_user.get(client.remote)
         if known is not None:
             return known
@@ -191,12 +192,11 @@ class Asker:
         return next(iter(found.values()))
 
     async def _replace(self, q: Question, answers: RouteAnswers) -> None:
-        """Invalidate the refused tokens and wait for the next ones."""
+        """Invalidate the refused tokens, and wait until the next ones are fetched or the fetch has failed."""
         assert q.plane is not None  # noqa: S101 - set by _admit
         q.plane.metrics.refused_token(q.route)
         if await answers.refused(q.told):
-            # Not believed, because too many tokens were refused: the plane sends the same one, and the vendor's own
-            # answer goes to the app.
+            # No forced fetch is allowed now: the plane sends the same token again; the app gets the vendor's answer.
             answers.prepared.metrics.token_refused(401, replayed=False)
 
     # ------------------------------------------------------------------------------------------------------- answering
@@ -217,7 +217,7 @@ class Asker:
         return keep_alive
 
     def _note(self, q: Question) -> bool:
-        """Answer a report, without a token."""
+        """Answer a report with 204, without a token."""
         keep_alive = q.inbound is not None and q.inbound.keep_alive and not self.draining
         end = b"\r\n\r\n" if keep_alive else b"\r\nConnection: close\r\n\r\n"
         q.client.write(b"".join([b"HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\n", date_line(), end]))
@@ -249,7 +249,7 @@ class Asker:
         return keep_alive
 
     def reject(self, client: ClientConnection, error: ExchangeError) -> None:
-        """Answer what is not a request."""
+        """Answer bytes that are not a valid request."""
         request_id = f"{getrandbits(128):032x}"
         client.write(problem(error, route=None, request_id=request_id, close=True, head=False))
         self._metrics.refused(error.code)
@@ -263,7 +263,10 @@ class Asker:
 
 
 def _identify(q: Question, inbound: Inbound, prepared: PreparedRoute, snapshot: Snapshot) -> Allowance:
-    """Return what the app may do on the route, by its key, JWT or pass; a plane's own certificate is not the app's."""
+    """Return what the app may do on the route, by its key, JWT or pass; the plane's certificate does not count.
+
+    Raises ClientUnknown, ClientForbidden, SigningKeysNeeded.
+    """
     token = inbound.bearer
     if token is None and inbound.injected:
         token = prepared.app_token(inbound.injected)
@@ -277,10 +280,10 @@ def _identify(q: Question, inbound: Inbound, prepared: PreparedRoute, snapshot: 
 
 
 def _address(request: RequestHead, plane: AskPlane, allowance: Allowance, snapshot: Snapshot) -> str | None:
-    """Return the app's address, as the plane tells it; None if it is not needed.
+    """Return the app's address as the plane reports it, or None if the client has no `addresses`.
 
-    The last entry of `X-Forwarded-For` is the plane's; what is left of it counts only behind `trusted_proxies`.
-    Raises ClientForbidden if the address is needed and the plane does not tell it.
+    The plane adds the last entry of `X-Forwarded-For`; entries to its left count only behind `trusted_proxies`.
+    Raises ClientForbidden if the address is needed and the plane does not report it.
     """
     if not allowance.names_addresses:
         return None

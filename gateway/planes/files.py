@@ -1,4 +1,4 @@
-"""One credential's file: what it holds, and what it should hold now. Pure."""
+"""One credential's file: what it holds, and what to write into it now. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 REMEMBERED: Final = 8
-"""Tokens of a credential whose digests are kept, for reports that come late."""
+"""How many of a credential's last tokens are remembered by their digests, for late reports."""
 
 
 @dataclass(slots=True)
@@ -25,29 +25,29 @@ class File:
 
     credential: str
     confirmed_at: float
-    """When it was last found to be as it should be, seconds since the epoch; at first, when that was first wanted."""
+    """When the file last had the right content, in seconds since the epoch; at first, when it was first wanted."""
     token: Token | None = None
-    """The token that was written last; None for one that was withdrawn, or was never written."""
+    """The token that was written last; None if it was withdrawn, or none was written."""
     mark: Mark | None = None
-    """Identifies what was written last; None if this process has not written it yet."""
+    """The mark of what was written last; None if this process has not written the file yet."""
     stay: float = math.inf
-    """Until when a token may stay in the file although it is not in memory any more; monotonic."""
+    """Until when the file may keep a token that is not in memory any more; monotonic; `inf` while it is in memory."""
     problem: str = ""
-    """Why the last attempt to write it failed; empty if it did not."""
+    """Why the last attempt to write the file failed; empty if it succeeded."""
     written_at: float = -math.inf
-    """When the token in it was written first; monotonic."""
+    """When its token was first written; monotonic."""
     doubted: Token | None = None
-    """The last token in it that a plane reported as refused."""
+    """The last of its tokens that a plane reported as refused."""
     recent: deque[bytes] = field(default_factory=partial(deque, maxlen=REMEMBERED))
-    """Digests of the tokens that it held last."""
+    """Digests of the last tokens that it held."""
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the token in the file is not in memory any more."""
+        """Whether the file's token is not in memory any more."""
         return self.stay != math.inf
 
     def remember(self, digest: bytes) -> None:
-        """Remember the digest of a token that the file holds."""
+        """Remember the digest of a token that the file holds, if it is new."""
         if digest not in self.recent:
             self.recent.append(digest)
 
@@ -57,37 +57,40 @@ class Job(NamedTuple):
 
     file: File
     kind: Literal["put", "withdraw", "inherit", "leave"]
-    """`inherit`: withdraw, unless the file holds a token of a process before this one that has not expired."""
+    """`put`: write the token. `withdraw`: write an empty secret. `leave`: do nothing. `inherit`: leave the token of an
+    earlier process until it expires, else withdraw."""
     token: Token | None = None
     content: bytes = b""
     kept: Mark | None = None
-    """Nothing is written while the file has this mark."""
+    """If the file still has this mark, nothing is written."""
 
 
 class Outcome(NamedTuple):
-    """What came of a job."""
+    """The outcome of a job."""
 
     job: Job
     mark: Mark | None = None
-    """The file's mark, if it is as it should be."""
+    """The file's mark, if it has the right content."""
     written: bool = False
+    """Whether the file was written."""
     inherited: sds.Stated | None = None
-    """What the file says, if it holds the token of a process before this one."""
+    """What the file says, if the token of an earlier process stays in it."""
     problem: str = ""
 
 
 def job(file: File, token: Token | None, *, now: float, wall: float, hold: float) -> Job:
     """Return what to do with a file.
 
-    A token that was dropped before its end stays for `hold` seconds: the next one is being fetched, and until it is
-    there, an answer that refuses the old one is replayed by the plane, but an injector without a token fails.
+    A token that was dropped before its end stays in the file for `hold` seconds, while the next one is fetched: the
+    plane replays a request that the vendor refuses because of the old token, but without a token it fails every
+    request.
 
     Args:
         file: the file; its `stay` is updated.
         token: the valid token in memory, if any.
         now: monotonic instant.
         wall: the same instant, seconds since the epoch.
-        hold: seconds.
+        hold: seconds for which a dropped token stays.
     """
     name = file.credential
     if token is not None:
@@ -104,5 +107,5 @@ def job(file: File, token: Token | None, *, now: float, wall: float, hold: float
 
 
 def withdrawal(file: File) -> Job:
-    """Return the job that withdraws whatever a file holds."""
+    """Return a job that withdraws the token of a file, if any."""
     return Job(file, "withdraw", None, sds.document(file.credential, None))

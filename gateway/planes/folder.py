@@ -1,8 +1,8 @@
-"""One folder that another proxy watches: opened once, locked, and written by renaming.
+"""One folder that another proxy watches. It is opened once and locked; its files are replaced by renaming.
 
-All names are relative to the descriptor of the folder, and no symbolic link is followed. A file is complete before it
-gets its name, so a reader sees the old content or the new one. The lock is held by one process at a time: the
-predecessor of an upgrade gives it up, and a second gateway with the same folder waits. All methods may block.
+All names are relative to the folder's descriptor, and no symbolic link is followed. A file is complete before it gets
+its name, so a reader sees the old content or the new one. One process at a time has the lock: in an upgrade the
+predecessor releases it, and a second gateway with the same folder waits for it. All methods may block.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER_MODE: Final = 0o750
+"""Permissions of a folder that Gatepass creates, and the most that it accepts."""
 FILE_MODE: Final = 0o640
 MOST_BYTES: Final = 256 * 1024
-"""Bytes of one of our files; a token is far shorter."""
+"""Most bytes that are read from a file; a token is far shorter."""
 _BEFORE: Final = 0o600
-"""Permissions of a file until its owner and group are right."""
+"""Permissions of a new file until it has the folder's group."""
 _UNFINISHED: Final = re.compile(r"\..+\.[0-9a-f]{16}\.new")
 _NO_LINK: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FolderError(GatepassError):
-    """A folder, or a file in it, that is not used because of what it is."""
+    """The folder or a file in it is not used, because of its owner, permissions or kind."""
 
 
 class Mark(NamedTuple):
-    """Identifies a file that was written: a file that replaced it, or that was changed, has another mark."""
+    """Identifies a file and its content: a replaced or changed file has another mark."""
 
     device: int
     inode: int
     changed: int
-    """Nanoseconds since the epoch."""
+    """Time of the last modification, in nanoseconds since the epoch."""
 
 
 class Folder:
-    """A folder for the files of one plane. `open()` it before any other method."""
+    """The folder with the files of one plane. Call `open` before any other method."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +60,7 @@ class Folder:
     def open(self) -> bool:
         """Open and lock the folder, and create it if it is missing; return False while another process has the lock.
 
-        A folder that was replaced since is opened again.
+        If it is open already, check it again; open it anew if it was replaced.
 
         Raises:
             OSError: it cannot be opened or created.
@@ -102,7 +103,7 @@ class Folder:
         return False
 
     def put(self, name: str, content: bytes) -> Mark:
-        """Write a file of ours, all at once.
+        """Write a file of ours, which replaces the old one in one step; return its mark.
 
         Raises:
             OSError: it cannot be written.
@@ -126,7 +127,7 @@ class Folder:
         return mark
 
     def read(self, name: str) -> sds.Stated | None:
-        """Return what a file of ours says; None if there is none, or if Gatepass has not written it."""
+        """Return what a file of ours says; None if there is none, or if Gatepass has not written it. Raises OSError."""
         status = self._stat(name)
         if status is None or not _is_ours(status):
             return None
@@ -134,12 +135,12 @@ class Folder:
             return sds.stated(file.read(MOST_BYTES))
 
     def holds(self, name: str, mark: Mark) -> bool:
-        """Return whether a file is still the one that was written with `mark`."""
+        """Return whether a file still has this mark."""
         status = self._stat(name)
         return status is not None and _mark(status) == mark
 
     def remove(self, name: str) -> None:
-        """Remove a file of ours, if it exists."""
+        """Remove a file of ours, if it exists. Raises OSError."""
         if self.read(name) is not None:
             os.unlink(name, dir_fd=self._at)
 
@@ -152,7 +153,7 @@ class Folder:
 
     @property
     def _at(self) -> int:
-        """The descriptor; without it, names would be relative to the working directory."""
+        """The folder's descriptor. Raises FolderError without one: names would be relative to the working directory."""
         if self._descriptor is None:
             raise FolderError("the folder is not open")
         return self._descriptor
@@ -171,7 +172,7 @@ class Folder:
                 raise FolderError(f"{self.path} is no folder, or a symbolic link: name the folder itself") from None
             raise
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
-        os.fchmod(descriptor, FOLDER_MODE | os.fstat(descriptor).st_mode & stat.S_ISGID)  # the umask may have cut it
+        os.fchmod(descriptor, FOLDER_MODE | os.fstat(descriptor).st_mode & stat.S_ISGID)  # despite the umask
         return descriptor
 
     def _is_in_place(self, descriptor: int) -> bool:
@@ -188,7 +189,7 @@ class Folder:
             return None
 
     def _give_to_group(self, descriptor: int) -> None:
-        """Let the folder's group read a new file, and nobody else: it has no content yet."""
+        """Let only the folder's group read a new file, which has no content yet. Raises FolderError, OSError."""
         group = os.fstat(self._at).st_gid
         if os.fstat(descriptor).st_gid != group:
             try:
@@ -201,7 +202,7 @@ class Folder:
         os.fchmod(descriptor, FILE_MODE)
 
     def _remove_unfinished(self) -> None:
-        """Remove what a process that was killed has not finished."""
+        """Remove files that a killed process has not finished."""
         for name in self._names():
             if _UNFINISHED.fullmatch(name):
                 status = self._stat(name)
@@ -214,12 +215,12 @@ def _mark(status: os.stat_result) -> Mark:
 
 
 def _is_ours(status: os.stat_result) -> bool:
-    """Return whether a file may be one of ours: a plain file of our user, with one name."""
+    """Return whether a file may be one of ours: a regular file of our user, with one name."""
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
 
 
 def _check(descriptor: int) -> None:
-    """Raise FolderError unless the folder is ours, and only its group may look into it."""
+    """Raise FolderError unless the folder is ours, and no others than its group may read it."""
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
         raise FolderError(f"the folder belongs to user {status.st_uid}: it must belong to the gateway's user")

@@ -1,4 +1,4 @@
-"""The planes that ask or report, while the gateway runs: one port, opened at the start and closed at the end."""
+"""The port on which planes ask and report: opened at the start, reloaded, drained and closed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass.planes")
 _CONNECTIONS: Final = 1024
-"""Connections of planes at most; each asks many times."""
+"""Most connections of planes; each serves many questions."""
 
 
 class Listener:
@@ -36,9 +36,9 @@ class Listener:
         self._reports = reports
         self._port: AskPort | None = None
         self._planes: Planes | None = None
-        """What it was started with, or reloaded to."""
+        """The configuration in force."""
         self._file: tuple[SocketFile, tuple[int, int] | None] | None = None
-        """The Unix socket that it made; one that was passed to this process stays where it is."""
+        """The Unix socket that this process made, and its identity; a socket that was passed to it is not removed."""
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -46,7 +46,7 @@ class Listener:
         return self._port.sockets if self._port is not None else ()
 
     async def start(self, config: Config, sockets: Sequence[socket.socket]) -> None:
-        """Open the port, or serve these sockets. Raises ListenError, OSError."""
+        """Open the port, or serve `sockets`. Raises ListenError, or OSError for TLS files that cannot be used."""
         planes = self._planes = config.planes
         if planes is None or planes.listen is None:
             for sock in sockets:
@@ -73,12 +73,12 @@ class Listener:
         return await open_port(KEY, listen) if listen is not None else []
 
     def check(self, planes: Planes | None) -> None:
-        """Raise OSError if the files of TLS cannot be used."""
+        """Raise OSError if the TLS files of a configuration cannot be used."""
         if planes is not None and planes.tls is not None:
             server_context(planes.tls)
 
     def reload(self, config: Config) -> None:
-        """Answer the planes of another configuration, at the place where it listens."""
+        """Serve the planes of another configuration; the listening socket stays."""
         before, planes = self._planes, config.planes
         self._planes = planes
         self._use(planes)
@@ -90,17 +90,17 @@ class Listener:
                 self._port.use_tls(planes.tls)
 
     def stop_listening(self) -> None:
-        """Stop accepting, because a successor has the same sockets."""
+        """Stop accepting connections, because a successor has the same sockets."""
         if self._port is not None:
             self._port.stop_listening()
 
     async def drain(self, timeout: float, *, succeeded: bool = False) -> None:  # noqa: ASYNC109 - a bound on waiting
-        """Stop accepting, answer what was asked within `timeout` seconds, and close."""
+        """Stop accepting, answer what is under way within `timeout` seconds, close; keep the socket if `succeeded`."""
         port = self._port
         if port is None:
             return
         if self._file is not None and not succeeded:
-            remove(self._file[0].path, self._file[1])  # first, so that planes see at once that nobody is here
+            remove(self._file[0].path, self._file[1])  # first, so that planes notice at once that the gateway stops
             self._file = None
         await port.drain(timeout)
 

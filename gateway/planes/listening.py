@@ -1,7 +1,7 @@
-"""The Unix socket for planes: made beside its name, given its permissions, then moved there.
+"""Makes the Unix socket for planes: under another name, with its permissions, then renamed.
 
-So nobody can connect before the permissions are right, and a file that another process has left behind is replaced in
-one step. A file that something still serves, or that is no socket, is never replaced.
+So no process can connect before the permissions are right, and the socket file of a process that was killed is replaced
+in one step. A socket that a process still serves, and a file that is not a socket, are never replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NOT_SERVED: Final = (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def listen_unix(file: SocketFile) -> socket.socket:
-    """Return a listening socket at the path. Raises ListenError."""
+    """Return a non-blocking socket that listens at the path. Raises ListenError."""
     path = file.path
     beside = _beside(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -51,13 +51,13 @@ def listen_unix(file: SocketFile) -> socket.socket:
 
 
 def _beside(path: Path) -> Path:
-    """Return a name of this process in the same folder, no longer than `path`, because a socket's path has a bound."""
+    """Return another name in the same folder, unique to this process and not longer: paths of sockets are limited."""
     own = f".{os.getpid():x}"
     return path.with_name(f"{own}.{path.name}"[: max(len(own), len(path.name))])
 
 
 def _check_free(file: SocketFile) -> None:
-    """Raise ListenError if the path is taken by something that is not a socket, or by one that is served."""
+    """Raise ListenError if the path is a file that is not a socket, or a socket that a process serves."""
     try:
         kind = file.path.lstat().st_mode
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def _check_free(file: SocketFile) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells this file from another one at the same path; None if there is none."""
+    """Return device and inode of the file at a path, by which a replaced file is noticed; None without a file."""
     try:
         found = path.lstat()
     except OSError:
@@ -85,7 +85,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def remove(path: Path, ours: tuple[int, int] | None) -> None:
-    """Remove the socket, unless another process has put its own there."""
+    """Remove the socket, unless another process has replaced it by its own."""
     if ours is not None and identity(path) == ours:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,8 +1,8 @@
 """Keeps the files of one plane up to date: each credential's file holds the token that is in memory, or no token.
 
-Whatever wakes it, a round compares what should be in the folder with what is there, and mends the difference. So a file
-that somebody removed, a folder that was replaced, a full disk and a change that was missed are all repaired alike.
-Files are written on a thread, because a file system may hang.
+It works in rounds. Each round compares the folder with what should be in it, and repairs the difference, whatever
+caused it: a new token, a removed file, a replaced folder, a full disk. Files are written on a thread, because a file
+system may hang.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass.planes")
 LOOK: Final = 5.0
-"""Seconds between two rounds in which nothing has changed."""
+"""Seconds between two rounds if nothing changes."""
 RETRY: Final = 1.0
-"""Seconds until a failed round is tried again; doubles up to `LOOK`."""
+"""Seconds from a failed round to the next one; doubles up to `LOOK`."""
 STANDBY: Final = 0.2
-"""Seconds between two attempts to lock a folder that another process writes."""
+"""Seconds between two attempts to lock a folder that another process has locked."""
 STOP_WITHIN: Final = 2.0
-"""Seconds to withdraw all tokens when the gateway stops."""
+"""Most seconds for withdrawing all tokens when the gateway stops."""
 SUCCESSOR_WITHIN: Final = 1.0
-"""Seconds for which a predecessor waits until its successor writes the folder."""
+"""Most seconds for which a predecessor waits until its successor has locked the folder."""
 UPTAKE: Final = 0.1
-"""Seconds from the renaming of a file until Envoy uses it; 44 ms were measured."""
+"""Seconds after which Envoy surely uses a renamed file; 44 ms were measured."""
 
 
 class Held(Protocol):
@@ -49,14 +49,14 @@ class Held(Protocol):
 
 
 class Push:
-    """The files of one plane. `start()` it, then `wake()` it whenever a token may have changed."""
+    """The files of one plane. Call `start`, and then `wake` whenever a token may have changed."""
 
     def __init__(self, plane: PushPlane, *, tokens: Held, clock: Clock, metrics: Metrics, hold: float) -> None:
         """Write nothing before `start`.
 
         Args:
             plane: its folder and credentials.
-            tokens: what the files shall hold.
+            tokens: the tokens to write.
             clock: for all instants and timers.
             metrics: all metrics of the process.
             hold: seconds for which a file keeps a token that the vendor refused, while the next one is fetched.
@@ -66,7 +66,7 @@ class Push:
         self.looked = asyncio.Event()
         """Set after the first round."""
         self.files: dict[str, File] = {}
-        """By credential."""
+        """The files by credential."""
         self.hold = hold
         """Seconds for which a token that was dropped stays in its file, while the next one is fetched."""
         self._tokens = tokens
@@ -75,7 +75,7 @@ class Push:
         self._round = Round(Folder(plane.directory))
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
-        """Set, and replaced, when a round has written a token."""
+        """Set after each round and at the end, and then replaced by a new event."""
         self._task: asyncio.Task[None] | None = None
         self._stopping = self._withdrawing = self._busy = False
         self._problem = ""
@@ -88,21 +88,21 @@ class Push:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether no round runs or is due now."""
+        """Whether no round is running or due now."""
         return self._task is None or self._task.done() or not (self._busy or self._wake.is_set())
 
     @property
     def problems(self) -> list[str]:
-        """Why files could not be written, each reason once."""
+        """The reasons why files could not be written, each once."""
         found = [*(file.problem for file in self.files.values()), self._problem]
         return list(dict.fromkeys(problem for problem in found if problem))
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write the files."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"push {self.plane.name}")
 
     def use(self, plane: PushPlane, hold: float) -> None:
-        """Write the files of these credentials from now on, in the same folder."""
+        """Write the files of another configuration's credentials from now on; the folder stays the same."""
         before, now = self.files, self._clock.wall()
         self._drop_series(before)
         self.plane, self.hold = plane, hold
@@ -112,26 +112,26 @@ class Push:
         self.wake()
 
     def wake(self) -> None:
-        """Look at the tokens now. Returns at once."""
+        """Run a round soon, because tokens may have changed. Returns at once."""
         self._wake.set()
 
     def seconds_since(self, file: File) -> float:
-        """Return for how long a file has had its token."""
+        """Return the seconds for which a file has had its token."""
         return self._clock.monotonic() - file.written_at
 
     async def sleep(self, seconds: float) -> None:
-        """Return after some seconds of its clock."""
+        """Wait for some seconds of the injected clock."""
         await self._clock.sleep(seconds)
 
     def give_up(self, credential: str) -> None:
-        """Withdraw a token that was dropped, without waiting for another one."""
+        """Withdraw a credential's dropped token now, without waiting for the next one."""
         file = self.files.get(credential)
         if file is not None and self._tokens.held(credential) is None:
             file.stay = -math.inf
             self.wake()
 
     async def replaced(self, credential: str, refused: Collection[bytes]) -> None:
-        """Return when the file has a token with none of these digests, and Envoy has had the time to read it."""
+        """Wait until the file has a token with none of these digests, and Envoy has had `UPTAKE` to read it."""
         while True:
             file, written = self.files.get(credential), self._written
             if file is None or self.state == "stopped":
@@ -142,12 +142,12 @@ class Push:
             await written.wait()
 
     def release(self) -> None:
-        """Let a successor write the folder; what is in it stays. Returns at once."""
+        """Stop writing and unlock the folder for a successor; the files stay. Returns at once."""
         self._stopping = True
         self.wake()
 
     async def stop(self, *, withdraw: bool) -> None:
-        """Withdraw all tokens within `STOP_WITHIN`; without `withdraw`, wait until a successor writes the folder."""
+        """Withdraw all tokens within `STOP_WITHIN`; without `withdraw`, wait until a successor locks the folder."""
         writes = self._task is not None and self.state != "standby"
         self._withdrawing = withdraw
         self.release()
@@ -185,7 +185,7 @@ class Push:
     async def _guarded(self, choose: Callable[[File, float, float], Job]) -> float:
         try:
             return await self._once(choose)
-        except Exception:  # noqa: BLE001 - the outermost frame of the task: told with its traceback, and tried again
+        except Exception:  # noqa: BLE001 - the outermost frame of the task: logged, and tried again
             _log.exception("push_crashed", plane=self.plane.name)
             return LOOK
 
@@ -216,7 +216,7 @@ class Push:
         return STANDBY
 
     def _take(self, outcome: Outcome, wall: float) -> None:
-        """Remember what came of a job."""
+        """Record the outcome of a job: in its file, the log and the metrics."""
         file, token, plane = outcome.job.file, outcome.job.token, self.plane.name
         if outcome.problem:
             self._metrics.pushed(plane, "failed")
@@ -243,7 +243,7 @@ class Push:
         self._metrics.push_confirmed(plane, file.credential, wall, holds_token=file.token is not None)
 
     def _take_problem(self, problem: str) -> None:
-        """Remember why files of other credentials could not be withdrawn."""
+        """Record why files of other credentials could not be withdrawn; empty if they could."""
         if problem:
             self._metrics.pushed(self.plane.name, "failed")
             if problem != self._problem:
@@ -252,7 +252,7 @@ class Push:
         self.state = "failing" if self.problems else "ok"
 
     def _next_in(self, done: Done) -> float:
-        now, wall = self._clock.monotonic(), self._clock.wall()  # the round may have taken long
+        now, wall = self._clock.monotonic(), self._clock.wall()  # again, because the round may have taken long
         if self.state == "failing":
             self._retry, delay = min(2 * self._retry, LOOK), self._retry
             return delay

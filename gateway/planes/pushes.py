@@ -1,4 +1,4 @@
-"""All planes that tokens are pushed to: their order of start, reload and stop, and what they report."""
+"""All planes that tokens are pushed to: start, reload and stop, and their reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.tokens import TokenSet
 
 BEGIN_WITHIN: Final = 2.0
-"""Most seconds for which the start waits for a file system."""
+"""Most seconds for which the start of the gateway waits for the files."""
 
 
 class Pushes:
@@ -40,7 +40,7 @@ class Pushes:
         return [PlaneStatus(name, push.state, tuple(push.problems)) for name, push in self._pushes.items()]
 
     def use(self, config: Config) -> None:
-        """Push to the planes of this configuration; withdraw from planes and folders that it does not have."""
+        """Push to the planes of this configuration; withdraw tokens from folders that it does not have any more."""
         planes = config.planes.push if config.planes is not None else ()
         before, self._pushes = {push.plane.directory: push for push in self.all}, {}
         for plane in planes:
@@ -60,26 +60,26 @@ class Pushes:
         self._tokens.changed = self._wake
 
     async def begun(self) -> None:
-        """Return when each folder was looked at once, so that its files exist; within `BEGIN_WITHIN`."""
+        """Wait until the first round of each folder has ended, so that its files exist; at most `BEGIN_WITHIN`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(BEGIN_WITHIN):
                 for push in self.all:
                     await push.looked.wait()
 
     def release(self) -> None:
-        """Let a successor write the folders. Returns at once."""
+        """Stop writing and unlock the folders for a successor; the files stay. Returns at once."""
         for push in self._pushes.values():
             push.release()
 
     async def stop(self, *, withdraw: bool) -> None:
-        """Withdraw all tokens, or wait until a successor writes the folders; a bounded time."""
+        """Withdraw all tokens, or without `withdraw` wait until a successor has locked the folders; a bounded time."""
         stopping = [push.stop(withdraw=withdraw) for push in self._pushes.values()]
         await asyncio.gather(*stopping, *self._ending)
 
     async def refused(self, plane: str, credential: str, sent: bytes) -> Result:
-        """Take a plane's report that the vendor refused a token; return when the file has another, or there is none.
+        """Handle a plane's report of a refused token; return when the file has another token, or none comes.
 
-        `sent` is the value of the field with the token; empty if the plane does not tell it.
+        `sent` is the value of the request's field with the token; empty if the report does not have it.
         """
         push = self._pushes.get(plane)
         if push is None:

@@ -1,8 +1,8 @@
-"""What an app has asked of a plane, read from the plane's question. Pure.
+"""Reads the app's request from a plane's question. Pure.
 
-A question is `GET /ask/ROUTE`; `GET /report/ROUTE` only reports a refused token. The request that a question is about
-is told in exactly one of three ways, and the configuration says in which (`planes.ask.*.request`): whatever else a
-question holds may be the app's own and is never read. A plane that tells nothing, or something twice, gets no token.
+A question is `GET /ask/ROUTE`; `GET /report/ROUTE` only reports a refused token. `planes.ask.*.request` says which
+fields of the question hold the app's method and target. Any other field may have been written by the app, so it is
+never read for that. A question that lacks one of these fields, or has one twice, gets no token.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _FIELDS: Final[dict[str, tuple[bytes, bytes]]] = {
     "x-forwarded": (b"x-forwarded-method", b"x-forwarded-uri"),
     "x-original": (b"x-original-method", b"x-original-uri"),
 }
-"""The fields with method and target, by the way."""
+"""The fields with method and target, by the value of `planes.ask.*.request`."""
 REFUSED: Final = b"x-gatepass-refused"
 GENERATION: Final = b"x-gatepass-generation"
 
 
 def split_question(target: str) -> tuple[str, str, bool]:
-    """Return the route's name, what follows it, and whether it is only a report. Raises RouteNotFound."""
+    """Return the route's name, what follows it, and whether this is only a report. Raises RouteNotFound."""
     report = target.startswith(_REPORT)
     if not report and not target.startswith(_ASK):
         raise RouteNotFound("A question of a plane is GET /ask/ROUTE")
@@ -40,8 +40,8 @@ def split_question(target: str) -> tuple[str, str, bool]:
 def asked(request: RequestHead, behind: str, plane: AskPlane) -> tuple[str, str]:
     """Return the method and the target of the app's request.
 
-    `behind` is what follows the route's name in the target of the question. Raises BadRequest if the plane does not
-    tell both exactly once.
+    `behind` is what follows the route's name in the question's target. Raises BadRequest if the question does not have
+    both exactly once.
     """
     if plane.request == "path":
         return request.method, behind or "/"
@@ -67,7 +67,7 @@ def _one(request: RequestHead, name: bytes) -> str:
 def paths(target: str, plane: AskPlane, route: Route) -> tuple[str, str]:
     """Return the path of the app's request with the route's prefix, and without it.
 
-    Raises PathRefused as on the data port; RouteNotFound if the plane tells paths with the prefix, and it is missing.
+    Raises PathRefused as on the data port, and RouteNotFound if the plane's paths should have the prefix but lack it.
     """
     path, _ = split_target(target)
     check_path(path)
@@ -84,7 +84,7 @@ def paths(target: str, plane: AskPlane, route: Route) -> tuple[str, str]:
 
 
 def told(request: RequestHead) -> str:
-    """Return the generation that the vendor has refused, or an empty text. Raises BadRequest for several."""
+    """Return the generation that the vendor has refused, or an empty text. Raises BadRequest if there are several."""
     values = request.values(REFUSED)
     if len(values) > 1:
         raise BadRequest("A question names at most one refused generation")
@@ -92,7 +92,7 @@ def told(request: RequestHead) -> str:
 
 
 def reported(request: RequestHead) -> str:
-    """Return the refused generation of a report: some planes can only send a field back under its own name.
+    """Return the refused generation of a report, in either field: some planes can only send back the field they got.
 
     Raises BadRequest unless there is exactly one.
     """

@@ -1,9 +1,10 @@
-"""A plane reports that a vendor refused a token that was pushed: replace it, and answer when the next one is in place.
+"""Handles a report that the vendor refused a pushed token: fetches the next one, and waits until the file has it.
 
-A report may have the value of the field that the plane has sent; then only exactly this token is invalidated. Without
-it, the token in use is meant, unless it is so new that the report may be about the one before: the answer then waits
-until the token is no longer new, so that a second report about the same request is about this token. Many requests fail
-together, and their reports come late: a report about an older token invalidates nothing.
+A report may have the value of the field that the plane sent; then only exactly that token is invalidated. A report
+without a value is about the token in use, unless that token is new: then it may be about the previous one, so nothing
+is invalidated, and the answer waits until the token is no longer new. A second report about the same request is then
+about this token. Many requests fail together, and some reports arrive late: one about an older token invalidates
+nothing.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from gateway.planes.push import Push
 
 Result = Literal["replaced", "known", "limited", "unavailable", "unknown"]
-"""`replaced`: that token was dropped, and the next one is in place. `known`: an older token; the present one is in
-place. `limited`: it stays in use, because no fetch is allowed yet. `unavailable`: there is no other token. `unknown`:
-no token that was pushed."""
+"""`replaced`: the token was invalidated, and the file has the next one. `known`: the report is about an older token;
+the file has the present one. `limited`: the token stays in use, because no fetch is allowed yet. `unavailable`: there
+is no other token. `unknown`: the value is not a token that was pushed."""
 NEW: Final = 0.5
-"""Seconds for which a report without a value is taken to be about the token before: the plane uses a new token within
-`UPTAKE`, and a vendor that refuses a token does so at once."""
+"""Seconds for which a token in the file counts as new: a plane uses it within `UPTAKE`, and a vendor refuses a token at
+once, so a report in this time is probably about the previous token."""
 PROVEN: Final = 5.0
-"""Seconds without a report after which the vendor is taken to have accepted a pushed token. A plane reports no success,
-and a token that was never accepted is replaced less often."""
+"""Seconds without a report after which the vendor counts as having accepted a pushed token. Planes do not report
+success, and a token that was never accepted is replaced less often."""
 
 
 class Source(Protocol):
@@ -42,9 +43,9 @@ class Source(Protocol):
 
 
 async def report(push: Push, source: Source, credential: str, sent: bytes) -> Result:
-    """Take a report about a token; return when the file has another one, or when there is none.
+    """Handle a report about a token; return when the file has another token, or when none comes.
 
-    `sent` is the value of the field with the token; empty if the plane does not tell it.
+    `sent` is the value of the request's field with the token; empty if the report does not have it.
     """
     file, found = push.files.get(credential), sds.digests(sent)
     if file is None:
@@ -72,7 +73,7 @@ async def report(push: Push, source: Source, credential: str, sent: bytes) -> Re
 
 
 async def _replace(push: Push, file: File, tokens: Tokens, refused: Token) -> bool:
-    """Invalidate a token; return whether that is allowed now."""
+    """Invalidate a token and fetch the next one; return False if no fetch is allowed now, so that it stays in use."""
     if file.doubted is not refused:
         file.doubted = refused
         if push.seconds_since(file) >= PROVEN:

@@ -1,7 +1,7 @@
-"""Answers reports: `POST /replace/CREDENTIAL`, by which a plane says that a vendor refused a token that was pushed.
+"""Answers reports: `POST /replace/CREDENTIAL` says that the vendor refused a token that was pushed to the plane.
 
-The value of the field that was sent may be in `X-Gatepass-Sent`. The answer is 204 when another token is in the plane's
-file, so that the plane sends the request again, and an error when there is none, so that it does not.
+`X-Gatepass-Sent` may hold the value of the field that was sent to the vendor. The answer is 204 when the plane's file
+has another token, so that the plane sends the request again, and an error if there is none, so that it does not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REPORT: Final = "/replace/"
 SENT: Final = b"x-gatepass-sent"
 _FIELDS: Final = verdicts_nowhere()
 _LATER: Final = 1.0
-"""`Retry-After` of a report that changed nothing, in seconds."""
+"""`Retry-After` of the answer to a report that changed nothing, in seconds."""
 
 
 class Reports:
@@ -50,12 +50,12 @@ class Reports:
         self._metrics = metrics
         self._planes: tuple[PushPlane, ...] = ()
         self.draining = False
-        """Answers carry `Connection: close`."""
+        """Whether answers have `Connection: close`."""
         self.closing = False
-        """New reports are rejected."""
+        """Whether new reports are rejected."""
 
     def use(self, planes: Planes | None) -> None:
-        """Answer these planes, and no others."""
+        """Answer the planes of this configuration from now on, and no others."""
         self._planes = planes.push if planes is not None else ()
 
     async def exchange(self, client: ClientConnection, request: RequestHead) -> bool:
@@ -88,7 +88,7 @@ class Reports:
         return inbound.keep_alive and not self.draining
 
     def _plane(self, client: ClientConnection, credential: str) -> PushPlane:
-        """Return the plane of a connection that gets this credential. Raises ClientForbidden."""
+        """Return the connection's plane to which this credential is pushed. Raises ClientForbidden if there is none."""
         for plane in self._planes:
             is_known = client.remote == f"uid:{plane.uid}" or not frozenset(plane.certificates).isdisjoint(
                 client.certificate
@@ -101,7 +101,7 @@ class Reports:
         )
 
     async def _take(self, plane: PushPlane, credential: str, request: RequestHead) -> None:
-        """Return when another token is in the plane's file. Raises ExchangeError if there is none."""
+        """Wait until the plane's file has another token. Raises ExchangeError if none comes."""
         if request.method != "POST":
             raise MethodNotAllowed("A report is POST /replace/CREDENTIAL", allow=("POST",))
         values = request.values(SENT)

@@ -1,6 +1,6 @@
-"""One round: writes what should be in a folder, and withdraws and removes what should not. Runs on a thread.
+"""One round: writes the files that a folder should have, withdraws and removes the others. Runs on a thread.
 
-A file of a credential that left the configuration is withdrawn first and removed later, because Envoy keeps its last
+The file of a credential that left the configuration is first withdrawn and later removed, because Envoy keeps its last
 token if the file is only removed.
 """
 
@@ -26,17 +26,17 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Done(NamedTuple):
-    """What came of a round."""
+    """The outcome of a round."""
 
     outcomes: list[Outcome]
     removed: list[str]
-    """Files of other credentials that were removed."""
+    """Names of the files of other credentials that were removed."""
     problem: str = ""
-    """Why such files could not be withdrawn or removed."""
+    """Why such files could not be withdrawn or removed; empty if they could."""
 
 
 class Round:
-    """Works on one folder, one round after the other."""
+    """Runs rounds in one folder, one after the other."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -44,7 +44,7 @@ class Round:
         """Files to remove, and when they were withdrawn; monotonic."""
 
     def run(self, jobs: Sequence[Job], *, now: float, wall: float) -> Done | None:
-        """Do all jobs; None if another process writes the folder. Failures are outcomes, and stop no other job.
+        """Do all jobs; return None if another process has locked the folder. A job that fails stops no other job.
 
         Args:
             jobs: one for each credential.
@@ -63,14 +63,14 @@ class Round:
             return Done(outcomes, [], _words(error))
 
     def is_succeeded(self) -> bool:
-        """Return whether another process writes the folder now. Call it after `close`."""
+        """Return whether another process has locked the folder. Call it after `close`."""
         try:
             return self._folder.is_locked_elsewhere()
         except (OSError, FolderError):
             return True
 
     def close(self) -> None:
-        """Give up the folder."""
+        """Unlock and close the folder."""
         self._folder.close()
 
     def _guarded(self, job: Job, wall: float) -> Outcome:
@@ -93,7 +93,7 @@ class Round:
         return Outcome(job, self._withdraw(name, job.content), written=True)
 
     def _withdraw(self, name: str, content: bytes) -> Mark:
-        """Replace a token by nothing; on a full disk, the file with the token makes room."""
+        """Write an empty secret; on a full disk, remove the file with the token first to make room."""
         try:
             return self._folder.put(name, content)
         except OSError as error:
@@ -103,7 +103,7 @@ class Round:
         return self._folder.put(name, content)
 
     def _clean(self, wanted: Collection[str], now: float) -> list[str]:
-        """Withdraw the files of other credentials, and remove them later; return those that were removed."""
+        """Withdraw the files of other credentials, and remove them `GONE_AFTER` later; return the removed names."""
         found = {name: said for name, said in self._folder.ours() if name not in wanted}
         self._leaving = {name: since for name, since in self._leaving.items() if name in found}
         removed = []

@@ -1,4 +1,4 @@
-"""All planes of a configuration while the gateway runs: their order of start, reload, draining and stop."""
+"""All planes of a configuration: the order of their start, reload, draining and stop."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 class DataPlanes:
-    """The planes of one gateway. `start()` them; `drain()`, then `stop()`."""
+    """The planes of one gateway. Call `start`; at the end call `drain`, then `stop`."""
 
     def __init__(self, *, metrics: Metrics, tokens: TokenSet, clock: Clock, snapshot: Callable[[], Snapshot]) -> None:
-        """Build them; nothing is opened or written before `start`.
+        """Build the parts; nothing is opened or written before `start`.
 
         Args:
             metrics: all metrics of the process.
             tokens: the tokens of all credentials.
-            clock: for the ends of tokens that are pushed.
+            clock: for all instants and timers of pushes.
             snapshot: returns the configuration in force as the data plane sees it.
         """
         self._pushes = Pushes(tokens=tokens, clock=clock, metrics=metrics)
         self._listener = Listener(snapshot, metrics, Reports(self._pushes, snapshot, metrics))
         self._succeeded = False
-        """A successor has the sockets, and the planes."""
+        """Whether a successor has taken over the sockets and the folders."""
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -46,10 +46,10 @@ class DataPlanes:
         return self._pushes.status()
 
     async def start(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
-        """Serve the planes that ask, and push to the others.
+        """Serve the planes that ask or report, and push to the others.
 
-        `sockets` are listening sockets, instead of opening `planes.listen`. Raises ListenError, OSError for files that
-        cannot be used.
+        `sockets` are listening sockets to use instead of opening `planes.listen`. Raises ListenError, and OSError for
+        TLS files that cannot be used.
         """
         await self._listener.start(config, sockets)
         self._pushes.use(config)
@@ -60,7 +60,7 @@ class DataPlanes:
         await asyncio.to_thread(self._listener.check, config.planes)
 
     async def reload(self, config: Config) -> None:
-        """Use another configuration, which `check` has accepted; without `planes`, nobody gets a token any more."""
+        """Use another configuration, which `check` has accepted; without `planes`, no plane gets a token any more."""
         self._listener.reload(config)
         self._pushes.use(config)
 
@@ -71,10 +71,10 @@ class DataPlanes:
         self._listener.stop_listening()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on waiting, not a cancellation
-        """Stop accepting, and answer what was asked within `timeout` seconds."""
+        """Stop accepting, and answer questions and reports under way within `timeout` seconds."""
         await self._listener.drain(timeout, succeeded=self._succeeded)
 
     async def stop(self, *, succeeded: bool = False) -> None:
-        """Close everything, and withdraw what was pushed unless a successor pushes (`succeeded`)."""
+        """Close everything; withdraw all pushed tokens unless a successor pushes them (`succeeded`)."""
         await self._listener.drain(0.0, succeeded=succeeded or self._succeeded)
         await self._pushes.stop(withdraw=not (succeeded or self._succeeded))

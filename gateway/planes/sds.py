@@ -1,8 +1,8 @@
-"""The files from which Envoy reads one token each: a `DiscoveryResponse` with one generic secret, as JSON. Pure.
+"""The files from which Envoy reads tokens: each is a `DiscoveryResponse` with one generic secret, as JSON. Pure.
 
 Envoy's format is `envoy.service.discovery.v3` and `envoy.extensions.transport_sockets.tls.v3.Secret`. Envoy keeps its
-last secret if a file is empty, malformed or gone, so a token is withdrawn by a secret that is the empty text: Envoy's
-credential injector then answers by itself and sends nothing to the vendor.
+last secret if a file is empty, malformed or removed. So a token is withdrawn by writing an empty secret: Envoy's
+credential injector then rejects requests, and nothing is sent to the vendor.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gateway.model import Token
 
 OWNER: Final = "gatepass"
-"""`control_plane.identifier` of our files; a file without it is not overwritten."""
+"""`control_plane.identifier` of our files. A file without it is never overwritten."""
 ENDING: Final = ".json"
-"""Envoy chooses the parser by the ending."""
+"""Ending of a file's name, by which Envoy chooses the parser."""
 _SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _WITHDRAWN: Final = "withdrawn"
 _NEVER: Final = "never"
@@ -34,7 +34,7 @@ class Stated(NamedTuple):
     until: float
     """End of the token, seconds since the epoch; `-inf` if there is none, `inf` for a static key."""
     digest: bytes
-    """As `digest` of the token."""
+    """SHA-256 of the token, as `digest` returns it."""
 
     @property
     def is_withdrawn(self) -> bool:
@@ -62,7 +62,7 @@ def document(credential: str, token: Token | None, until: float = -math.inf) -> 
 
 
 def stated(content: bytes) -> Stated | None:
-    """Return what a file says; None if Gatepass has not written it."""
+    """Return what a file's content says; None if Gatepass has not written it."""
     try:
         shown = orjson.loads(content)
         if shown["control_plane"]["identifier"] != OWNER:
@@ -78,12 +78,12 @@ def stated(content: bytes) -> Stated | None:
 
 
 def digest(token: Token) -> bytes:
-    """Return the SHA-256 of a token as Envoy sends it."""
+    """Return the SHA-256 (32 bytes) of a token as Envoy sends it."""
     return sha256(_encoded(token)).digest()
 
 
 def digests(field: bytes) -> frozenset[bytes]:
-    """Return the digests of the tokens that a field's value may hold: all of it, or what follows a scheme."""
+    """Return the SHA-256 of all of a field's value, and of what follows its first blank: either may be the token."""
     return frozenset(sha256(part).digest() for part in (field, field.partition(b" ")[2]) if part)
 
 
