@@ -1,4 +1,4 @@
-"""Checks of `planes` against the other sections, and of its keys against each other."""
+"""Checks that `planes` fits the other sections, and its keys each other. Each adds its findings to `problems`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gateway.config.read.tree import Node, Path, Problems
 
 PEER_CREDENTIALS = hasattr(socket, "SO_PEERCRED")
-"""Whether this system tells which user has connected to a Unix socket."""
+"""Whether this system reports the user who connects to a Unix socket."""
 
 
 def planes_fit(root: Node, keys: FileSection, problems: Problems, *, complete: bool) -> None:
-    """Run all checks of `planes`; unless `complete`, certificates may be missing."""
+    """Run all checks of `planes`; unless `complete`, TLS files may be missing."""
     planes = keys.planes
     if planes is None:
         return
@@ -43,7 +43,7 @@ def planes_fit(root: Node, keys: FileSection, problems: Problems, *, complete: b
 
 
 def _named(root: Node, section: str, given: Mapping[Path, Iterable[str]], problems: Problems) -> None:
-    """Each name must exist in its section, and no list may be empty."""
+    """Check that each name exists in its section, and that no list is empty."""
     entries = root.entries.get(section)
     known = {name for name, node in entries.entries.items() if node.value is not None} if entries is not None else set()
     for below, names in given.items():
@@ -59,7 +59,7 @@ def _named(root: Node, section: str, given: Mapping[Path, Iterable[str]], proble
 
 
 def _directories_differ(root: Node, planes: PlanesSection, problems: Problems) -> None:
-    """Two proxies in one folder would remove each other's files."""
+    """Check that no two proxies have one folder, because they would remove each other's files."""
     owner: dict[FilePath, str] = {}
     for name, each in planes.push.items():
         if each.directory in owner:
@@ -69,7 +69,7 @@ def _directories_differ(root: Node, planes: PlanesSection, problems: Problems) -
 
 
 def _pushed_are_warm(root: Node, planes: PlanesSection, problems: Problems) -> None:
-    """A proxy that gets files does not ask, so its tokens are fetched and renewed without a request."""
+    """Check that pushed credentials are always kept warm, because no request would cause a fetch."""
     for name in dict.fromkeys(name for each in planes.push.values() for name in each.credentials):
         path: Path = ("credentials", name, "keep_warm")
         node = root.at(path)
@@ -78,7 +78,7 @@ def _pushed_are_warm(root: Node, planes: PlanesSection, problems: Problems) -> N
 
 
 def _listener_fits(root: Node, keys: FileSection, planes: PlanesSection, problems: Problems, *, complete: bool) -> None:
-    """A Unix socket tells the user of a proxy, an address only its certificate."""
+    """Check that `listen` is set if it is used, and that each proxy can be identified there."""
     listen = planes.listen
     reporting = [name for name, each in planes.push.items() if each.uid is not None or each.certificates]
     if listen is None:
@@ -106,17 +106,17 @@ def _address_fits(root: Node, keys: FileSection, planes: PlanesSection, problems
         _add(root, ("planes", "listen"), "is the address of another port; give it a port of its own", problems)
     for name, each in planes.ask.items():
         if each.uid is not None:
-            _add(root, ("planes", "ask", name, "uid"), "only a Unix socket tells it: set `certificates`", problems)
+            _add(root, ("planes", "ask", name, "uid"), "works only on a Unix socket: set `certificates`", problems)
         elif not each.certificates:
             _add(root, ("planes", "ask", name), "needs `certificates`, by which it is authenticated", problems)
     for name, push in planes.push.items():
         if push.uid is not None:
-            _add(root, ("planes", "push", name, "uid"), "only a Unix socket tells it: set `certificates`", problems)
+            _add(root, ("planes", "push", name, "uid"), "works only on a Unix socket: set `certificates`", problems)
 
 
 def _socket_fits(root: Node, planes: PlanesSection, problems: Problems) -> None:
     if not PEER_CREDENTIALS:
-        hint = "this system does not tell who connects to a Unix socket: listen on an address with `planes.tls`"
+        hint = "this system does not report who connects to a Unix socket: listen on an address with `planes.tls`"
         _add(root, ("planes", "listen"), hint, problems)
     if planes.tls is not None:
         _add(root, ("planes", "tls"), "is for an address; `planes.listen` is a Unix socket", problems)
@@ -133,7 +133,7 @@ def _socket_fits(root: Node, planes: PlanesSection, problems: Problems) -> None:
 
 
 def _planes_are_told_apart(root: Node, ask: Mapping[str, AskSection], problems: Problems) -> None:
-    """A user or a name in a certificate must identify one proxy."""
+    """Check that a user or a certificate's name identifies only one proxy that asks."""
     owner: dict[object, str] = {}
     for name, each in ask.items():
         shown: list[tuple[str, object]] = [("certificates", certificate) for certificate in each.certificates]

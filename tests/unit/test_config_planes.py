@@ -139,7 +139,7 @@ WITH_TLS = {
     ),
     "a user": (
         f"listen: ':0', {TLS}, ask: {{{EDGE}}}",
-        "planes.ask.edge.uid: only a Unix socket tells it: set `certificates`",
+        "planes.ask.edge.uid: works only on a Unix socket: set `certificates`",
     ),
     "the data port's address": (
         f"listen: '127.0.0.1:8080', {TLS}, {ANY}",

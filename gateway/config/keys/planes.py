@@ -1,4 +1,4 @@
-"""The keys of `planes`: other proxies that get tokens here, by asking or pushed into a folder.
+"""The keys of `planes`: other proxies that ask for tokens, or whose tokens are pushed into a folder.
 
 Checks that need other sections are in `gateway.config.plane_checks`.
 """
@@ -39,13 +39,13 @@ def plane_listen(value: object) -> Address | SocketFile:
 
 
 def absolute_path(value: object) -> Path:
-    """Return an absolute path."""
+    """Return an absolute path. Refuses a relative one."""
     path = Path(plain_text(value))
     return path if path.is_absolute() else refuse("must be an absolute path, as /run/gatepass/…")
 
 
 def file_mode(value: object) -> str:
-    """Return permissions, in octal digits."""
+    """Return permissions as three octal digits, or four that begin with 0."""
     text = revealed(value)
     if not isinstance(text, str) or not MODE.fullmatch(text):
         refuse('must be octal digits in quotes, as "0660"')
@@ -53,7 +53,7 @@ def file_mode(value: object) -> str:
 
 
 def uid(value: object) -> int:
-    """Return the number of a user."""
+    """Return the number of a user, 0 to 2³² - 2."""
     value = revealed(value)
     if isinstance(value, str) and WHOLE.fullmatch(value):
         value = int(value)
@@ -81,24 +81,26 @@ class PlaneTlsSection(TlsSection):
 class AskSection(Section):
     """A proxy that asks for each request."""
 
-    routes: Names = Field(description="Routes whose tokens it may get.")
+    routes: Names = Field(description="Routes whose tokens the proxy may get.")
     request: Literal["x-forwarded", "x-original", "path"] = Field(
-        description="Where it says what the app has requested: `X-Forwarded-Method` and `-Uri` (Caddy, Traefik), "
-        "`X-Original-Method` and `-URI` (nginx), or the method and the `path` of the question itself (Envoy).",
+        description="Where the proxy puts the method and path of the app's request: `X-Forwarded-Method` and `-Uri` "
+        "(Caddy, Traefik), `X-Original-Method` and `-URI` (nginx), or the method and the `path` of the question "
+        "itself (Envoy).",
     )
-    uid: Uid | None = Field(None, description="The user that it runs as; with a Unix socket.")
+    uid: Uid | None = Field(None, description="Number of the user that the proxy runs as; only with a Unix socket.")
     certificates: CertificateNames = Field(
-        (), description="Names in its certificate, as in `clients[].certificates`; with an address and TLS."
+        (),
+        description="Names in the proxy's certificate, as in `clients[].certificates`; only with an address and TLS.",
     )
     prefix: Flag = Field(
         default=True,
-        description="The paths that it reports begin with the route's prefix, as on the data port; "
+        description="The paths that the proxy sends begin with the route's prefix, as on the data port; "
         "`false`: they are the paths that the vendor gets.",
     )
     addresses: Flag = Field(
         default=False,
-        description="It puts the app's address last in `X-Forwarded-For`. "
-        "Otherwise, clients with `addresses` get 403 through it.",
+        description="The proxy puts the app's address last in `X-Forwarded-For`. "
+        "Otherwise, clients with `addresses` get 403 through this proxy.",
     )
 
 
@@ -106,13 +108,17 @@ class PushSection(Section):
     """A proxy whose tokens are written into a folder."""
 
     kind: Literal["envoy-sds"] = Field(description="The format of the files: Envoy's secret discovery (SDS).")
-    directory: Directory = Field(description="Folder of the files, in memory (tmpfs), and for no other purpose.")
-    credentials: Names = Field(description="Credentials whose tokens are written there.")
+    directory: Directory = Field(
+        description="Folder of the files; it should be in memory (tmpfs) and have no other files."
+    )
+    credentials: Names = Field(description="Credentials whose tokens are written into the folder.")
     uid: Uid | None = Field(
-        None, description="The user that it runs as, so that it may report refused tokens; with a Unix socket."
+        None,
+        description="Number of the user that the proxy runs as, so that it may report refused tokens; "
+        "only with a Unix socket.",
     )
     certificates: CertificateNames = Field(
-        (), description="Names in its certificate, for the same purpose; with an address and TLS."
+        (), description="Names in the proxy's certificate, for the same purpose; only with an address and TLS."
     )
 
 
@@ -124,7 +130,7 @@ class PlanesSection(Section):
         description="Where proxies connect to ask, or to report refused tokens: a Unix socket, or an address with "
         "`planes.tls`.",
     )
-    mode: FileMode = Field("0660", description="Permissions of the Unix socket; a proxy needs that to write.")
+    mode: FileMode = Field("0660", description="Permissions of the Unix socket; a proxy needs the right to write.")
     tls: PlaneTlsSection | None = Field(
         None, description="TLS for proxies that ask, with client certificates; changed files are read again."
     )

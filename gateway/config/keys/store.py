@@ -33,14 +33,15 @@ DATABASE = re.compile(r"[0-9]{1,5}")
 NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 MASTER = re.compile(r"[A-Za-z0-9_.-]+")
 LEAST_KEY = 32
-"""Characters of a key: fewer cannot hold 32 random bytes."""
+"""Fewest characters of a key: fewer cannot hold 32 random bytes."""
 LONGEST_LEASE = 60.0
+"""Seconds."""
 LEAST_LEASES = 4
-"""Time-outs of a command that fit into a lease: it is renewed after a third of it, and one renewal may be lost."""
+"""Time-outs of a command that must fit into a lease, because it is renewed each third and one renewal may be lost."""
 
 
 def store_url(value: object) -> StoreServer:
-    """Return where the store is."""
+    """Return the server, socket or Sentinels that a URL names."""
     text = plain_text(value)
     try:
         parts = urlsplit(text)
@@ -98,7 +99,7 @@ def _database(segments: list[str]) -> int:
 
 
 def key_texts(value: object) -> tuple[Secret, ...]:
-    """Return the keys, each long enough to hold 32 random bytes."""
+    """Return the keys. Refuses an empty list, and keys that are short or repeat few characters."""
     keys: tuple[Secret, ...] = list_of(secret_text)(value)
     if not keys:
         refuse("is empty: at least one key is needed: openssl rand -base64 33")
@@ -129,18 +130,21 @@ class StoreSection(Section):
     )
     username: TextValue | None = Field(None, description="User of the store's ACL; default: its user `default`.")
     password: SecretValue | None = Field(
-        None, description="Password; one that is a whole `${file:…}` is read again for each new connection."
+        None,
+        description="Password; if the whole value is `${file:…}`, the file is read again for each new connection.",
     )
     namespace: Namespace = Field(
         "gatepass", description="Part of every key's name; gateways with the same one share tokens and counts."
     )
     keys: StoreKeys = Field(
-        description="Texts of at least 32 random bytes that encrypt what is stored; each opens records, and the last "
-        "one makes names."
+        description="Keys of at least 32 random bytes. Tokens are encrypted with each of them; the last one also makes "
+        "the names in the store."
     )
-    timeout: PositiveDuration = Field(0.25, description="Longest time of one command.")
+    timeout: PositiveDuration = Field(0.25, description="Longest duration of one command.")
     lease: PositiveDuration = Field(
-        3.0, description="Time after which another instance takes over a token request whose instance died."
+        3.0,
+        description="Time after which another instance may request a token if the instance that was requesting it has "
+        "died.",
     )
     ca_file: ReadableFile | None = Field(
         None, description="PEM file of the authorities to trust for TLS instead of the system's."
@@ -148,7 +152,7 @@ class StoreSection(Section):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        """Refuse keys that have no effect, and times that do not fit each other."""
+        """Refuse keys of the configuration that have no effect, and times that do not fit each other."""
         if self.username is not None and self.password is None:
             refuse("`username` needs a `password`")
         if self.ca_file is not None and not self.url.tls:
@@ -163,7 +167,7 @@ class StoreSection(Section):
         return self
 
     def compiled(self, password_file: Path | None) -> StoreConfig:
-        """Return the store; `password_file` is what `password` was read from, if it was a file."""
+        """Return the `StoreConfig`; `password_file` is the file that `password` was read from, if any."""
         authorities = read_bytes(self.ca_file, MAX_BYTES) if self.ca_file is not None else b""
         return StoreConfig(
             server=self.url,
