@@ -22,4 +22,4 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 
 class TestCaddy(EdgeCases):
-    """All cases."""
+    """Runs the cases of `EdgeCases`."""

@@ -1,4 +1,4 @@
-"""Envoy with pushed tokens, with the shipped configuration: a refused token is replaced, and no app sees a 401."""
+"""Envoy with pushed tokens and the shipped configuration: a refused token is replaced, and no app gets a 401."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def answered(it: Scene, status: int) -> None:
     it.vendor.seen.clear()
 
 
-async def test_a_request_gets_our_token_and_nothing_of_the_app_but_the_request(edge: PushedEdge) -> None:
+async def test_the_vendor_gets_the_token_and_the_request_without_the_app_s_credentials(edge: PushedEdge) -> None:
     async with pushed(edge) as it:
         await served(it)
         assert (await it.call("/idfy/a%2Fb?q=%20x", headers={"Cookie": "a=b"}))[0] == 200
@@ -79,7 +79,7 @@ async def test_events_are_streamed_and_a_websocket_is_opened(edge: PushedEdge) -
             assert await socket.receive_str(timeout=PATIENCE) == "echo hello"
 
 
-async def test_revoked_tokens_under_a_stream_of_posts_are_replaced_and_no_app_sees_it(
+async def test_tokens_revoked_during_a_stream_of_posts_are_replaced_and_no_app_notices(
     edge: PushedEdge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusals, "PROVEN", 0.0)  # as if each token had been in use for some seconds
@@ -123,7 +123,7 @@ async def test_without_a_token_the_app_gets_503_and_retry_after(edge: PushedEdge
         assert not it.vendor.seen
 
 
-async def test_after_gatepass_has_stopped_nothing_is_forwarded_and_afterwards_it_is_again(edge: PushedEdge) -> None:
+async def test_nothing_is_forwarded_after_gatepass_has_stopped_until_it_runs_again(edge: PushedEdge) -> None:
     async with pushed(edge) as it:
         await served(it)
         await it.gateway.gateway.stop()
@@ -134,7 +134,9 @@ async def test_after_gatepass_has_stopped_nothing_is_forwarded_and_afterwards_it
         await served(it)
 
 
-async def test_a_vendor_that_refuses_every_token_is_heard_and_costs_few_fetches(edge: PushedEdge) -> None:
+async def test_if_the_vendor_refuses_every_token_the_app_gets_its_401_and_few_tokens_are_fetched(
+    edge: PushedEdge,
+) -> None:
     async with pushed(edge) as it:
         await served(it)
         it.vendor.good = lambda _: False
@@ -144,7 +146,7 @@ async def test_a_vendor_that_refuses_every_token_is_heard_and_costs_few_fetches(
 
 
 async def test_a_vendor_cannot_ask_for_a_replay(edge: PushedEdge) -> None:
-    """The field that lets Envoy send a request again is Gatepass' answer, never the vendor's."""
+    """Only our filter may set the field that lets Envoy send a request again, never the vendor."""
     async with pushed(edge) as it:
         await served(it)
         it.vendor.sends["x-gatepass-replay"] = "1"

@@ -38,7 +38,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "what the client allows": ({"allow": ["GET,POST /v/x", "GET /v/a/**"]}, {}),
 }
 SENT_BY_NOBODY = frozenset({"/v/\u00e4", "/v/x y"})
-"""Not valid in a request line; a plane that tells it in a field gets no token, either."""
+"""Not valid in a request line; a question with it in a field gets no token, either."""
 
 
 def verdict(answer: Message) -> tuple[int, str]:
@@ -48,7 +48,7 @@ def verdict(answer: Message) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("app", "route"), RULES.values(), ids=RULES)
-async def test_every_path_method_and_key_is_judged_alike(
+async def test_every_path_method_and_key_gets_the_same_status_from_a_plane_and_the_data_port(
     app: dict[str, Any], route: dict[str, Any], tmp_path: Path
 ) -> None:
     compared: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Planes that ask: who gets a token, for which request, and what everybody else is told."""
+"""Planes that ask: which questions get a token, and how the others are answered."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ SOURCES: dict[str, tuple[dict[str, str], str, list[str], str]] = {
 
 
 @pytest.mark.parametrize(("plane", "target", "fields", "method"), SOURCES.values(), ids=SOURCES)
-async def test_rules_are_judged_by_what_the_plane_tells(
+async def test_rules_apply_to_the_method_and_path_in_the_question(
     plane: dict[str, str], target: str, fields: list[str], method: str, tmp_path: Path
 ) -> None:
     only_this = client(allow=["POST /v/x"])
@@ -118,7 +118,7 @@ UNCLEAR: dict[str, Unclear] = {
 
 
 @pytest.mark.parametrize("case", UNCLEAR.values(), ids=UNCLEAR)
-async def test_a_question_that_is_not_clear_gets_no_token(case: Unclear, tmp_path: Path) -> None:
+async def test_a_question_without_exactly_one_method_and_path_gets_no_token(case: Unclear, tmp_path: Path) -> None:
     plane, target, fields, method, status = case
     async with running(asked_gateway(tmp_path, ask=plane)) as it:
         answer = await ask(tmp_path, target, KEY, *fields, method=method)
@@ -127,8 +127,8 @@ async def test_a_question_that_is_not_clear_gets_no_token(case: Unclear, tmp_pat
         assert it.metric("gatepass_client_billed_calls_total", client="web", route="v") == 0
 
 
-async def test_a_question_with_a_body_is_refused_and_says_why(tmp_path: Path) -> None:
-    """Nginx would send the length of the app's body and no body: hence `Content-Length ""` in what is shipped."""
+async def test_a_question_with_a_body_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Nginx would send the length of the app's body without the body, so the shipped file sets `Content-Length ""`."""
     async with running(asked_gateway(tmp_path)) as it:
         answer = await ask(tmp_path, "/ask/v/v/x", KEY, "Content-Length: 3000000")
         assert (answer.status, answer.one("Connection")) == (400, b"close")
@@ -136,7 +136,7 @@ async def test_a_question_with_a_body_is_refused_and_says_why(tmp_path: Path) ->
         assert (await ask(tmp_path, "/ask/v/v/x", KEY, "Content-Length: 0")).status == 200
 
 
-async def test_paths_without_the_prefix_are_judged_as_the_vendor_gets_them(tmp_path: Path) -> None:
+async def test_paths_without_the_prefix_are_checked_as_the_vendor_gets_them(tmp_path: Path) -> None:
     config = asked_gateway(tmp_path, client(allow=["GET /v/x"]), ask={"prefix": False}, deny=["/denied/**"])
     async with running(config):
         assert (await ask(tmp_path, "/ask/v/x", KEY)).status == 200
@@ -193,8 +193,8 @@ async def test_a_denied_question_costs_no_call(tmp_path: Path) -> None:
         assert (await ask(tmp_path, "/ask/v/v/x", KEY)).status == 200
 
 
-async def test_an_address_is_believed_only_if_the_plane_is_said_to_tell_it(tmp_path: Path) -> None:
-    """The last entry is the plane's; what the app has written to the left of it counts for nothing."""
+async def test_an_address_counts_only_if_the_plane_is_configured_to_send_it(tmp_path: Path) -> None:
+    """The plane adds the last entry; entries to its left, which the app may have written, do not count."""
     config = asked_gateway(tmp_path, client(addresses=["10.1.0.0/16"]), ask={"addresses": True})
     async with running(config):
         for value, status in {"10.1.2.3": 200, "10.1.2.3, 10.2.0.1": 403, "10.2.0.1, 10.1.2.3": 200, "x": 403}.items():
@@ -225,7 +225,7 @@ async def test_open_access_needs_no_key(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- who may ask
 
 
-async def test_another_user_gets_no_token(tmp_path: Path) -> None:
+async def test_a_connection_of_another_user_gets_no_token(tmp_path: Path) -> None:
     async with running(asked_gateway(tmp_path, ask={"uid": os.getuid() + 1})) as it:
         answer = await ask(tmp_path, "/ask/v/v/x", KEY)
         assert (answer.status, code(answer)) == (403, "client_forbidden")
@@ -253,7 +253,7 @@ async def test_neither_the_data_port_nor_the_admin_port_answers_questions(tmp_pa
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"GET /ask/v HTTP/2.0\r\n\r\n", b"GET /ask/v/v/x HTTP/1.1\r\n\r\n"])
-async def test_garbage_is_refused_and_the_connection_closed(data: bytes, tmp_path: Path) -> None:
+async def test_malformed_requests_are_refused_and_the_connection_is_closed(data: bytes, tmp_path: Path) -> None:
     async with running(asked_gateway(tmp_path)):
         plane = await plane_at(tmp_path)
         await plane.send(data)
@@ -264,7 +264,7 @@ async def test_garbage_is_refused_and_the_connection_closed(data: bytes, tmp_pat
 # ------------------------------------------------------------------------------------------------------------ shown
 
 
-async def test_the_status_shows_who_asked_when_and_how_often_in_vain(tmp_path: Path) -> None:
+async def test_the_status_shows_when_each_plane_last_asked_and_how_many_questions_were_refused(tmp_path: Path) -> None:
     config = asked_gateway(tmp_path)
     push = {"kind": "envoy-sds", "directory": str(tmp_path / "sds"), "credentials": ["key"]}
     config["planes"]["push"] = {"envoy": push}

@@ -1,4 +1,4 @@
-"""Where planes ask: a Unix socket that is made and removed with care, or an address with client certificates."""
+"""Where planes ask: a Unix socket that is created and removed safely, or an address with client certificates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def reload(it: Running, folder: Path, config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["0600", "0660", "666"])
-async def test_the_socket_has_its_permissions_and_goes_when_the_gateway_stops(mode: str, tmp_path: Path) -> None:
+async def test_the_socket_has_its_permissions_and_is_removed_when_the_gateway_stops(mode: str, tmp_path: Path) -> None:
     config = asked_gateway(tmp_path)
     config["planes"]["mode"] = mode
     path = tmp_path / "planes.sock"
@@ -72,7 +72,7 @@ async def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a link"])
-def test_what_is_no_socket_is_left_alone(what: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(what: str, tmp_path: Path) -> None:
     path = tmp_path / "planes.sock"
     if what == "a file":
         path.write_text("precious")
@@ -93,7 +93,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["seven.s", "planes.sock", "a-socket-for-the-planes-of-this-machine.sock"])
 def test_a_path_is_as_long_as_the_configuration_allows(name: str) -> None:
-    """The socket is made beside its name, and that must not need a longer one."""
+    """The socket is first created under another name, which must not be longer."""
     with tempfile.TemporaryDirectory(prefix="gp-") as short:
         folder = Path(short) / ("f" * (107 - len(short) - len(name) - 2))
         folder.mkdir()
@@ -104,7 +104,7 @@ def test_a_path_is_as_long_as_the_configuration_allows(name: str) -> None:
         assert [each.name for each in folder.iterdir()] == [name]
 
 
-async def test_a_socket_that_another_gateway_has_put_there_is_not_removed(tmp_path: Path) -> None:
+async def test_a_socket_that_another_gateway_has_created_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "planes.sock"
     async with running(asked_gateway(tmp_path)):
         path.unlink()
@@ -137,7 +137,7 @@ async def test_an_upgrade_passes_the_socket_on_and_answers_all_the_time(tmp_path
         await until(lambda: not os.path.exists(f"/proc/{upgraded['successor']}/fd"))  # noqa: PTH110 - no I/O to speak of
 
 
-async def test_a_stop_answers_who_asks_until_it_is_over_and_removes_the_socket(tmp_path: Path) -> None:
+async def test_a_stop_answers_the_questions_under_way_and_removes_the_socket(tmp_path: Path) -> None:
     config = asked_gateway(tmp_path) | {"drain": {"grace": "300ms"}}
     async with Served(tmp_path, config, environ={"CANARY": CANARY}) as it:
         plane = await plane_at(tmp_path)
@@ -167,7 +167,7 @@ async def test_a_reload_changes_who_may_ask(tmp_path: Path) -> None:
         assert (await ask(tmp_path, "/ask/v/v/x", KEY)).status == 403
 
 
-async def test_a_reload_with_another_place_says_that_a_restart_is_needed(tmp_path: Path) -> None:
+async def test_a_reload_with_another_planes_listen_logs_that_a_restart_is_needed(tmp_path: Path) -> None:
     config = asked_gateway(tmp_path)
     async with running(config) as it:
         config["planes"]["listen"] += "2"
@@ -231,7 +231,7 @@ async def over_tls(it: Running, context: ssl.SSLContext) -> Message:
         peer.close()
 
 
-async def test_over_tls_a_plane_is_known_by_its_certificate(tmp_path: Path) -> None:
+async def test_over_tls_a_plane_is_authenticated_by_its_certificate(tmp_path: Path) -> None:
     it_has = Certified(tmp_path)
     async with running(it_has.config()) as it:
         answer = await over_tls(it, it_has.context("edge.internal"))
@@ -242,8 +242,8 @@ async def test_over_tls_a_plane_is_known_by_its_certificate(tmp_path: Path) -> N
                 await over_tls(it, context)
 
 
-async def test_the_certificate_of_a_plane_is_not_the_apps(tmp_path: Path) -> None:
-    """A client that is known by the same certificate on the data port is not known by it here: the app has to be."""
+async def test_the_certificate_of_a_plane_does_not_authenticate_the_app(tmp_path: Path) -> None:
+    """Even if a client is authenticated by the same certificate on the data port."""
     it_has = Certified(tmp_path)
     config = it_has.config()
     config["tls"] = {**config["planes"]["tls"]}
@@ -252,7 +252,7 @@ async def test_the_certificate_of_a_plane_is_not_the_apps(tmp_path: Path) -> Non
         assert (await over_tls(it, it_has.context("edge.internal"))).status == 401
 
 
-async def test_a_reload_takes_a_renewed_certificate(tmp_path: Path) -> None:
+async def test_a_reload_uses_a_renewed_certificate(tmp_path: Path) -> None:
     it_has = Certified(tmp_path)
     async with running(it_has.config()) as it:
         renewed = Certified(tmp_path)

@@ -1,4 +1,4 @@
-"""What a plane finds in its folder while gateway processes start, upgrade, end and are killed."""
+"""The files in a plane's folder while gateway processes start, upgrade, stop and are killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def value(folder: Path) -> str | None:
 
 @asynccontextmanager
 async def watched(folder: Path) -> AsyncIterator[list[str | None]]:
-    """Look at the file all the time; each new content is appended to the list."""
+    """Watch the file, and append each new content to the list."""
     found: list[str | None] = [value(folder)]
 
     async def look() -> None:
@@ -58,7 +58,7 @@ async def ended(number: int) -> None:
     await until(lambda: not os.path.exists(f"/proc/{number}/fd"))  # noqa: PTH110 - no I/O to speak of
 
 
-async def test_the_file_is_there_when_the_gateway_is_ready_even_without_a_token(tmp_path: Path) -> None:
+async def test_the_file_exists_when_the_gateway_is_ready_even_without_a_token(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint:
         endpoint.always = Answer(status=500)
         async with Served(tmp_path, pushing(tmp_path, endpoint)) as it:
@@ -66,7 +66,7 @@ async def test_the_file_is_there_when_the_gateway_is_ready_even_without_a_token(
             assert value(tmp_path) == ""
 
 
-async def test_an_upgrade_leaves_no_gap_and_the_successor_writes(tmp_path: Path) -> None:
+async def test_during_an_upgrade_the_file_always_holds_a_token_and_then_the_successor_s(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint, Served(tmp_path, pushing(tmp_path, endpoint)) as it:
         await until(lambda: bool(value(tmp_path)))
         async with watched(tmp_path) as found:

@@ -65,7 +65,9 @@ async def test_a_static_key_is_pushed_at_the_start_and_withdrawn_at_the_end(tmp_
     assert value(tmp_path) == ""
 
 
-async def test_a_reload_withdraws_from_planes_and_credentials_that_left(tmp_path: Path) -> None:
+async def test_a_reload_withdraws_the_tokens_of_planes_and_credentials_that_left_the_configuration(
+    tmp_path: Path,
+) -> None:
     config = pushed_gateway(tmp_path)
     config["credentials"]["other"] = {"static": {"token": "CANARY-other"}}
     config["planes"]["push"]["edge"]["credentials"] = ["key", "other"]
@@ -129,7 +131,7 @@ async def test_a_connection_takes_many_reports(tmp_path: Path, endpoint: TokenEn
         assert [(await plane.message()).status for _ in range(3)] == [204] * 3
 
 
-async def test_a_report_without_another_token_is_told_so(tmp_path: Path, endpoint: TokenEndpoint) -> None:
+async def test_a_report_gets_503_if_there_is_no_other_token(tmp_path: Path, endpoint: TokenEndpoint) -> None:
     async with running(fetching(pushed_gateway(tmp_path), endpoint)):
         await becomes(lambda: value(tmp_path))
         sent = value(tmp_path)
@@ -167,7 +169,7 @@ async def test_a_bad_report_is_refused(
         assert "report_refused" in it.log
 
 
-async def test_a_pushed_plane_may_not_ask(tmp_path: Path) -> None:
+async def test_a_plane_that_tokens_are_pushed_to_may_not_ask(tmp_path: Path) -> None:
     async with running(pushed_gateway(tmp_path)):
         answer = await ask(tmp_path, "/ask/v/v/x")
         assert (answer.status, CANARY.encode() in answer.body) == (403, False)

@@ -1,4 +1,4 @@
-"""A plane reports that the vendor has refused a token: exactly that one is replaced, as rarely as on the data port."""
+"""A plane reports a refused token: exactly that token is replaced, with the limits of the data port."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def test_a_refused_token_is_replaced_at_once_by_one_fetch_for_all_who_ask(
         assert it.metric("gatepass_plane_refused_tokens_total", plane="edge", route="v") == 8
 
 
-async def test_a_report_replaces_the_token_and_gets_none(tmp_path: Path) -> None:
-    """For planes that cannot ask again. Some can only send the generation back under the name that it came with."""
+async def test_a_report_replaces_the_token_but_its_answer_has_none(tmp_path: Path) -> None:
+    """For planes that cannot ask again. Some can only send the generation back in the field in which they got it."""
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)) as it:
         for issued, name in ((2, "X-Gatepass-Refused"), (3, "X-Gatepass-Generation")):
             generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
@@ -74,7 +74,7 @@ async def test_only_a_plane_of_the_route_may_report(tmp_path: Path) -> None:
 
 
 async def test_a_late_report_about_an_old_token_fetches_nothing(tmp_path: Path) -> None:
-    """Nor does the number of another process's token, whose fingerprint is another one."""
+    """Nor does a report with the same number but another fingerprint, which is about another process's token."""
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)):
         old = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
         new = (await ask(tmp_path, "/ask/v/v/x", KEY, refused(old))).one("X-Gatepass-Generation")
@@ -87,7 +87,7 @@ async def test_a_late_report_about_an_old_token_fetches_nothing(tmp_path: Path) 
 
 
 async def test_a_vendor_that_refuses_every_token_costs_few_fetches(tmp_path: Path) -> None:
-    """Where no forced fetch is allowed, the plane gets the same token again, and the app the vendor's own answer."""
+    """While no forced fetch is allowed, the plane gets the same token again, and the app gets the vendor's answer."""
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)) as it:
         generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
         for _ in range(20):
@@ -99,7 +99,7 @@ async def test_a_vendor_that_refuses_every_token_costs_few_fetches(tmp_path: Pat
 
 
 async def test_a_token_that_was_used_for_a_while_counts_as_accepted(tmp_path: Path) -> None:
-    """So that revocations one after another are healed at once: no plane says that the vendor accepted a token."""
+    """So that each of several revocations is repaired at once: planes do not report that a token was accepted."""
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)) as it:
         for turn in range(1, 4):
             generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
@@ -122,7 +122,7 @@ async def test_a_call_whose_token_was_refused_counts_once(tmp_path: Path) -> Non
         assert (await ask(tmp_path, "/ask/v/v/x", KEY, refused(old))).status == 429
 
 
-async def test_a_static_key_that_is_refused_is_answered_again(tmp_path: Path) -> None:
+async def test_a_question_about_a_refused_static_key_gets_the_same_key(tmp_path: Path) -> None:
     async with running(asked_gateway(tmp_path)):
         generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
         answer = await ask(tmp_path, "/ask/v/v/x", KEY, refused(generation))
@@ -143,7 +143,7 @@ async def test_without_a_token_a_question_gets_503_with_retry_after_and_is_not_c
             assert it.metric("gatepass_client_budget_used", client="web", route="v", per="day") == 0
 
 
-async def test_a_refused_token_whose_successor_cannot_be_had_is_503_and_never_the_old_one(tmp_path: Path) -> None:
+async def test_a_question_about_a_refused_token_gets_503_if_no_other_can_be_fetched(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint, running(fetching(asked_gateway(tmp_path), endpoint)):
         generation = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
         endpoint.always = Answer(status=500)

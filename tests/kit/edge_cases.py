@@ -185,7 +185,7 @@ class EdgeCases:
             digests = [each.digest for each in it.vendor.seen if each.method == "POST" and each.digest]
             assert digests == [hashlib.sha256(BODY).hexdigest()]
 
-    async def test_a_vendor_that_refuses_every_token_is_heard(self, edge: Edge) -> None:
+    async def test_if_the_vendor_refuses_every_token_the_app_gets_its_401(self, edge: Edge) -> None:
         async with scene(edge) as it:
             it.vendor.good = lambda _: False
             assert (await it.call())[0] == 401

@@ -1,4 +1,4 @@
-"""An answer to a plane is complete or none, and a question is read in one way only."""
+"""An answer to a plane has every field or is an error, and a question is read in one way only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUTE = Route("v", "/v", Upstream("http", "h", 80), INJECTED)
 
 
 def prepared() -> PreparedRoute:
-    """A real one, because compiled code takes no other; it has neither tokens nor a vendor."""
+    """Return a real `PreparedRoute`, because compiled code accepts no fake; it has neither tokens nor a vendor."""
     metrics = Metrics().route("v")
     pool = Pool(ROUTE, metrics, UpstreamContexts(), Resolver())
     return PreparedRoute(ROUTE, cast("Any", lambda _name: None), pool, metrics, {})
@@ -47,7 +47,7 @@ def test_an_answer_has_every_field_and_the_generations_of_all_tokens() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "a\r\nX: y", "a\nX: y", "a\r"])
-def test_a_token_that_is_no_field_value_makes_no_answer(value: str) -> None:
+def test_with_a_token_that_is_not_a_valid_field_value_building_the_answer_fails(value: str) -> None:
     with pytest.raises(TokenMalformed):
         answer("CANARY", value)
 
@@ -71,7 +71,7 @@ def test_a_target_names_the_route_and_what_follows(target: str, parts: tuple[str
 
 
 @pytest.mark.parametrize("target", ["/", "/ask", "/asks/v", "/v/x", "http://h/ask/v", "*", "/ASK/v"])
-def test_any_other_target_is_no_question(target: str) -> None:
+def test_any_other_target_is_not_a_question(target: str) -> None:
     with pytest.raises(RouteNotFound):
         split_question(target)
 
@@ -90,7 +90,7 @@ FIELDS = (
     sent=st.lists(st.tuples(st.sampled_from(FIELDS), st.sampled_from(["/v/a", "/v/b", "GET", "POST", ""])), max_size=6),
     way=st.sampled_from(["x-original", "x-forwarded"]),
 )
-def test_only_the_two_fields_of_the_configured_way_are_read_and_each_once(
+def test_only_the_two_configured_fields_are_read_and_each_must_occur_once(
     sent: list[tuple[str, str]], way: Any
 ) -> None:
     head = RequestHead("\r\n".join(["GET /ask/v HTTP/1.1", *(f"{name}: {value}" for name, value in sent)]).encode())

@@ -47,7 +47,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_a_missing_folder_is_made_for_its_group_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_a_missing_folder_is_created_readable_for_its_group_despite_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         folder = Folder(tmp_path / "sds")
@@ -84,8 +84,8 @@ def test_a_folder_of_another_user_is_not_used(path: Path) -> None:
         Folder(path).open()
 
 
-def test_a_file_is_never_wider_than_for_its_group(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At its creation it is the owner's alone, and it has no content before its permissions are final."""
+def test_a_file_is_never_readable_for_more_than_its_group(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is created for its owner only, and has no content before its permissions are final."""
     seen: list[tuple[int, int]] = []
 
     def watched(descriptor: int, wanted: int) -> None:
@@ -177,7 +177,7 @@ def test_what_gatepass_has_not_written_is_not_overwritten_followed_or_removed(
     assert names(path) == ["acme.json"]
 
 
-def test_a_file_of_ours_is_found_again_by_the_next_process(folder: Folder, path: Path) -> None:
+def test_the_next_process_recognizes_our_file(folder: Folder, path: Path) -> None:
     folder.put("acme.json", DOCUMENT)
     folder.close()
     again = Folder(path)
@@ -221,7 +221,7 @@ def test_a_changed_or_replaced_file_is_noticed(folder: Folder, path: Path) -> No
 # ----------------------------------------------------------------------------------------------------------- the folder
 
 
-def test_a_symbolic_link_is_no_folder(path: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_accepted_as_a_folder(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)
     with pytest.raises(FolderError, match="symbolic link"):
@@ -253,7 +253,7 @@ def test_a_folder_that_was_replaced_is_opened_again(folder: Folder, path: Path) 
     assert (path / "acme.json").read_bytes() == DOCUMENT
 
 
-def test_a_closed_folder_writes_nowhere(folder: Folder) -> None:
+def test_a_closed_folder_refuses_to_write(folder: Folder) -> None:
     folder.close()
     with pytest.raises(FolderError, match="not open"):
         folder.put("acme.json", DOCUMENT)

@@ -1,4 +1,4 @@
-"""What is in a plane's folder, and when: time and tokens by hand, files on a real file system."""
+"""What is in a plane's folder, and when: the test controls time and tokens, and the file system is real."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def names(folder: Path) -> list[str]:
 
 
 class HandTokens:
-    """The tokens of all credentials, by hand; of one, as `model.Tokens` has them."""
+    """Tokens that the test sets: of all credentials, and of one as `model.Tokens`."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -91,7 +91,7 @@ class HandTokens:
 
 
 class Bench:
-    """One plane, pushed to by one process after the other."""
+    """One plane to which one process after the other pushes tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -115,7 +115,7 @@ class Bench:
         return push
 
     async def rest(self) -> None:
-        """Let all rounds end that are due now."""
+        """Wait until all rounds that are due have ended."""
         await self.clock.settle()
         await self.clock.until(lambda: all(push.is_at_rest for push in self.pushes))
 
@@ -131,7 +131,7 @@ class Bench:
         await self.clock.advance(end - self.clock.monotonic())
 
     async def suspended(self, seconds: float) -> None:
-        """Let time go on while nothing runs."""
+        """Advance the clock while nothing runs."""
         self.clock._now += seconds
         await self.change()
 
@@ -177,7 +177,7 @@ async def test_a_token_is_withdrawn_at_its_end_and_not_before(bench: Bench) -> N
     assert bench.metric("token_pushed", credential="acme") == 0
 
 
-async def test_before_the_first_token_the_file_withdraws(bench: Bench) -> None:
+async def test_before_the_first_token_the_file_holds_an_empty_secret(bench: Bench) -> None:
     await bench.start()
     assert bench.value() == ""
 
@@ -205,7 +205,7 @@ async def test_a_refused_token_is_withdrawn_if_no_other_one_comes(bench: Bench) 
     assert bench.value() == ""
 
 
-async def test_a_refused_token_does_not_outlive_its_end(bench: Bench) -> None:
+async def test_a_refused_token_is_withdrawn_when_it_expires(bench: Bench) -> None:
     bench.tokens.put("one", life=2)
     await bench.start()
     del bench.tokens.by_name["acme"]
@@ -224,7 +224,7 @@ async def test_a_token_whose_end_changes_is_still_withdrawn_at_its_end(bench: Be
     assert bench.value() == ""
 
 
-async def test_a_static_key_has_no_end(bench: Bench) -> None:
+async def test_a_static_key_is_never_withdrawn_while_the_gateway_runs(bench: Bench) -> None:
     bench.tokens.put("key", life=math.inf)
     await bench.start()
     await bench.suspended(1e6)
@@ -250,7 +250,7 @@ async def test_each_credential_has_its_file(bench: Bench) -> None:
 
 
 async def crashed(bench: Bench) -> None:
-    """Leave the folder as a process does that was killed."""
+    """Leave the folder as a killed process does."""
     bench.push._stopping = True
     await bench.change()
     bench.tokens.by_name.clear()
@@ -320,7 +320,7 @@ async def test_a_process_that_stands_by_withdraws_nothing_when_it_stops(bench: B
     assert bench.value() == "one"
 
 
-async def test_a_process_that_stands_by_has_no_series_that_grow_old(bench: Bench) -> None:
+async def test_a_process_that_stands_by_has_no_series_in_the_metrics(bench: Bench) -> None:
     other = Folder(bench.folder)
     assert other.open()
     await bench.start()
@@ -376,7 +376,7 @@ async def test_other_files_in_the_folder_stay(bench: Bench) -> None:
 # ------------------------------------------------------------------------------------------------------------- failures
 
 
-async def test_what_is_not_ours_is_reported_and_does_not_stop_the_others(bench: Bench) -> None:
+async def test_a_file_that_is_not_ours_is_reported_and_the_other_files_are_written(bench: Bench) -> None:
     bench.folder.mkdir(0o750)
     (bench.folder / "acme.json").write_text("theirs")
     bench.tokens.put("one")
@@ -391,7 +391,7 @@ async def test_what_is_not_ours_is_reported_and_does_not_stop_the_others(bench: 
     assert (bench.metric("pushes_total", outcome="failed") or 0) > 3
 
 
-async def test_a_push_recovers_by_itself_and_says_so(bench: Bench) -> None:
+async def test_a_push_recovers_by_itself_and_logs_it(bench: Bench) -> None:
     bench.folder.mkdir(0o755)
     bench.tokens.put("one")
     with capture_logs() as logs:
@@ -432,7 +432,7 @@ class Disk:
         self.room += 1
 
 
-async def test_on_a_full_disk_a_token_is_withdrawn_all_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_is_withdrawn_even_on_a_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.tokens.put("one", life=100)
     await bench.start()
     Disk(monkeypatch, errno.ENOSPC)
@@ -486,7 +486,7 @@ async def test_the_age_of_a_push_stays_low_while_nothing_changes(bench: Bench) -
     assert bench.metric("pushes_total", outcome="token") == 1
 
 
-async def test_a_defect_is_told_and_does_not_end_the_push(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_is_logged_and_does_not_end_the_push(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.tokens.put("one")
     with capture_logs() as logs, monkeypatch.context() as broken:
         broken.setattr(push_module, "job", lambda *_, **__: 1 / 0)
@@ -500,7 +500,7 @@ async def test_a_defect_is_told_and_does_not_end_the_push(bench: Bench, monkeypa
 
 
 async def reported(bench: Bench, value: str) -> str:
-    """Report a token, and let time go on until the answer is there."""
+    """Report a token, and advance the clock until the report is answered."""
     answer = asyncio.ensure_future(
         report(bench.push, bench.tokens, "acme", f"Bearer CANARY-{value}".encode() if value else b"")
     )
@@ -572,7 +572,7 @@ async def test_a_report_without_a_value_waits_for_the_token_that_is_fetched(benc
     assert (bench.tokens.calls, bench.value()) == ([], "two")
 
 
-async def test_a_report_about_something_else_is_unknown(bench: Bench) -> None:
+async def test_a_report_about_a_value_that_was_not_pushed_is_unknown(bench: Bench) -> None:
     bench.tokens.put("one")
     await bench.start()
     assert await reported(bench, "the apps own") == "unknown"

@@ -1,4 +1,4 @@
-"""The files for Envoy: what is in them, and how our own are recognised."""
+"""The files for Envoy: their content, and how our own files are recognised."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_withdrawn_token_is_an_empty_secret() -> None:
 
 
 @pytest.mark.parametrize("until", [WALL, WALL + 0.125, math.inf, -math.inf])
-def test_a_file_of_ours_says_what_was_written(until: float) -> None:
+def test_what_was_written_can_be_read_back_from_a_file_of_ours(until: float) -> None:
     written = token() if until != -math.inf else None
     said = sds.stated(sds.document("acme", written, until))
     assert said is not None
@@ -61,7 +61,7 @@ def test_a_token_is_found_in_a_field_with_and_without_a_scheme(field: bytes) -> 
 
 
 @pytest.mark.parametrize("field", [b"", b"Bearer ", b"CANARY-token2", b"xCANARY-token", b"Bearer x CANARY-token"])
-def test_another_field_is_no_report_about_the_token(field: bytes) -> None:
+def test_a_field_without_the_token_is_not_recognised_as_the_token(field: bytes) -> None:
     assert sds.digest(token()) not in sds.digests(field)
 
 

@@ -31,7 +31,7 @@ def value(folder: Path) -> str:
     return str(shown["resources"][0]["generic_secret"]["secret"]["inline_string"])
 
 
-async def test_two_machines_get_one_token_and_a_report_on_one_replaces_it_on_both(tmp_path: Path) -> None:
+async def test_one_token_is_pushed_on_two_machines_and_a_report_on_one_replaces_it_on_both(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     async with store(tmp_path) as server, TokenEndpoint() as endpoint:
         shared = block(server)

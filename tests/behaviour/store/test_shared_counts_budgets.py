@@ -1,4 +1,4 @@
-"""Budgets of several real gateways: the vendor behind them never gets a call too many, whatever dies."""
+"""Budgets of several real gateways: the vendor never gets a call too many, even if a gateway or the store dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def budget(hard: int | str, **more: Any) -> dict[str, Any]:
     return {"budgets": [{"route": "v", "per": "day", "hard": hard, **more}]}
 
 
-async def test_four_gateways_under_load_never_pass_the_limit_and_spend_it_to_the_end(tmp_path: Path) -> None:
+async def test_four_gateways_under_load_use_up_a_budget_and_never_exceed_it(tmp_path: Path) -> None:
     async with (
         store(tmp_path) as server,
         counting_together(tmp_path, server, 4, budget("500 EUR", soft="400 EUR")) as (made, witness, app),
@@ -42,7 +42,9 @@ async def test_four_gateways_under_load_never_pass_the_limit_and_spend_it_to_the
         assert all(each["complete"] for each in usage)
 
 
-async def test_kill_9_of_one_strands_its_chunk_and_flushing_the_store_costs_a_chunk_each(tmp_path: Path) -> None:
+async def test_after_kill_9_and_a_flush_the_calls_differ_from_the_budget_by_at_most_a_chunk_each(
+    tmp_path: Path,
+) -> None:
     async with (
         store(tmp_path) as server,
         counting_together(tmp_path, server, 3, budget(640)) as (made, witness, app),

@@ -66,7 +66,7 @@ def test_the_acl_names_exactly_the_commands_that_are_used() -> None:
     assert len([name for name in dir(import_module("gateway.store.counts")) if name.isupper()]) > 2
 
 
-async def test_gateways_share_tokens_and_counts_under_the_shipped_acl_and_nothing_is_denied(
+async def test_under_the_shipped_acl_gateways_share_tokens_and_counts_and_no_command_is_denied(
     tmp_path: Path,
 ) -> None:
     settings = {"username": "gatepass", "password": PASSWORD}

@@ -49,10 +49,10 @@ async def come_back(server: Store, how: str) -> None:
         await server.command("CONFIG", "SET", "maxmemory", "0")
 
 
-async def test_while_the_store_is_away_grants_are_spent_then_calls_are_refused_and_then_it_goes_on(
+async def test_in_an_outage_granted_calls_are_admitted_and_others_refused_until_the_store_is_back(
     tmp_path: Path,
 ) -> None:
-    """However the store goes away, and also if it comes back with nothing in it."""
+    """For each kind of outage, and also if the store comes back empty."""
     async with (
         store(tmp_path) as server,
         counting_together(tmp_path, server, 2, budget(1600)) as (made, witness, app),
@@ -77,7 +77,7 @@ async def test_while_the_store_is_away_grants_are_spent_then_calls_are_refused_a
         assert 1600 - 2 <= witness.billed <= 1600
 
 
-async def test_an_open_budget_lets_its_allowance_through_and_not_more(tmp_path: Path) -> None:
+async def test_with_outage_open_exactly_outage_allowance_more_calls_are_admitted(tmp_path: Path) -> None:
     client = budget(30, outage="open", outage_allowance=10)
     async with (
         store(tmp_path) as server,
@@ -105,8 +105,8 @@ async def test_a_gateway_starts_without_its_store_and_refuses_what_it_cannot_cou
         assert (await made[0].seen("store_away"))["level"] == "warning"
 
 
-async def test_an_instance_that_restarts_takes_its_field_again(tmp_path: Path) -> None:
-    """With what is left of its grant, also if the store has lost it. After kill -9 the rest counts as spent."""
+async def test_an_instance_that_restarts_uses_its_field_again(tmp_path: Path) -> None:
+    """With the rest of its grant, even if the store has lost the field. After kill -9 the rest counts as spent."""
     folder = tmp_path / "state"
     folder.mkdir()
     files = [{"state_file": str(folder / f"{number}.json")} for number in range(2)]
@@ -135,7 +135,7 @@ def fields(path: Path) -> dict[str, Any]:
     return {each["field"]: each for each in found if each["counts"]}
 
 
-async def test_rates_and_calls_in_flight_are_divided_among_those_who_live(tmp_path: Path) -> None:
+async def test_rates_and_limits_in_flight_are_divided_among_the_live_instances(tmp_path: Path) -> None:
     client = {"limits": [{"in_flight": 8}]}
     async with (
         store(tmp_path) as server,
@@ -159,7 +159,7 @@ async def test_rates_and_calls_in_flight_are_divided_among_those_who_live(tmp_pa
 
 
 async def at_once(it: Served, calls: int) -> int:
-    """Send calls at the same time; return how many were let through."""
+    """Send calls at the same time; return how many were admitted."""
     app = App([it])
     await asyncio.gather(*(app.run(it, 1) for _ in range(calls)))
     return app.statuses[200]

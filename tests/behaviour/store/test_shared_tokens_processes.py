@@ -63,7 +63,7 @@ async def test_every_vendor_gets_one_request_at_the_start_and_one_after_a_revoca
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["paused", "killed"])
-async def test_a_holder_that_is_gone_delays_the_next_request_by_a_lease_and_does_no_harm_later(
+async def test_a_killed_or_stopped_lease_holder_delays_the_next_request_by_one_lease_at_most(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     async with vendors() as sandbox, store(tmp_path) as server:
@@ -83,7 +83,7 @@ async def test_a_holder_that_is_gone_delays_the_next_request_by_a_lease_and_does
             assert time.monotonic() - began < 3.0 + 1.5
             assert requests(sandbox, "idfy") == 3
             if number == signal.SIGSTOP:
-                await asyncio.sleep(2)  # its answer has come meanwhile
+                await asyncio.sleep(2)  # meanwhile its token request is answered
                 holder.signal(signal.SIGCONT)
                 await agree([holder, other], "idfy")
                 assert await call(holder, "idfy") == 200

@@ -1,4 +1,4 @@
-"""What the store itself decides about tokens: whose turn it is, which fence, what is dead, what may be forced."""
+"""What the scripts in the store decide about tokens: leases, fences, dead tokens and forced fetches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EARLIEST = 0.25 + 0.005
 
 
 class Bench:
-    """A store, and two instances of it."""
+    """A store, and two instances that use it."""
 
     def __init__(self, server: Store, one: SharedStore, other: SharedStore, metrics: Metrics) -> None:
         self.server = server
@@ -57,7 +57,7 @@ class Bench:
         return lease.fence
 
     async def timed(self, command: Awaitable[T]) -> tuple[T, float]:
-        """Return what a command returns, and the seconds that it took: a reader counts from before it asked."""
+        """Return a command's result and its duration in seconds: a reader counts from before it sent the command."""
         sent = self.clock.monotonic()
         return await command, self.clock.monotonic() - sent
 
@@ -89,13 +89,13 @@ async def member(server: Store, metrics: Metrics | None = None, **keys: object) 
 # -------------------------------------------------------------------------------------------------------------- leases
 
 
-async def test_one_instance_gets_the_lease_and_the_others_are_told_who_waits(bench: Bench) -> None:
+async def test_one_instance_gets_the_lease_and_the_others_learn_that_it_is_held(bench: Bench) -> None:
     turns = await asyncio.gather(*(each.acquire(KEY, DEMAND) for each in (bench.one, bench.other) * 8))
     assert [type(turn) for turn in turns].count(Lease) == 1
     assert {type(turn) for turn in turns} == {Lease, Held}
 
 
-async def test_a_lease_that_nobody_renews_ends_by_itself(bench: Bench) -> None:
+async def test_a_lease_that_is_not_renewed_expires(bench: Bench) -> None:
     lease = await bench.lease()
     assert await bench.one.renew(KEY, lease.owner)
     await bench.server.command("PEXPIRE", bench.names[1], 1)
@@ -164,7 +164,7 @@ async def test_a_late_token_never_replaces_a_newer_one(bench: Bench) -> None:
     assert seen.token.value.reveal() == "CANARY-new"
 
 
-async def test_a_dead_fence_is_not_stored_any_more(bench: Bench) -> None:
+async def test_a_token_with_a_dead_fence_is_not_stored(bench: Bench) -> None:
     fence = await bench.stored()
     assert await bench.kill(fence)
     reading = await bench.one.commit(KEY, "", bench.token(fence), 30.0)
@@ -172,7 +172,7 @@ async def test_a_dead_fence_is_not_stored_any_more(bench: Bench) -> None:
     assert (await bench.other.read([(KEY, 0)]))[0].token is None
 
 
-async def test_the_same_token_again_only_moves_the_next_request(bench: Bench) -> None:
+async def test_if_the_vendor_returns_the_same_token_only_the_next_request_is_postponed(bench: Bench) -> None:
     fence = await bench.stored()
     lease = await bench.lease(demand=replace(DEMAND, known=fence))
     assert (await bench.one.commit(KEY, lease.owner, bench.token(fence, "CANARY-token"), 20.0)).fence == fence
@@ -193,7 +193,7 @@ async def test_min_interval_counts_from_the_last_lease_of_any_instance(bench: Be
         assert 5 < turn.wait <= 6
 
 
-async def test_a_failure_holds_back_everybody_as_long_as_it_says(bench: Bench) -> None:
+async def test_a_failure_delays_the_next_request_of_all_instances(bench: Bench) -> None:
     lease = await bench.lease()
     await bench.one.fail(KEY, lease.owner, "malformed", Again(hard=1.0, eager=2.0, calm=30.0))
     waits = {}
@@ -209,7 +209,7 @@ async def test_a_failure_holds_back_everybody_as_long_as_it_says(bench: Bench) -
     assert waits == {"forced": 1, "eager": 2, "calm": 30}
 
 
-async def test_failures_in_a_row_are_counted_over_all_instances_until_a_token_comes(bench: Bench) -> None:
+async def test_failures_in_a_row_are_counted_over_all_instances_until_a_token_is_stored(bench: Bench) -> None:
     for failures, instance in enumerate((bench.one, bench.other, bench.one)):
         lease = await bench.lease(instance)
         assert lease.failures == failures
@@ -218,7 +218,7 @@ async def test_failures_in_a_row_are_counted_over_all_instances_until_a_token_co
     assert (await bench.lease(demand=replace(DEMAND, known=fence))).failures == 0
 
 
-async def test_a_store_whose_clock_is_turned_back_makes_nobody_wait_for_longer(bench: Bench) -> None:
+async def test_if_the_store_s_clock_is_turned_back_no_instance_waits_longer(bench: Bench) -> None:
     lease = await bench.lease()
     await bench.one.fail(KEY, lease.owner, "refused", Again(hard=1.0, eager=60.0, calm=60.0))
     for field in "nrqw":
@@ -231,7 +231,7 @@ async def test_a_store_whose_clock_is_turned_back_makes_nobody_wait_for_longer(b
 # ------------------------------------------------------------------------------------------------------ rejected tokens
 
 
-async def test_a_rejection_kills_exactly_its_own_token(bench: Bench) -> None:
+async def test_a_rejection_invalidates_exactly_the_rejected_token(bench: Bench) -> None:
     old = await bench.stored("CANARY-old")
     new = await bench.stored("CANARY-new", replace(DEMAND, known=old))
     assert await bench.kill(old)
@@ -267,13 +267,13 @@ async def test_a_token_that_no_vendor_accepted_is_replaced_once_and_then_after_a
     assert await bench.kill(second, accepted=False)
 
 
-async def test_a_token_stays_if_its_successor_may_not_be_fetched_soon(bench: Bench) -> None:
+async def test_a_rejected_token_stays_in_use_if_the_next_one_may_not_be_fetched_soon(bench: Bench) -> None:
     fence = await bench.stored(demand=replace(DEMAND, min_interval=60.0))
     assert not await bench.kill(fence, longest=5.0)
     assert await bench.kill(fence, longest=61.0)
 
 
-async def test_while_a_token_is_on_its_way_a_rejection_costs_nothing(bench: Bench) -> None:
+async def test_while_a_token_is_being_fetched_a_rejection_takes_nothing_from_the_bucket(bench: Bench) -> None:
     fence = await bench.stored()
     await bench.lease(bench.other, replace(DEMAND, known=fence))
     assert await bench.kill(fence)
@@ -283,7 +283,7 @@ async def test_while_a_token_is_on_its_way_a_rejection_costs_nothing(bench: Benc
 # -------------------------------------------------------------------------------------------------------------- secrecy
 
 
-async def test_a_record_that_was_moved_or_replayed_is_not_opened(bench: Bench) -> None:
+async def test_a_record_that_was_moved_or_replayed_is_not_decrypted(bench: Bench) -> None:
     first = await bench.stored("CANARY-first")
     old = await bench.server.command("HGET", bench.names[0], "c")
     fence = await bench.stored("CANARY-second", replace(DEMAND, known=first))
@@ -304,7 +304,7 @@ async def test_a_dump_of_the_store_shows_no_token_and_no_key(bench: Bench) -> No
     assert STORE_KEY.encode() not in dump
 
 
-async def test_without_the_store_every_call_says_so(bench: Bench) -> None:
+async def test_without_the_store_every_call_raises_store_away(bench: Bench) -> None:
     await bench.server.kill()
     for _ in range(3):
         with pytest.raises(StoreAway):

@@ -1,4 +1,4 @@
-"""`gatepass check` with a shared store: it connects, and says what it found or what is wrong."""
+"""`gatepass check` with a shared store: it connects, and prints what it found or what is wrong."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def put_record(server: Store, key: str, fence: int, place: bytes | None = 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_check_prints_what_the_store_is(engine: Engine, tmp_path: Path) -> None:
+async def test_check_prints_the_engine_latency_members_and_records(engine: Engine, tmp_path: Path) -> None:
     async with store(tmp_path, engine) as server, client(config(server.port)) as it:
         await it.beat()
         await put_record(server, STORE_KEY, 7)
@@ -102,7 +102,7 @@ WRONG = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("fault", WRONG)
-async def test_a_store_of_no_use_is_named_with_the_reason(fault: str, engine: Engine, tmp_path: Path) -> None:
+async def test_an_unusable_store_is_reported_with_the_reason(fault: str, engine: Engine, tmp_path: Path) -> None:
     options, reason = WRONG[fault]
     async with store(tmp_path, engine, *options.split()) as server:
         if not options:
@@ -111,7 +111,7 @@ async def test_a_store_of_no_use_is_named_with_the_reason(fault: str, engine: En
             await look(config(server.port))
 
 
-async def test_a_wrong_password_is_said_and_not_shown(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_reported_but_not_printed(tmp_path: Path) -> None:
     async with store(tmp_path, "valkey", "--requirepass", "CANARY-right") as server:
         status, said = await check(tmp_path, **block(server, password="CANARY-wrong"))
         assert status == 1
@@ -125,7 +125,7 @@ async def test_a_hung_store_does_not_hang_the_check(tmp_path: Path) -> None:
             await asyncio.wait_for(look(config(server.port)), 5)
 
 
-async def test_a_user_who_may_not_look_gets_what_it_may_see(tmp_path: Path) -> None:
+async def test_a_user_without_info_and_scan_gets_the_other_findings(tmp_path: Path) -> None:
     async with store(tmp_path) as server:
         commands = ["+set", "+get", "+del", "+publish", "+time", "+zrange", "+evalsha", "+eval"]
         await server.command(

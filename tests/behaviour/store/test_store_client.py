@@ -1,4 +1,4 @@
-"""The client of the shared store, against a real Valkey and a real Redis: commands, members, news, keys, metrics."""
+"""The client of the shared store, with a real Valkey and a real Redis: commands, members, messages, keys, metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_script_runs_in_one_round_trip_and_its_text_is_sent_once(engine:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_an_error_of_one_script_is_no_outage(engine: Engine, tmp_path: Path) -> None:
+async def test_an_error_of_one_script_does_not_count_as_an_outage(engine: Engine, tmp_path: Path) -> None:
     wrong = Script("wrong", "return redis.call('HGET', KEYS[1], 'f')")
     async with store(tmp_path, engine) as server, client(config(server.port)) as it:
         await it.run(SET, [it.key("x")], ["1"])
@@ -43,7 +43,7 @@ async def test_an_error_of_one_script_is_no_outage(engine: Engine, tmp_path: Pat
         assert it.is_up
 
 
-async def test_members_are_counted_ranked_and_forgotten(tmp_path: Path) -> None:
+async def test_members_are_counted_and_ranked_and_leave(tmp_path: Path) -> None:
     async with store(tmp_path) as server, client(config(server.port)) as one:
         async with client(config(server.port)) as other:
             await until(lambda: one.members == other.members == 2, 5)
@@ -75,8 +75,8 @@ async def test_a_message_calls_all_listeners_of_its_name_at_once(tmp_path: Path)
         assert heard == ["a"]
 
 
-async def test_with_silent_news_everybody_is_told_within_four_seconds(tmp_path: Path) -> None:
-    """The connection of news looks healthy and carries nothing, as a hung master's did; commands work."""
+async def test_if_no_messages_arrive_all_listeners_are_called_within_four_seconds(tmp_path: Path) -> None:
+    """The subscriber's connection looks healthy but no message arrives, as with a hung master; commands work."""
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         heard: list[int] = []
         await until(lambda: not it._subscriber.is_cut_off, 10)
@@ -88,7 +88,7 @@ async def test_with_silent_news_everybody_is_told_within_four_seconds(tmp_path: 
         await until(lambda: not it._subscriber.is_cut_off, 10)
 
 
-async def test_a_record_opens_for_its_place_only_and_a_failure_is_counted(tmp_path: Path) -> None:
+async def test_a_record_is_decrypted_only_at_its_place_and_a_failure_is_counted(tmp_path: Path) -> None:
     metrics = Metrics()
     async with store(tmp_path) as server, client(config(server.port), metrics) as it:
         sealed = it.seal(b"CANARY", b"h|1")

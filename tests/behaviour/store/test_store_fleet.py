@@ -1,6 +1,6 @@
-"""Four real processes before the emulated vendors, with one store that fails in every way while apps call all the time.
+"""Four real gateways with emulated vendors and one store, which fails in every way while apps send requests.
 
-Tokens live for the whole test, so one token request per vendor is all that may ever happen.
+Tokens are valid for the whole test, so more than one token request per vendor is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def requested(sandbox: Sandbox) -> int:
 
 @asynccontextmanager
 async def calling(fleet: list[Served]) -> AsyncIterator[list[Apps]]:
-    """Apps call every instance all the time; none of their requests may fail."""
+    """Send requests to every instance all the time; none of them may fail."""
     async with AsyncExitStack() as stack:
         apps = [
             await stack.enter_async_context(
@@ -91,8 +91,8 @@ async def mend_it(name: str, server: Store, proxy: FaultProxy) -> None:
         await proxy.heal()
 
 
-async def test_the_hot_path_asks_nobody(tmp_path: Path) -> None:
-    """Fewer than 20 commands for 1,000 requests, whatever the store counts as one."""
+async def test_requests_cause_hardly_any_commands_to_the_store(tmp_path: Path) -> None:
+    """Fewer than 20 commands for 1,000 requests."""
     async with vendors() as sandbox, store(tmp_path) as server:
         config = vendors_config(sandbox, NAMES, store=block(server))
         async with instances(tmp_path, 2, config, sandbox.environ()) as fleet:
@@ -113,8 +113,8 @@ async def sent(server: Store) -> int:
     return sum(count for key, count in counts.items() if key in {"cmdstat_evalsha", "cmdstat_eval"})
 
 
-async def test_an_instance_with_a_wrong_key_works_alone_and_says_so(tmp_path: Path) -> None:
-    """Its names are others, so it would never see a record of another instance."""
+async def test_an_instance_with_another_store_key_works_alone_and_reports_it(tmp_path: Path) -> None:
+    """It gives other names to the same things, so it never reads a record of another instance."""
     other = "CANARY-other-key-0123456789abcdefghij"
     async with vendors() as sandbox, store(tmp_path) as server:
         config = vendors_config(sandbox, NAMES, store=block(server))

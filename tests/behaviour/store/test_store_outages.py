@@ -1,4 +1,4 @@
-"""The client of the shared store in every outage: it notices, it never repeats a command, and it comes back."""
+"""The client of the shared store in each kind of outage: it notices, sends no command twice, and recovers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_hung_store_is_away_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+async def test_a_hung_store_counts_as_away_until_it_answers(engine: Engine, tmp_path: Path) -> None:
     changes: list[bool] = []
     async with store(tmp_path, engine) as server, client(config(server.port)) as it:
         it.on_change(changes.append)
@@ -34,8 +34,10 @@ async def test_a_hung_store_is_away_and_comes_back(engine: Engine, tmp_path: Pat
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_store_that_ends_is_away_and_comes_back_empty(engine: Engine, tmp_path: Path) -> None:
-    """The scripts are gone with it; each is sent again with its text."""
+async def test_a_store_that_is_killed_counts_as_away_until_it_is_restarted_empty(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It has lost the scripts, so each is sent again with its text."""
     async with store(tmp_path, engine) as server, client(config(server.port)) as it:
         assert await it.run(COUNT, [it.key("n")], []) == 1
         await server.kill()
@@ -44,7 +46,7 @@ async def test_a_store_that_ends_is_away_and_comes_back_empty(engine: Engine, tm
         await back(it)
 
 
-async def test_a_flushed_store_is_no_outage_but_a_loss(tmp_path: Path) -> None:
+async def test_a_flushed_store_stays_up_and_the_loss_is_reported(tmp_path: Path) -> None:
     lost: list[int] = []
     async with store(tmp_path) as server, client(config(server.port)) as it:
         it.on_loss(lambda: lost.append(1))
@@ -61,7 +63,7 @@ async def test_a_flushed_store_is_no_outage_but_a_loss(tmp_path: Path) -> None:
         assert lost == [1]
 
 
-async def test_a_store_slower_than_the_time_out_is_away_while_it_is(tmp_path: Path) -> None:
+async def test_a_store_counts_as_away_while_it_is_slower_than_the_time_out(tmp_path: Path) -> None:
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         proxy.delay = 2.0
         await away(it)
@@ -69,7 +71,7 @@ async def test_a_store_slower_than_the_time_out_is_away_while_it_is(tmp_path: Pa
         await back(it)
 
 
-async def test_a_partitioned_store_is_away_and_comes_back(tmp_path: Path) -> None:
+async def test_an_unreachable_store_counts_as_away_until_it_can_be_reached(tmp_path: Path) -> None:
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         proxy.hang()
         await away(it)
@@ -82,7 +84,7 @@ async def test_a_partitioned_store_is_away_and_comes_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_full_store_is_away_although_it_answers_reads(engine: Engine, tmp_path: Path) -> None:
+async def test_a_full_store_counts_as_away_although_it_answers_reads(engine: Engine, tmp_path: Path) -> None:
     async with store(tmp_path, engine) as server, client(config(server.port)) as it:
         await server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
         await server.command("CONFIG", "SET", "maxmemory", "1")
@@ -98,7 +100,7 @@ async def test_a_full_store_is_away_although_it_answers_reads(engine: Engine, tm
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_read_only_replica_is_away(engine: Engine, tmp_path: Path) -> None:
+async def test_a_read_only_replica_counts_as_away(engine: Engine, tmp_path: Path) -> None:
     async with (
         store(tmp_path, engine) as server,
         store(tmp_path, engine) as other,
@@ -111,7 +113,9 @@ async def test_a_read_only_replica_is_away(engine: Engine, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_wrong_password_is_away_until_the_file_has_the_right_one(engine: Engine, tmp_path: Path) -> None:
+async def test_with_a_wrong_password_the_store_is_away_until_the_file_has_the_right_one(
+    engine: Engine, tmp_path: Path
+) -> None:
     """The file is read for each connection, without a reload."""
     file = tmp_path / "password"
     file.write_text("CANARY-wrong\n")
@@ -139,7 +143,7 @@ async def test_a_password_that_the_store_changes_is_read_again(tmp_path: Path) -
 
 
 async def test_a_command_is_never_sent_twice(tmp_path: Path) -> None:
-    """The answer is lost after the command was carried out: its caller learns that, and nobody repeats it."""
+    """If the answer is lost after the command ran, the caller gets StoreAway, and the command is not repeated."""
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         assert await it.run(COUNT, [it.key("n")], []) == 1
         proxy.delay = 0.6
@@ -150,7 +154,7 @@ async def test_a_command_is_never_sent_twice(tmp_path: Path) -> None:
         assert await server.command("GET", it.key("n")) == b"2"
 
 
-async def test_a_start_without_a_store_is_known_after_half_a_second(tmp_path: Path) -> None:
+async def test_a_start_without_a_store_is_noticed_within_half_a_second(tmp_path: Path) -> None:
     async with store(tmp_path) as server:
         server.pause()
         it = SharedStore(config(server.port), clock=SystemClock(), metrics=Metrics())
@@ -162,8 +166,8 @@ async def test_a_start_without_a_store_is_known_after_half_a_second(tmp_path: Pa
         await it.stop()
 
 
-async def test_an_answer_that_comes_too_late_is_nobody_else_s(tmp_path: Path) -> None:
-    """A cancelled or late command takes its connection with it."""
+async def test_a_late_answer_is_never_read_as_the_answer_to_another_command(tmp_path: Path) -> None:
+    """The connection of a cancelled or late command is closed."""
     slow = Script("slow", "local i = 0; while i < tonumber(ARGV[1]) do i = i + 1 end; return 'slow'")
     async with store(tmp_path) as server, client(config(server.port)) as it:
         task = asyncio.create_task(it.run(slow, [], [20_000_000]))

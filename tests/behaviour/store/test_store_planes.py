@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_planes_of_several_machines_get_one_token_and_report_for_all(tmp_path: Path) -> None:
+async def test_planes_that_ask_on_two_machines_get_one_token_and_a_report_on_one_replaces_it_on_both(
+    tmp_path: Path,
+) -> None:
     folders = [tmp_path / "instance-0", tmp_path / "instance-1"]
     async with TokenEndpoint() as endpoint, store(tmp_path) as server:
         config = {**fetching(asked_gateway(tmp_path), endpoint), "store": block(server)}

@@ -1,4 +1,4 @@
-"""What a dump of the store shows, and with which rights the gateway does everything that it does."""
+"""What a dump of the store shows, and which rights in the store the gateway needs."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ def by_sentinel(*ports: int, master: str = "mymaster") -> StoreConfig:
 
 
 async def counted(it: Guarded) -> bytes | None:
-    """Return what the present master has of the tests' counter."""
+    """Return the value of the test's counter on the present master."""
     found: bytes | None = await command(await it.master(), "GET", "gp1:gatepass:n")
     return found
 
 
-async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_believed(tmp_path: Path) -> None:
+async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_used(tmp_path: Path) -> None:
     async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
         assert store.is_up
         old = await it.master()
@@ -53,7 +53,7 @@ async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_believed(t
         assert findings.members == 1
 
 
-async def test_a_master_that_dies_is_followed_by_its_replica(tmp_path: Path) -> None:
+async def test_after_the_master_dies_its_replica_is_used(tmp_path: Path) -> None:
     async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
         old = await it.master()
         [dead] = [server for server in it.servers if server.port == old]
@@ -68,7 +68,7 @@ async def test_a_master_that_dies_is_followed_by_its_replica(tmp_path: Path) -> 
         assert await counted(it) is not None
 
 
-async def test_sentinels_that_hang_or_are_gone_do_not_matter_while_one_answers(tmp_path: Path) -> None:
+async def test_one_sentinel_that_answers_is_enough_if_the_others_hang_or_are_down(tmp_path: Path) -> None:
     with socket.socket() as hung:
         hung.bind(("127.0.0.1", 0))
         hung.listen()  # and never accept
@@ -78,7 +78,7 @@ async def test_sentinels_that_hang_or_are_gone_do_not_matter_while_one_answers(t
                 await until(lambda: store.is_up, 10)
 
 
-async def test_a_name_that_no_sentinel_knows_is_said(tmp_path: Path) -> None:
+async def test_a_name_that_no_sentinel_knows_is_reported(tmp_path: Path) -> None:
     async with guarded(tmp_path, sentinels=2) as it:
         with pytest.raises(StoreAway, match=r"no Sentinel names the server other: it does not know that name"):
             await look(by_sentinel(*it.sentinels, master="other"))

@@ -25,7 +25,7 @@ async def asked(url: str, path: str) -> str:
         return await answer.text()
 
 
-async def test_the_status_says_with_how_many_the_store_is_shared(
+async def test_the_status_shows_how_many_instances_share_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with store(tmp_path) as server:
@@ -46,7 +46,7 @@ async def test_the_status_says_with_how_many_the_store_is_shared(
             assert f"shared store 127.0.0.1:{server.port}: 1 instance" in capsys.readouterr().out
 
 
-async def test_an_outage_is_on_the_page_with_its_reason_and_readiness_stays(tmp_path: Path) -> None:
+async def test_the_page_shows_an_outage_with_its_reason_and_the_gateway_stays_ready(tmp_path: Path) -> None:
     async with (
         store(tmp_path) as server,
         running({**one_route(9), "store": block(server)}) as it,
@@ -67,7 +67,7 @@ async def test_an_outage_is_on_the_page_with_its_reason_and_readiness_stays(tmp_
         assert line["store"] == f"127.0.0.1:{server.port}"
 
 
-async def test_without_a_store_the_page_says_nothing_of_one() -> None:
+async def test_without_a_store_the_page_does_not_mention_one() -> None:
     async with running(one_route(9)) as it, admin_port(it) as url:
         assert json.loads(await asked(url, "/status.json"))["store"] is None
         assert "shared store" not in await asked(url, "/status")

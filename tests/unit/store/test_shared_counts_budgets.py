@@ -42,13 +42,13 @@ async def test_all_instances_together_spend_the_budget_and_not_a_call_more(serve
 
 
 @pytest.mark.parametrize("hard", [1, 2, 3, 7, 16, 63])
-async def test_a_small_budget_is_spent_to_the_last_call_by_whoever_calls(hard: int, server: Store) -> None:
+async def test_a_small_budget_is_spent_to_the_last_call_on_any_instance(hard: int, server: Store) -> None:
     async with counting(server, 4, client(replace(DAY, hard=hard))) as made:
         assert await made[2].calls(100) == hard
         assert await spend(made) == 0
 
 
-async def test_only_a_call_at_the_edge_waits_and_that_for_one_command(server: Store) -> None:
+async def test_only_a_call_beyond_the_grant_waits_and_only_for_one_command(server: Store) -> None:
     async with counting(server, 1, client(replace(DAY, hard=100_000))) as (it,):
         asked = len(it.direct.sent)
         waited = 0
@@ -64,7 +64,7 @@ async def test_only_a_call_at_the_edge_waits_and_that_for_one_command(server: St
         assert len(it.direct.sent) - asked < 20 * 3
 
 
-async def test_many_calls_at_once_at_the_edge_share_one_question(server: Store) -> None:
+async def test_many_calls_at_once_beyond_the_grant_share_one_request(server: Store) -> None:
     async with counting(server, 2, client(replace(DAY, hard=320))) as (one, two):
         await two.calls(20)
         await one.rest()
@@ -74,7 +74,9 @@ async def test_many_calls_at_once_at_the_edge_share_one_question(server: Store) 
         assert len(one.direct.sent) - asked <= 8
 
 
-async def test_a_spent_budget_is_refused_at_once_and_asked_about_at_most_once_a_second(server: Store) -> None:
+async def test_calls_of_a_spent_budget_are_refused_at_once_and_cause_at_most_one_request_a_second(
+    server: Store,
+) -> None:
     async with counting(server, 1, client(replace(DAY, hard=3))) as (it,):
         await it.calls(10)
         await it.rest()
@@ -131,7 +133,7 @@ async def test_a_budget_with_a_soft_limit_only_is_never_refused(server: Store) -
         assert await two.calls(50) == 50
 
 
-async def test_two_budgets_of_one_call_are_both_kept(server: Store) -> None:
+async def test_a_call_with_two_budgets_exceeds_neither(server: Store) -> None:
     budgets = (ClientBudget("orders", "month", hard=12), ClientBudget("orders", "day", hard=9))
     async with counting(server, 2, client(*budgets)) as made:
         assert await spend(made) == 9
@@ -140,7 +142,7 @@ async def test_two_budgets_of_one_call_are_both_kept(server: Store) -> None:
         assert await spend(made) == 3
 
 
-async def test_a_reload_that_changes_the_limit_counts_on(server: Store) -> None:
+async def test_a_reload_that_changes_the_limit_keeps_the_count(server: Store) -> None:
     async with counting(server, 2, client(replace(DAY, hard=10))) as made:
         assert await spend(made) == 10
         for each in made:
@@ -195,7 +197,7 @@ async def test_a_call_over_midnight_counts_in_the_day_in_which_it_began(server: 
 # -------------------------------------------------------------------------------------------------------------- outages
 
 
-async def test_while_the_store_is_away_what_was_granted_is_spent_and_then_refused_for_a_short_time(
+async def test_in_an_outage_granted_calls_are_admitted_and_others_refused_with_a_short_retry_after(
     server: Store,
 ) -> None:
     async with counting(server, 2, client(replace(DAY, hard=1600))) as (one, two):
@@ -217,7 +219,9 @@ async def test_while_the_store_is_away_what_was_granted_is_spent_and_then_refuse
         assert 100 + first + second + await spend([one, two]) == 1600
 
 
-async def test_an_open_budget_allows_its_allowance_of_all_instances_and_counts_it(server: Store) -> None:
+async def test_with_outage_open_all_instances_together_make_outage_allowance_calls_more_which_count(
+    server: Store,
+) -> None:
     budget = ClientBudget("orders", "day", hard=100, outage_allowance=7)
     async with counting(server, 3, client(budget)) as made:
         assert await spend(made) == 100
@@ -244,7 +248,9 @@ async def test_a_store_that_fails_once_is_asked_again_within_a_second(server: St
         assert it.used + await it.calls(50) == 10
 
 
-async def test_after_a_flush_instances_write_back_and_at_most_a_chunk_of_each_is_too_much(server: Store) -> None:
+async def test_after_a_flush_at_most_a_chunk_of_each_instance_is_too_much_until_all_have_written_back(
+    server: Store,
+) -> None:
     async with counting(server, 4, client(replace(DAY, hard=320))) as made:
         for each in made:
             assert await each.calls(60) == 60
@@ -267,7 +273,7 @@ async def test_an_instance_that_is_gone_leaves_the_rest_to_the_others(server: St
         assert 150 <= total <= 160
 
 
-async def test_without_other_limits_nothing_of_this_is_asked(server: Store) -> None:
+async def test_a_client_without_budgets_causes_no_request(server: Store) -> None:
     async with counting(server, 1, client()) as (it,):
         await it.advance(20)
         assert it.direct.sent == []

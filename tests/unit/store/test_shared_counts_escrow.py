@@ -1,4 +1,4 @@
-"""Budgets as escrow, question by question, in a real store: no order of steps and deaths passes a limit."""
+"""Budgets as escrow, request by request, in a real store: no order of steps and deaths exceeds a limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 
 class Instance:
-    """One instance with one budget: every step by itself."""
+    """One instance with one budget; the test runs each step."""
 
     def __init__(self, name: str, server: Store, namespace: str, hard: int, members: int) -> None:
         self.direct = DirectStore(name, server.port, namespace)
@@ -44,7 +44,7 @@ class Instance:
         return self.escrow.calls
 
     def call(self) -> bool:
-        """Begin a call if it is covered."""
+        """Begin a call if it is granted."""
         if self.escrow.has_room:
             self.escrow.counter.reserved += 1
             return True
@@ -56,7 +56,7 @@ class Instance:
             self.escrow.counter.used += made
 
     async def send(self, want: int | None = None, *, back: bool = False) -> None:
-        """Ask; the answer is learnt later, or never."""
+        """Send a request; its reply is processed later, or never."""
         want = self.escrow.wanted(self.members) if want is None else want
         question = self.escrow.request(self.name, WALL, want, back=back)
         (answer,) = await self.tally.ask([question])
@@ -77,7 +77,7 @@ class Instance:
             await self.heal()
 
     async def field(self, name: str | None = None) -> Field:
-        """Return what the store has of an instance."""
+        """Return an instance's field in the store."""
         (answer,) = await self.tally.ask([Escrow(Counter(KEY), self.escrow.terms).request("reader", WALL, 0)])
         return answer.fields.get(name or self.name, Field(0, 0))
 
@@ -96,7 +96,7 @@ async def budget(server: Store, count: int, hard: int) -> AsyncIterator[list[Ins
 # ------------------------------------------------------------------------------------------------------------ questions
 
 
-async def test_what_is_granted_covers_the_calls_and_never_more_than_a_sixteenth_beyond_them(server: Store) -> None:
+async def test_a_grant_exceeds_the_calls_made_by_at_most_a_sixteenth_of_the_limit(server: Store) -> None:
     async with budget(server, 4, 1600) as (one, *_):
         biggest = 0
         while True:
@@ -112,7 +112,7 @@ async def test_what_is_granted_covers_the_calls_and_never_more_than_a_sixteenth_
 
 
 async def test_the_first_chunks_and_the_last_ones_are_small(server: Store) -> None:
-    """So an instance that is hardly used strands little, and near the end nothing lies where it is not needed."""
+    """So an idle instance holds few calls, and near the end no instance holds calls that another one needs."""
     async with budget(server, 4, 100_000) as (one, *_):
         assert one.escrow.wanted(4, first=True) == 100_000 // 64
         assert one.escrow.wanted(16, first=True) * 16 <= 100_000 // 16
@@ -122,7 +122,7 @@ async def test_the_first_chunks_and_the_last_ones_are_small(server: Store) -> No
     assert (tiny.wanted(4, first=True), tiny.wanted(4)) == (0, 1)
 
 
-async def test_a_question_that_arrives_late_and_twice_lowers_nothing(server: Store) -> None:
+async def test_a_request_that_arrives_late_and_twice_lowers_no_number(server: Store) -> None:
     async with budget(server, 2, 1000) as (one, two):
         for _ in range(3):
             await one.ask(20)
@@ -150,7 +150,7 @@ async def test_an_instance_that_died_strands_its_chunk_and_no_more(server: Store
         assert live.escrow.is_spent
 
 
-async def test_calls_that_fail_leave_their_place_to_others_of_the_same_instance(server: Store) -> None:
+async def test_a_call_that_fails_returns_its_place_to_its_instance(server: Store) -> None:
     async with budget(server, 1, 4) as (one,):
         made = 0
         for turn in range(40):
@@ -188,8 +188,8 @@ async def test_what_an_instance_has_not_spent_is_written_back_too(server: Store)
         assert two.escrow.granted == 950
 
 
-async def test_what_an_old_copy_of_the_store_does_not_know_of_others_is_written_back(server: Store) -> None:
-    """As after a fail-over: our own field is right, and that of another one is missing."""
+async def test_fields_of_other_instances_that_an_old_copy_of_the_store_lacks_are_written_back(server: Store) -> None:
+    """As after a fail-over: our own field is right, and another instance's is missing."""
     async with budget(server, 2, 1000) as (one, two):
         await two.ask(60)
         await one.ask(50)
@@ -256,7 +256,7 @@ async def act(it: Instance, what: str, number: int) -> None:
 
 @given(steps=STEPS, hard=st.integers(1, 90))
 @settings(max_examples=60)
-def test_no_interleaving_of_questions_answers_repetitions_and_deaths_passes_the_limit(
+def test_no_interleaving_of_requests_replies_repetitions_and_deaths_exceeds_the_limit(
     server: Store, steps: list[tuple[int, str, int]], hard: int
 ) -> None:
     async def run() -> None:
@@ -283,7 +283,7 @@ def test_after_a_flush_at_most_a_chunk_of_each_instance_is_too_much(
     after: list[tuple[int, str, int]],
     hard: int,
 ) -> None:
-    """Each may have asked once before it hears that the others have written back."""
+    """Each instance may have sent one request before it learns that the others have written back."""
 
     async def run() -> None:
         async with budget(server, 4, hard) as made:

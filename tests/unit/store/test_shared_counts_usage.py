@@ -1,4 +1,4 @@
-"""Usage of several instances: every one shows the sum, also after the store has lost it, and says if it cannot know."""
+"""Usage of several instances: each shows the sum, even after the store has lost it, and says if it may be incomplete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def billed(it: Counting, month: str = "2026-11") -> list[tuple[str, int, i
 
 
 async def counted(made: list[Counting]) -> None:
-    """Wait until all have told the store what they counted."""
+    """Wait until all instances have sent their counts to the store."""
     for each in made:
         await each.advance(4)
 
@@ -40,7 +40,7 @@ async def test_calls_of_an_instance_that_has_ended_stay(server: Store) -> None:
         assert await billed(two) == [("2026-11-22", 5, 5)]
 
 
-async def test_what_the_store_has_lost_is_told_again(server: Store) -> None:
+async def test_usage_that_the_store_has_lost_is_sent_again(server: Store) -> None:
     async with counting(server, 2, client()) as made:
         for each in made:
             await each.calls(4)
