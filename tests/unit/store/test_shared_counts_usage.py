@@ -1,4 +1,4 @@
-"""Usage of several instances: each shows the sum, even after the store has lost it, and says if it may be incomplete."""
+"""Usage of several instances: each shows the sum, even after the store has lost it, and says if it may lack calls."""
 
 from __future__ import annotations
 
