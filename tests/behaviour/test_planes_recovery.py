@@ -117,7 +117,7 @@ async def test_a_call_whose_token_was_refused_counts_once(tmp_path: Path) -> Non
         old = (await ask(tmp_path, "/ask/v/v/x", KEY)).one("X-Gatepass-Generation")
         assert (await ask(tmp_path, "/ask/v/v/x", KEY, refused(old))).status == 200
         assert it.metric("gatepass_client_budget_used", client="web", route="v", per="day") == 1
-        # A report that follows no counted question is a call of its own, so that nobody calls for nothing.
+        # A question about a refusal that follows no counted one is counted, so that no call is free.
         assert (await ask(tmp_path, "/ask/v/v/x", KEY, refused(old))).status == 200
         assert (await ask(tmp_path, "/ask/v/v/x", KEY, refused(old))).status == 429
 

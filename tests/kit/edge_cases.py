@@ -86,7 +86,7 @@ async def scene(edge: Edge, *, app: dict[str, Any] | None = None, **more: Any) -
 class EdgeCases:
     """The cases; a subclass is collected with the fixture `edge` of its file."""
 
-    async def test_a_get_is_forwarded_with_our_token_and_without_what_is_not_for_the_vendor(self, edge: Edge) -> None:
+    async def test_a_get_is_forwarded_with_the_token_and_without_fields_that_are_not_for_the_vendor(self, edge: Edge) -> None:
         async with scene(edge) as it:
             assert (await it.call("/idfy/a%2Fb?q=%20x", headers=FAKED))[0] == 200
             assert it.vendor.seen[0].target in {"/a%2Fb?q=%20x", "/a/b?q=%20x"}
@@ -104,21 +104,21 @@ class EdgeCases:
                 it.vendor.go_on.set()
                 assert await answer.content.readuntil(b"\n\n") == b"data: two\n\n"
 
-    async def test_a_websocket_is_opened_with_our_token(self, edge: Edge) -> None:
+    async def test_a_websocket_is_opened_with_the_token(self, edge: Edge) -> None:
         async with scene(edge) as it:
             url, headers = f"http://127.0.0.1:{edge.port}/idfy/socket", {"X-Gatepass-Key": WEB, **OWN}
             async with it.session.ws_connect(url, headers=headers) as socket:
                 await socket.send_str("hello")
                 assert await socket.receive_str(timeout=PATIENCE) == "echo hello"
 
-    async def test_a_wrong_key_and_none_get_401_and_the_vendor_hears_nothing(self, edge: Edge) -> None:
+    async def test_without_a_valid_key_the_app_gets_401_and_nothing_reaches_the_vendor(self, edge: Edge) -> None:
         async with scene(edge) as it:
             for key in ("gp_CANARY-wrong", ""):
                 assert (await it.call(headers={"X-Gatepass-Key": key}))[0] == 401
             assert not it.vendor.seen
 
-    async def test_rules_hold_for_the_path_that_was_asked_for(self, edge: Edge) -> None:
-        """Fields in which an app tells another path change nothing."""
+    async def test_rules_apply_to_the_path_that_the_app_sent(self, edge: Edge) -> None:
+        """An app that names another path in a header field changes nothing."""
         async with scene(edge, app=client(deny=["POST /idfy/forbidden"])) as it:
             assert (await it.call("/idfy/forbidden", "POST", headers=RULES))[0] == 403
             assert (await it.call("/idfy/no", headers=RULES))[0] == 400
@@ -126,14 +126,14 @@ class EdgeCases:
             assert (await it.call("/idfy/forbidden"))[0] == 403  # the vendor's own answer
             assert len(it.vendor.seen) == 1
 
-    async def test_a_budget_that_is_spent_is_429_with_retry_after(self, edge: Edge) -> None:
+    async def test_a_call_of_a_spent_budget_gets_429_with_retry_after(self, edge: Edge) -> None:
         async with scene(edge, app=client(budgets=[{"route": "idfy", "per": "day", "hard": 1}])) as it:
             assert (await it.call())[0] == 200
             status, fields = await it.call()
             assert (status, int(fields["Retry-After"]) > 0) == (429, True)
             assert len(it.vendor.seen) == 1
 
-    async def test_addresses_of_apps_are_told_truly(self, edge: Edge) -> None:
+    async def test_an_app_s_real_address_is_checked_and_not_one_that_it_names(self, edge: Edge) -> None:
         made_up = IPv4Network("10.9.9.9/32")
         told = {"X-Forwarded-For": "10.9.9.9"}
         others = map(str, IPv4Network("0.0.0.0/0").address_exclude(made_up))
@@ -148,11 +148,11 @@ class EdgeCases:
             assert (status, int(fields["Retry-After"]) > 0) == (503, True)
             assert not it.vendor.seen
 
-    async def test_a_slow_answer_is_waited_for(self, edge: Edge) -> None:
+    async def test_the_proxy_waits_for_a_slow_answer_of_gatepass(self, edge: Edge) -> None:
         async with scene(edge, endpoint={"latency": 0.7}) as it:
             assert (await it.call())[0] == 200
 
-    async def test_without_gatepass_nothing_is_forwarded_and_afterwards_it_is_again(self, edge: Edge) -> None:
+    async def test_nothing_is_forwarded_while_gatepass_is_stopped(self, edge: Edge) -> None:
         async with scene(edge) as it:
             await it.gateway.gateway.stop()
             assert (await it.call())[0] in {500, 502, 503}
@@ -160,8 +160,8 @@ class EdgeCases:
         async with scene(edge) as it:
             assert (await it.call())[0] == 200
 
-    async def test_a_revoked_token_is_replaced_at_once_where_the_proxy_can_ask_again(self, edge: Edge) -> None:
-        """Else this app gets the vendor's answer, and the next request has the new token."""
+    async def test_a_revoked_token_is_replaced_at_once_if_the_proxy_can_ask_again(self, edge: Edge) -> None:
+        """Otherwise the app gets the vendor's 401, and the next request has the new token."""
         for method in ("GET", "POST"):
             async with scene(edge) as it:
                 assert (await it.call())[0] == 200
@@ -172,7 +172,7 @@ class EdgeCases:
                 assert len(it.endpoint.issued) == 2
                 assert len(it.vendor.seen) == (4 if method in edge.replays else 3), method
 
-    async def test_a_large_post_is_sent_once_more_and_whole(self, edge: Edge) -> None:
+    async def test_a_large_post_is_sent_once_more_with_its_whole_body(self, edge: Edge) -> None:
         async with scene(edge) as it:
             assert (await it.call())[0] == 200
             it.revoke()

@@ -32,7 +32,7 @@ PASSWORD = "CANARY-store-password"
 async def shipped_valkey(folder: Path) -> AsyncIterator[Store]:
     """Run Valkey with the shipped file and users."""
     acl = (VALKEY / "users.acl").read_text().replace("PASSWORD_SHA256", sha256(PASSWORD.encode()).hexdigest())
-    own = "\nuser test on nopass allkeys allchannels +@all\n"  # to look into it from outside
+    own = "\nuser test on nopass allkeys allchannels +@all\n"  # for the test itself
     (folder / "users.acl").write_text(acl + own)
     text = (VALKEY / "valkey.conf").read_text().replace("/etc/valkey/users.acl", str(folder / "users.acl"))
     (folder / "valkey.conf").write_text(f"{text}\nport 0\n")
@@ -133,7 +133,7 @@ async def test_a_rolling_restart_behind_the_balancer_fails_no_request(tmp_path: 
                 it.signal(signal.SIGTERM)
                 await it.end()
                 await it.start()
-                while not await it.metric(BILLED):  # the balancer has not found it again
+                while not await it.metric(BILLED):  # the balancer has not noticed yet that it is back
                     assert not load[0].done()
                     await asyncio.sleep(0.1)
             over.set()

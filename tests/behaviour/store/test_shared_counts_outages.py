@@ -88,7 +88,7 @@ async def test_with_outage_open_exactly_outage_allowance_more_calls_are_admitted
         assert witness.billed == 30
         await server.kill()
         await reach(made, UP, 0)
-        await asyncio.sleep(1)  # each looks once a second
+        await asyncio.sleep(1)  # each instance checks once a second
         await app.load(100)
         assert witness.billed == 40
         await server.start()
@@ -142,7 +142,7 @@ async def test_rates_and_limits_in_flight_are_divided_among_the_live_instances(t
         counting_together(tmp_path, server, 4, client) as (made, witness, _),
     ):
         await reach(made, MEMBERS, 4)
-        await asyncio.sleep(1)  # each looks once a second
+        await asyncio.sleep(1)  # each instance checks once a second
         witness.pause = 0.5
         assert await asyncio.gather(*(at_once(it, 6) for it in made)) == [2, 2, 2, 2]
         made[0].signal(signal.SIGKILL)

@@ -78,7 +78,7 @@ async def test_in_an_outage_every_instance_keeps_its_token_and_renews_it_by_itse
             await asyncio.sleep(0.005)
         assert gaps == 0
         assert not any(each.store.is_up for each in made)
-        assert COUNT <= endpoint.count - asked <= 3 * COUNT  # lives of 3 s, each renewed in its middle
+        assert COUNT <= endpoint.count - asked <= 3 * COUNT  # each token lives for 3 s and is renewed after half of that
 
 
 async def test_in_an_outage_the_instances_take_turns_so_that_min_interval_holds_for_all_together(
@@ -235,7 +235,7 @@ async def test_a_restarted_store_is_empty_and_costs_no_request(server: Store, en
         async with sharing(store_config(server.port), 1, config(credential(endpoint.url))) as later:
             await asyncio.sleep(1)
             await all_have([*made, *later])
-        assert endpoint.count <= 2  # the new instance may come before the token is back
+        assert endpoint.count <= 2  # the new instance may start before the token is written back
 
 
 async def test_an_older_record_of_an_old_master_is_ignored_and_replaced(server: Store, endpoint: TokenEndpoint) -> None:

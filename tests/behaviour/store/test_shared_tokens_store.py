@@ -222,7 +222,7 @@ async def test_if_the_store_s_clock_is_turned_back_no_instance_waits_longer(benc
     lease = await bench.lease()
     await bench.one.fail(KEY, lease.owner, "refused", Again(hard=1.0, eager=60.0, calm=60.0))
     for field in "nrqw":
-        await bench.server.command("HINCRBY", bench.names[2], field, 3_600_000)  # as if it was an hour later then
+        await bench.server.command("HINCRBY", bench.names[2], field, 3_600_000)  # as if the clock had been an hour ahead then
     turn = await bench.other.acquire(KEY, DEMAND)
     assert isinstance(turn, NotYet)
     assert 55 < turn.wait <= 60
@@ -293,7 +293,7 @@ async def test_a_record_that_was_moved_or_replayed_is_not_decrypted(bench: Bench
     (mine,) = await bench.one.read([(KEY, 0)])
     assert mine.token is None
     assert sample(bench.metrics, "gatepass_store_undecryptable_records_total") == 1
-    assert isinstance(await bench.one.acquire(KEY, DEMAND), Lease)  # it is replaced by a good one
+    assert isinstance(await bench.one.acquire(KEY, DEMAND), Lease)  # so the next token is fetched
 
 
 async def test_a_dump_of_the_store_shows_no_token_and_no_key(bench: Bench) -> None:

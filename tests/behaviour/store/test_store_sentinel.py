@@ -40,7 +40,7 @@ async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_used(tmp_p
         async with asyncio.timeout(30):
             while (await command(old, "ROLE"))[0] != b"slave":  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.05)
-            while True:  # writes to the old one fail, and lead to the new one
+            while True:  # a write to the old master fails, and then the new one is used
                 try:
                     await store.run(COUNT, [store.key("n")], [])
                     break

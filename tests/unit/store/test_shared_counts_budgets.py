@@ -255,7 +255,7 @@ async def test_after_a_flush_at_most_a_chunk_of_each_instance_is_too_much_until_
         for each in made:
             assert await each.calls(60) == 60
         await server.command("FLUSHALL")
-        for each in made:  # each asks once, and hears that the others write back
+        for each in made:  # each sends one request, and learns that the others write back
             for heard in each.direct.listeners:
                 heard()
             await each.advance(1)
