@@ -89,24 +89,24 @@ class RouteAnswers:
             self.prepared.accepted(tokens)
         return last
 
-    def repeats(self, told: str, allowance: Allowance) -> bool:
-        """Return whether a question about the refused generation `told` belongs to a call already counted."""
+    def repeats(self, generation: str, allowance: Allowance) -> bool:
+        """Return whether a question about a refused generation belongs to a call that was already counted."""
         for answer in (self._last, self._previous):
-            if answer is not None and answer.generation == told:
+            if answer is not None and answer.generation == generation:
                 left = answer.handed.get(allowance, 0)
                 if left:
                     answer.handed[allowance] = left - 1
                 return left > 0
         return False
 
-    async def refused(self, told: str) -> bool:
-        """Invalidate the tokens of the generation `told` that are still in use, and fetch the next ones.
+    async def refused(self, generation: str) -> bool:
+        """Invalidate the tokens of a refused generation that are still in use, and fetch the next ones.
 
         Return whether all of them stay in use, because no forced fetch is allowed yet or the credential is static.
         """
         prepared, kept = self.prepared, 0
-        names = told.split(".")
-        if self._last is not None and self._last.generation == told:
+        names = generation.split(".")
+        if self._last is not None and self._last.generation == generation:
             self._last.accepted = True  # decided: a refused token must not count as accepted later
         prepared.metrics.vendor_refusal()
         for injector, name in zip(prepared.injectors, names, strict=False):

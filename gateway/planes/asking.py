@@ -26,7 +26,7 @@ from gateway.errors import (
 )
 from gateway.observe import get_logger
 from gateway.planes.answers import RouteAnswers
-from gateway.planes.question import asked, paths, reported, split_question, told
+from gateway.planes.question import asked, paths, refused, reported, split_question
 from gateway.proxy import app_tokens
 from gateway.proxy.exchange import UNKNOWN_AFTER
 from gateway.proxy.permission import check_permission
@@ -48,7 +48,7 @@ _log = get_logger("gatepass.planes")
 _ANSWERED: Final = 200
 """The status with which an answered question counts: as a billed call, because the vendor's own status is not known."""
 _NOBODY: Final = Networks()
-_TOLD: Final = "token"
+_TOKEN: Final = "token"
 """The outcome of a question that was answered with tokens, in metrics."""
 
 
@@ -72,7 +72,7 @@ class Question:
     answers: RouteAnswers | None = None
     allowance: Allowance | None = None
     admission: Admission | None = None
-    told: str = ""
+    refused: str = ""
     """The generation that the vendor has refused, as the plane says; empty if none."""
     report: bool = False
     """Whether it only reports a refused token, and asks for none."""
@@ -120,9 +120,9 @@ class Asker:
             if q.report:
                 await self._replace(q, answers)
                 return self._note(q)
-            tokens = answers.prepared.current_tokens() if not q.told else None
+            tokens = answers.prepared.current_tokens() if not q.refused else None
             if tokens is None:
-                if q.told:
+                if q.refused:
                     await self._replace(q, answers)
                 tokens = answers.prepared.current_tokens() or await answers.prepared.get_tokens()
             return self._write(q, answers.answer(tokens, monotonic()))
@@ -161,7 +161,7 @@ class Asker:
             raise BadRequest("A question has no body", reason="a plane that sends the app's Content-Length or body")
         q.client.open_body(inbound)
         if q.report:
-            q.told = reported(request)
+            q.refused = reported(request)
             return
         method, target = asked(request, behind, plane)
         try:
@@ -175,8 +175,8 @@ class Asker:
             raise app_tokens.not_served(prepared.route, prepared.endpoints[rest])
         remote = _address(request, plane, allowance, snapshot)
         check_permission(allowance, prepared.route, prepared.rules, method=method, path=path, rest=rest, remote=remote)
-        q.told = told(request)
-        if not q.told or not answers.repeats(q.told, allowance):
+        q.refused = refused(request)
+        if not q.refused or not answers.repeats(q.refused, allowance):
             q.admission = allowance.admit(q.started)
 
     def _who(self, client: ClientConnection) -> KnownPlane:
@@ -195,7 +195,7 @@ class Asker:
         """Invalidate the refused tokens, and wait until the next ones are fetched or the fetch has failed."""
         assert q.plane is not None  # noqa: S101 - set by _admit
         q.plane.metrics.refused_token(q.route)
-        if await answers.refused(q.told):
+        if await answers.refused(q.refused):
             # No forced fetch is allowed now: the plane sends the same token again; the app gets the vendor's answer.
             answers.prepared.metrics.token_refused(401, replayed=False)
 
@@ -213,7 +213,7 @@ class Asker:
         q.answered = True
         if q.admission is not None:
             answer.handed[allowance] = answer.handed.get(allowance, 0) + 1
-        plane.metrics.asked(q.route, _TOLD, time())
+        plane.metrics.asked(q.route, _TOKEN, time())
         return keep_alive
 
     def _note(self, q: Question) -> bool:
@@ -291,7 +291,7 @@ def _address(request: RequestHead, plane: AskPlane, allowance: Allowance, snapsh
     if not plane.addresses or not given:
         raise ClientForbidden(
             f"The client {allowance.name} may not call from this address",
-            reason=f"clients.{allowance.name}.addresses, and the plane does not tell the app's address: "
+            reason=f"clients.{allowance.name}.addresses, and the plane does not send the app's address: "
             f"see planes.ask.{plane.name}.addresses",
         )
     hops = [hop.strip() for value in given for hop in value.split(",")]

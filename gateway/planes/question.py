@@ -83,7 +83,7 @@ def paths(target: str, plane: AskPlane, route: Route) -> tuple[str, str]:
     return path, rest
 
 
-def told(request: RequestHead) -> str:
+def refused(request: RequestHead) -> str:
     """Return the generation that the vendor has refused, or an empty text. Raises BadRequest if there are several."""
     values = request.values(REFUSED)
     if len(values) > 1:

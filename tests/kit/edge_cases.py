@@ -86,7 +86,9 @@ async def scene(edge: Edge, *, app: dict[str, Any] | None = None, **more: Any) -
 class EdgeCases:
     """The cases; a subclass is collected with the fixture `edge` of its file."""
 
-    async def test_a_get_is_forwarded_with_the_token_and_without_fields_that_are_not_for_the_vendor(self, edge: Edge) -> None:
+    async def test_a_get_is_forwarded_with_the_token_and_without_fields_that_are_not_for_the_vendor(
+        self, edge: Edge
+    ) -> None:
         async with scene(edge) as it:
             assert (await it.call("/idfy/a%2Fb?q=%20x", headers=FAKED))[0] == 200
             assert it.vendor.seen[0].target in {"/a%2Fb?q=%20x", "/a/b?q=%20x"}

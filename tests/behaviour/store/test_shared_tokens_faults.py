@@ -78,7 +78,7 @@ async def test_in_an_outage_every_instance_keeps_its_token_and_renews_it_by_itse
             await asyncio.sleep(0.005)
         assert gaps == 0
         assert not any(each.store.is_up for each in made)
-        assert COUNT <= endpoint.count - asked <= 3 * COUNT  # each token lives for 3 s and is renewed after half of that
+        assert COUNT <= endpoint.count - asked <= 3 * COUNT  # a token of 3 s is renewed after half of that
 
 
 async def test_in_an_outage_the_instances_take_turns_so_that_min_interval_holds_for_all_together(

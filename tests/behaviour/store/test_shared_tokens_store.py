@@ -222,7 +222,7 @@ async def test_if_the_store_s_clock_is_turned_back_no_instance_waits_longer(benc
     lease = await bench.lease()
     await bench.one.fail(KEY, lease.owner, "refused", Again(hard=1.0, eager=60.0, calm=60.0))
     for field in "nrqw":
-        await bench.server.command("HINCRBY", bench.names[2], field, 3_600_000)  # as if the clock had been an hour ahead then
+        await bench.server.command("HINCRBY", bench.names[2], field, 3_600_000)  # as if the clock had been ahead
     turn = await bench.other.acquire(KEY, DEMAND)
     assert isinstance(turn, NotYet)
     assert 55 < turn.wait <= 60
