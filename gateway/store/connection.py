@@ -39,6 +39,8 @@ Call = tuple["Script", "Sequence[str]", "Sequence[Argument]"]
 LOST = (RedisError, OSError, RuntimeError)
 """What a failed command raises. uvloop raises RuntimeError for a connection that was just closed."""
 LONGEST_REASON = 200
+ASKING = 2
+"""Time-outs of a command within which a Sentinel must answer: half of what opening a connection may take."""
 MOST_PASSWORD_BYTES = 65_536
 
 
@@ -82,8 +84,10 @@ def reason_of(error: BaseException) -> str:
 class Wire:
     """One connection, used by one command or pipeline at a time. `Connector.open` makes it."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
+        """Use an open connection; `timeout` is how many seconds `command` or `calls` may take."""
         self._connection = connection
+        self._timeout = timeout
 
     def __repr__(self) -> str:
         return f"<wire {'open' if self.is_open else 'closed'}>"
@@ -101,9 +105,10 @@ class Wire:
             return False
 
     async def command(self, *words: Argument) -> Any:
-        """Send one command and return its answer. Raises RedisError or OSError."""
-        await self._connection.send_command(*words)
-        return await self._connection.read_response()
+        """Send one command and return its answer. Raises RedisError or OSError, of which TimeoutError is one."""
+        async with asyncio.timeout(self._timeout):
+            await self._connection.send_command(*words)
+            return await self._connection.read_response()
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts in one pipeline; return their answers in order, and a store's error as an exception object.
@@ -111,12 +116,12 @@ class Wire:
         Scripts that the store does not know have not run, so they are sent again with their text.
         Raises RedisError, OSError or RuntimeError if the connection fails.
         """
-        answers = await self._pipeline([_by_hash(call) for call in calls])
-        unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:
-            again = await self._pipeline([_by_text(calls[index]) for index in unknown])
-            for index, answer in zip(unknown, again, strict=True):
-                answers[index] = answer
+        async with asyncio.timeout(self._timeout):
+            answers = await self._pipeline([_by_hash(call) for call in calls])
+            unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            again = await self._pipeline([_by_text(calls[index]) for index in unknown]) if unknown else []
+        for index, answer in zip(unknown, again, strict=True):
+            answers[index] = answer
         return answers
 
     async def _pipeline(self, commands: list[list[Argument]]) -> list[Any]:
@@ -184,7 +189,7 @@ class Connector:
         config = self._config
         settings: dict[str, Any] = {
             "db": database,
-            "socket_timeout": config.timeout,
+            "socket_timeout": None,  # callers set limits; with redis-py's, Python 3.11 can lose a cancellation
             "socket_connect_timeout": config.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
@@ -203,7 +208,7 @@ class Connector:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return Wire(connection)
+        return Wire(connection, config.timeout)
 
     async def _socket(self, address: Address) -> socket.socket:
         """Return a socket connected to one of the addresses of a name."""
@@ -223,11 +228,12 @@ class Connector:
         return named.most_common(1)[0][0]
 
     async def _ask(self, sentinel: Address) -> Address:
-        wire = await self._opened(sentinel, 0, {})
-        try:
-            answer = await wire.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._config.server.master)
-        finally:
-            await wire.close()
+        async with asyncio.timeout(ASKING * self._config.timeout):
+            wire = await self._opened(sentinel, 0, {})
+            try:
+                answer = await wire.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._config.server.master)
+            finally:
+                await wire.close()
         if not isinstance(answer, list):
             raise StoreAway("it does not know that name")
         host, port = (bytes(part).decode() for part in answer)

@@ -70,8 +70,7 @@ class Wires:
         age = self._age
         wire = await self._take(age)
         try:
-            async with asyncio.timeout(self._timeout):
-                answers = await wire.calls(calls)
+            answers = await wire.calls(calls)
         except LOST as error:
             await wire.close()
             await self.close()

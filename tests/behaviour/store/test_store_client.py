@@ -126,6 +126,19 @@ async def test_a_reload_changes_password_and_server(tmp_path: Path) -> None:
         assert await second.command("GET", "gp1:other:n", login=("CANARY-2",)) == b"1"
 
 
+async def test_a_client_stops_at_every_moment_of_its_start(tmp_path: Path) -> None:
+    """Also while a command is being sent, where a library's own time-out can lose a cancellation."""
+    async with store(tmp_path) as server:
+        for turns in range(120):
+            it = SharedStore(config(server.port), clock=SystemClock(), metrics=Metrics())
+            await it.start()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(it.stop())
+            done, _ = await asyncio.wait((stopping,), timeout=10)
+            assert done, f"it does not stop when it has run for {turns} turns of the event loop"
+
+
 async def test_a_client_leaves_nothing_open(tmp_path: Path) -> None:
     async with store(tmp_path) as server:
         before = await _clients(server)
