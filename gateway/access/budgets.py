@@ -90,8 +90,9 @@ class Budget:
         counter = self._counter
         if not self._starts <= wall < self._ends:
             counter = self._roll_over(wall)
-        if self._sharing.on and self._hard != UNLIMITED:
-            return counter if self._store.reserve(counter, self._hard) else None
+        sharing = self._sharing
+        if sharing is not None and sharing.on and self._hard != UNLIMITED:
+            return counter if sharing.reserve(counter, self._hard) else None
         if counter.used + counter.reserved >= counter.most and not self._store.more(counter):
             return None
         counter.reserved += 1

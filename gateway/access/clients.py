@@ -116,8 +116,8 @@ class Clients:
         store: CounterStore,
         metrics: Metrics,
         clock: Clock,
+        loader: PassLoader,
         verifier: JwtVerifier | None = None,
-        loader: PassLoader | None = None,
     ) -> None:
         self._wall = clock.wall
         self._loader = loader
@@ -208,7 +208,7 @@ class Clients:
 
     def _with_pass(self, presented: bytes, digest: bytes, route: Route, last: LastKey | None) -> Allowance:
         loader = self._loader
-        if loader is None or not route.app_tokens:
+        if not route.app_tokens:
             raise _unknown("a pass on a route that takes none")
         if loader.passes is None:
             raise SigningKeysNeeded(loader)
@@ -304,8 +304,6 @@ class Clients:
     async def issue(self, holder: Holder, route: Route) -> tuple[str, int]:
         """Return a pass and its life in whole seconds. Raises ClientUnknown or AppTokenRefused if there can be none."""
         loader = self._loader
-        if loader is None:
-            raise AppTokenRefused("The gateway gives no tokens here", error="unauthorized_client")
         await loader.refetch()
         assert loader.passes is not None  # noqa: S101 - loaded above
         if self._open is not None:

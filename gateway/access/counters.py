@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from asyncio import Task
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PERIODS_KEPT: Final = 8
 """Newest periods of one budget that are kept; more than two, because a clock may have been wrong for some days."""
@@ -55,12 +55,15 @@ class Terms(NamedTuple):
 
 
 class Sharing:
-    """Whether another process serves the same clients now, so that each call must be reserved in the store."""
+    """How calls are reserved in the store while another process serves the same clients."""
 
-    __slots__ = ("on",)
+    __slots__ = ("on", "reserve")
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: Callable[[Counter, int], bool]) -> None:
         self.on = False
+        """Whether another process serves the same clients now."""
+        self.reserve = reserve
+        """Reserves a call, unless all processes together have used up the limit; only called while `on`."""
 
 
 CounterKey = tuple[str, str, str]
@@ -126,14 +129,11 @@ class CounterStore(Protocol):
         """Return the rate of a client on a route, the same object every time."""
 
     @property
-    def sharing(self) -> Sharing:
-        """Whether calls must be reserved with `reserve`; the same object every time."""
+    def sharing(self) -> Sharing | None:
+        """How another process shares the counts, the same object every time; None if none can."""
 
     async def share(self, on: bool, *, predecessor: int | None = None) -> None:
         """Share the counts with another process, call by call, or stop that; until `predecessor` ends, if given."""
-
-    def reserve(self, counter: Counter, hard: int) -> bool:
-        """Reserve a call, unless all processes together have used up `hard`. Only called while sharing."""
 
     def all(self) -> Mapping[CounterKey, Counter]:
         """Return all counters."""
@@ -154,7 +154,7 @@ class MemoryCounters:
     def __init__(self) -> None:
         self.counters: dict[CounterKey, Counter] = {}
         self._rate_states: dict[tuple[str, str], RateState] = {}
-        self.sharing = Sharing()
+        self.sharing: Sharing | None = None
 
     def follow(self, listener: Listener) -> None:
         """Do nothing: nobody else counts here."""
@@ -202,13 +202,6 @@ class MemoryCounters:
 
     async def share(self, on: bool, *, predecessor: int | None = None) -> None:
         """Do nothing: another process cannot see these counts."""
-
-    def reserve(self, counter: Counter, hard: int) -> bool:
-        """Reserve a call of this process."""
-        if counter.used + counter.reserved >= hard:
-            return False
-        counter.reserved += 1
-        return True
 
     def all(self) -> Mapping[CounterKey, Counter]:
         """Return all counters."""

@@ -149,8 +149,8 @@ class FieldsFile:
         except (OSError, StateError) as error:
             self._metrics.state_written("failed")
             if not self._failed:
-                reason = str(error) if isinstance(error, StateError) else (error.strerror or type(error).__name__)
-                _log.error("state_not_written", file=str(self._file.path), reason=reason.lower())
+                reason = (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else str(error)
+                _log.error("state_not_written", file=str(self._file.path), reason=reason)
             self._failed = self.is_due = True
         else:
             self._metrics.state_written("ok")

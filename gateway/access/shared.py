@@ -45,6 +45,9 @@ OVER: Final = 3600.0
 class SharedCounters:
     """A `CounterStore` over a `Tally`: budgets and usage hold for all instances."""
 
+    sharing: Sharing | None = None
+    """Two processes during an upgrade count as two instances, so there is nothing to share."""
+
     def __init__(self, tally: Tally, state_file: Path | None, *, clock: Clock, metrics: Metrics) -> None:
         """Begin without counts; with a `state_file`, `start` restores what this instance was granted."""
         self._listener: Listener | None = None
@@ -94,7 +97,8 @@ class SharedCounters:
 
     def counter(self, key: CounterKey) -> Counter:
         """Return the counter of a key, the same object every time."""
-        return self._memory.counter(key)
+        escrow = self._escrows.get(key)
+        return self._memory.counter(key) if escrow is None else escrow.counter
 
     def all(self) -> Mapping[CounterKey, Counter]:
         """Return all counters."""
@@ -104,17 +108,8 @@ class SharedCounters:
         """Return the rate of a client on a route, the same object every time."""
         return self._memory.rate_state(client, route)
 
-    @property
-    def sharing(self) -> Sharing:
-        """Always off: two processes during an upgrade count as two instances."""
-        return self._memory.sharing
-
     async def share(self, on: bool, *, predecessor: int | None = None) -> None:
         """Do nothing: two processes during an upgrade count as two instances."""
-
-    def reserve(self, counter: Counter, hard: int) -> bool:
-        """Reserve a call. Never called, because sharing is always off."""
-        return self._memory.reserve(counter, hard)
 
     def is_away(self, counter: Counter) -> bool:
         """Return whether the store does not answer, so that a call refused now may soon be admitted."""
@@ -165,10 +160,7 @@ class SharedCounters:
 
     def more(self, counter: Counter) -> bool:
         """Return whether another call is granted; request more from the store in the background."""
-        escrow = self._escrows.get(counter.key)
-        if escrow is None:
-            return True
-        now = self._clock.monotonic()
+        escrow, now = self._escrows[counter.key], self._clock.monotonic()
         if self._may_ask(escrow) and not (escrow.is_spent and now - escrow.asked_at < AGAIN):
             escrow.asked = self._run(self._ask([escrow], needed=True))
         self._bound(escrow)
@@ -189,9 +181,11 @@ class SharedCounters:
         escrow.bound(away=away, allowance=allowance, waits=escrow.asked is not None or escrow.is_spent)
 
     def _forget(self) -> None:
-        """Drop the budgets and periods whose counters were dropped."""
+        """Drop the budgets and periods whose counters were dropped and whose period is over."""
+        wall = self._clock.wall()
         for key in self._escrows.keys() - self._memory.counters.keys():
-            del self._escrows[key]
+            if self._escrows[key].terms.ends <= wall:
+                del self._escrows[key]
 
     # -------------------------------------------------------------------------------------------------- escrow requests
 

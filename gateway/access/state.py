@@ -96,7 +96,7 @@ class Access:
         verifier = self._verifier(config)
         loader = PassLoader(config, wall=self._clock.wall, former=self._former)
         return Clients(
-            config, store=self._store, metrics=self._metrics, clock=self._clock, verifier=verifier, loader=loader
+            config, store=self._store, metrics=self._metrics, clock=self._clock, loader=loader, verifier=verifier
         )
 
     def keep(self, config: Config, clients: Clients | None = None) -> None:

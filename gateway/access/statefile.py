@@ -53,6 +53,7 @@ class FileCounters:
         """Start without counts. `interval` is the time in seconds between two writes, while counts change."""
         self._interval = interval
         self._memory = MemoryCounters()
+        self.sharing = Sharing(self._reserve)
         self._file = CountsFile(path)
         self._clock = clock
         self._metrics = metrics
@@ -118,11 +119,6 @@ class FileCounters:
 
     # -------------------------------------------------------------------------------------------------------- upgrades
 
-    @property
-    def sharing(self) -> Sharing:
-        """Whether another process serves the same clients now."""
-        return self._memory.sharing
-
     async def share(self, on: bool, *, predecessor: int | None = None) -> None:
         """Reserve each call in the file from now on, because another process serves the same clients; or stop that.
 
@@ -137,7 +133,7 @@ class FileCounters:
             self._write_now()
             self.changed()
 
-    def reserve(self, counter: Counter, hard: int) -> bool:
+    def _reserve(self, counter: Counter, hard: int) -> bool:
         """Reserve a call in the file, unless all processes together have used up `hard`. May block for a moment."""
         reserved, now = counter.reserved, self._clock.monotonic()
         if counter.leased:

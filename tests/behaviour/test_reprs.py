@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 
-from gateway.access import hash_key
+from gateway.access import Counter, hash_key
+from gateway.access.counters import Terms
+from gateway.access.escrow import Escrow
 from gateway.access.keysets import KeySet
 from gateway.clock import SystemClock
 from gateway.model import Issuer
@@ -66,3 +68,9 @@ def test_a_key_set_tells_how_many_keys_it_has() -> None:
     issuer = Issuer("corp", "https://login.example", ("gatepass",), jwks_url="https://login.example/keys")
     keys = KeySet(issuer, clock=SystemClock(), metrics=Metrics(), fetch=fetch)
     assert re.fullmatch(r"<KeySet corp, 0 keys, generation \d+>", repr(keys))
+
+
+def test_an_escrow_tells_how_much_of_its_grant_is_used() -> None:
+    escrow = Escrow(Counter(("web", "v", "2026-11-29"), 7), Terms(100, "day", 0.0, 0))
+    escrow.granted = 12
+    assert repr(escrow) == "<Escrow of ('web', 'v', '2026-11-29'): 7 of 12 granted>"

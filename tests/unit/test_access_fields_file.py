@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.access.counters import Counter, MemoryCounters, Terms
 from gateway.access.escrow import Escrow
@@ -17,6 +18,7 @@ from gateway.errors import StateError
 from gateway.model import EscrowReply, Field
 from gateway.observe import Metrics
 from tests.kit.clock import FakeClock
+from tests.kit.metrics import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +33,8 @@ class Run:
     """One run of a process."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self.file = FieldsFile(path, clock=FakeClock(wall=WALL), metrics=Metrics())
+        self.metrics = Metrics()
+        self.file = FieldsFile(path, clock=FakeClock(wall=WALL), metrics=self.metrics)
         self.memory = MemoryCounters()
         self.field = self.file.start(name, self.memory)
         self.escrow = Escrow(Counter(KEY), TERMS)
@@ -47,6 +50,9 @@ class Run:
 
     async def stop(self) -> None:
         await self.file.stop({KEY: self.escrow})
+
+    def written(self, outcome: str) -> float:
+        return sample(self.metrics, "gatepass_state_writes_total", {"outcome": outcome}) or 0.0
 
     def die(self) -> None:
         """End as after kill -9: the system closes the files."""
@@ -148,3 +154,32 @@ def test_only_the_owner_reads_the_locks(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_mistake_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be used"):
         Run(tmp_path / "missing" / "state.json", "first")
+
+
+async def test_a_file_that_cannot_be_written_is_logged_once_and_written_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    folder, away = tmp_path / "state", tmp_path / "away"
+    folder.mkdir()
+    it = Run(folder / "state.json", "first")
+    it.escrow.counter.used, it.escrow.granted = 4, 20
+    folder.rename(away)
+    with capture_logs() as logs:
+        for failures in (1, 2):
+            await it.write()
+            assert (it.file.is_due, it.written("failed")) == (True, failures)
+    assert [(each["event"], each["reason"]) for each in logs] == [("state_not_written", "no such file or directory")]
+    away.rename(folder)
+    await it.file.write_if_due({KEY: it.escrow})
+    assert (it.file.is_due, it.written("ok")) == (False, 1)
+    assert [each["calls"] for each in json.loads((folder / "state.json").read_text())["counts"]] == [4]
+    await it.stop()
+
+
+async def test_a_file_that_was_damaged_meanwhile_is_left_alone_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "State.json"
+    it = Run(path, "first")
+    path.write_text("{")
+    with capture_logs() as logs:
+        await it.write()
+    (reason,) = [each["reason"] for each in logs if each["event"] == "state_not_written"]
+    assert reason == f"the state file {path} is not JSON; repair it, or move it away to start at zero"
+    assert path.read_text() == "{"

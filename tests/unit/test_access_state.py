@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.access import countsfile, statefile
+from gateway.access import Access, countsfile, hash_key, statefile
 from gateway.access.budgets import Budget
 from gateway.access.counters import MemoryCounters
 from gateway.access.countsfile import CountsFile
 from gateway.access.statefile import INTERVAL, FileCounters
-from gateway.errors import StateError
-from gateway.model import ClientBudget
+from gateway.errors import RateLimited, StateError
+from gateway.model import Client, ClientBudget
 from gateway.observe import Metrics
+from tests.kit.clients import ORDERS, config_of
 from tests.kit.clock import FakeClock
 from tests.kit.metrics import sample
 
@@ -322,9 +323,18 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
     before = path.read_bytes()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        countsfile._replace(path, b"half", flush=True)
+        CountsFile(path).put({"format": 1, "counts": [], "more": "CANARY"})
     assert path.read_bytes() == before
     assert {each.name for each in tmp_path.iterdir()} == {"state.json", ".state.json.lock"}
+
+
+@pytest.mark.parametrize("name", [None, "state.json"], ids=["in memory", "in a file"])
+async def test_one_process_knows_its_whole_usage_without_asking_anybody(tmp_path: Path, name: str | None) -> None:
+    config = config_of(state_file=tmp_path / name if name else None)
+    access = Access(config, clock=FakeClock(wall=WALL), metrics=Metrics())
+    access.start(config)
+    assert await access.usage.gather("2026-11") is True
+    await access.stop()
 
 
 # -------------------------------------------------------------------------------------------- several processes at once
@@ -357,6 +367,77 @@ async def test_an_upgrade_grants_a_budget_once(tmp_path: Path) -> None:
     await old.stop()
     assert after.reserve() is None, "the two that were made count for good"
     await new.stop()
+
+
+async def test_access_control_of_two_processes_that_overlap_grants_a_budget_once(tmp_path: Path) -> None:
+    clock, key = FakeClock(wall=WALL), "gp_CANARY-overlap"
+    client = Client("web", (hash_key(key),), budgets=(ClientBudget("orders", "day", hard=3),))
+    config = config_of(client, state_file=tmp_path / "state.json")
+    both = [Access(config, clock=clock, metrics=Metrics()) for _ in range(2)]
+    admitted = 0
+    for access in both:
+        access.start(config)
+        await access.share(True)
+    for access in both * 4:
+        try:
+            access.clients(config).identify(key.encode(), None, ORDERS).admit(0.0)
+        except RateLimited:
+            continue
+        admitted += 1
+    assert admitted == 3
+    for access in both:
+        await access.stop()
+
+
+async def test_sharing_begins_after_the_write_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both would add the same calls to the file."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    whole, go_on, began = CountsFile.add, threading.Event(), list[int]()
+
+    def slow(self: CountsFile, made: Any, **more: Any) -> Any:
+        began.append(1)
+        go_on.wait(60)
+        return whole(self, made, **more)
+
+    monkeypatch.setattr(CountsFile, "add", slow)
+    it.counter(KEY).used = 5
+    it.changed()
+    await clock.advance(INTERVAL)
+    await clock.until(lambda: began)
+    sharing = asyncio.create_task(it.share(True))
+    await clock.settle()
+    assert not sharing.done()
+    go_on.set()
+    await sharing
+    assert it.sharing.on
+    assert in_file(path) == {KEY: 5}
+    await it.stop()
+    assert in_file(path) == {KEY: 5}
+
+
+async def test_a_file_that_cannot_be_written_when_sharing_begins_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock, metrics = tmp_path / "state.json", FakeClock(wall=WALL), Metrics()
+    it = counters(path, clock, metrics)
+    it.counter(KEY).used = 5
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(CountsFile, "write", fail)
+        await it.share(True)
+    assert [(each["event"], each["reason"]) for each in logs] == [("state_not_written", "no space left on device")]
+    assert sample(metrics, "gatepass_state_writes_total", {"outcome": "failed"}) == 1
+    assert it.sharing.on
+    assert in_file(path) == {}
+    await clock.advance(INTERVAL)
+    assert in_file(path) == {KEY: 5}
+    await it.stop()
 
 
 async def test_two_processes_that_overlap_take_turns_up_to_the_limit_and_no_further(tmp_path: Path) -> None:
@@ -657,6 +738,28 @@ async def test_a_file_that_cannot_be_replaced_is_overwritten(
     await rewritten(path)
     assert path.stat().st_ino == inode
     assert names_in(tmp_path) == {"state.json", ".state.json.lock"}
+
+
+async def test_in_a_folder_that_takes_no_further_file_the_state_file_is_its_own_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.json"
+    path.touch()
+    inode, really = path.stat().st_ino, os.open
+
+    def no_new_files(name: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really(name, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", no_new_files)
+    await rewritten(path)
+    assert (names_in(tmp_path), path.stat().st_ino) == ({"state.json"}, inode)
+    with CountsFile(path).locked(1), pytest.raises(StateError, match="is locked by another process"):
+        CountsFile(path).add({}, current=(), wait=0)
+    path.unlink()
+    with pytest.raises(StateError, match="cannot be used: permission denied"):
+        counters(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting wants root on Linux")

@@ -14,12 +14,15 @@ from structlog.testing import capture_logs
 
 from gateway.access import Access, Clients, SigningKeysNeeded
 from gateway.access.jwt import JwtVerifier
-from gateway.access.keysets import MOST_WAITING, KeySet, read_keys
+from gateway.access.keysets import MOST_BYTES, MOST_WAITING, JwksFetcher, KeySet, read_keys
+from gateway.access.pass_loader import PassLoader
+from gateway.addresses import Networks
 from gateway.errors import ClientForbidden, ClientUnknown, IdentityUnavailable
 from gateway.model import Client, ClientClaims, Issuer
 from gateway.observe import Metrics
 from tests.kit.clients import LEDGER, ORDERS, config_of
 from tests.kit.clock import FakeClock
+from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.metrics import sample
 from tests.kit.signing import AUDIENCE, ISSUER, WALL, claims, forged, jwk, jwks, key, public_pem, token
 
@@ -79,7 +82,12 @@ class Stage:
         if self.clients is None:
             config = config_of(*CLIENTS)
             self.clients = Clients(
-                config, store=MemoryCounters(), metrics=self.metrics, clock=self.clock, verifier=self.verifier
+                config,
+                store=MemoryCounters(),
+                metrics=self.metrics,
+                clock=self.clock,
+                loader=PassLoader(config, wall=self.clock.wall, former={}),
+                verifier=self.verifier,
             )
         return self.clients.identify(None, text.encode(), route).name
 
@@ -380,6 +388,28 @@ async def test_whatever_goes_wrong_with_a_fetch_the_keys_are_asked_for_again() -
         stage.answer = jwks(jwk("rsa-2"))
         await stage.clock.advance(stage.issuer.refresh)
         assert stage.who(token("rsa-2", exp=WALL + 86400)) == "web"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(404, jwks(jwk("rsa-1"))), "the answer has status 404"),
+        (Answer(302, headers=(("Location", "/elsewhere"),)), "the answer has status 302"),
+        (Answer(200, b" " * (MOST_BYTES + 1)), "the answer is too large"),
+    ],
+    ids=["not found", "a redirect", "too large"],
+)
+async def test_an_answer_without_a_document_is_not_read_and_the_log_gets_the_reason(
+    answer: Answer, reason: str
+) -> None:
+    allowed = Networks(["127.0.0.0/8"])
+    async with TokenEndpoint(always=answer) as endpoint:
+        issuer = Issuer("corp", ISSUER, (AUDIENCE,), jwks_url=endpoint.url)
+        with pytest.raises(ValueError, match=f"^{reason}$"):
+            await JwksFetcher(allowed)(issuer)
+        assert endpoint.count == 1
+        endpoint.always = Answer(200, b" " * MOST_BYTES)
+        assert len(await JwksFetcher(allowed)(issuer)) == MOST_BYTES
 
 
 # ----------------------------------------------------------------------------------------------------------- reloading

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
 
-from gateway.access import hash_key
-from gateway.access.keys import is_pass
+from gateway.access import NOBODY, Clients, hash_key
+from gateway.access.keys import PASS_PREFIX, is_pass
 from gateway.access.pass_secrets import LEEWAY, LIFE, Former, issuer_holder, remember_replaced
 from gateway.access.passes import Passes
 from gateway.config import load
 from gateway.errors import AppTokenRefused, ClientUnknown, ConfigError
+from gateway.model import Client, Secret
+from tests.kit.clients import ORDERS, clients_of
+from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +34,15 @@ def holder(key: str = KEY) -> bytes:
     return sha256(key.encode()).digest()
 
 
-def config(tmp_path: Path, secret: str = "CANARY-A", following: str = "", extra: str = "", clients: str = "") -> Config:
+def config(
+    tmp_path: Path,
+    secret: str = "CANARY-A",
+    following: str = "",
+    extra: str = "",
+    clients: str = "",
+    *,
+    body: str = 'form: {client_secret: "${SECRET}"}',
+) -> Config:
     text = f"""\
 clients:
 {clients or f"  - {{name: web, key_sha256: {hash_key(KEY)}}}"}
@@ -38,7 +50,7 @@ clients:
 credentials:
   v:
     grant:
-      request: {{url: "http://127.0.0.1/t", form: {{client_secret: "${{SECRET}}"}}}}
+      request: {{url: "http://127.0.0.1/t", {body}}}
       response: {{expires: {{in: expires_in}}}}
 {'    next: {grant: {request: {form: {client_secret: "${NEXT}"}}}}' if following else ""}
 routes:
@@ -199,6 +211,14 @@ def test_a_reload_that_replaces_a_secret_ends_no_pass(tmp_path: Path) -> None:
         bench.verify(late.issue())
 
 
+@pytest.mark.parametrize("body", ['json: {auth: {client_secret: "${SECRET}"}}', 'json: {secrets: ["${SECRET}"]}'])
+def test_a_secret_anywhere_in_a_json_body_signs_passes(tmp_path: Path, body: str) -> None:
+    token = Bench(config(tmp_path, body=body)).issue()
+    assert Bench(config(tmp_path, body=body)).verify(token).client == "web"
+    with pytest.raises(ClientUnknown):
+        Bench(config(tmp_path, secret="CANARY-B", body=body)).verify(token)
+
+
 def test_a_client_known_by_jwt_needs_a_key_of_the_gateways_own(tmp_path: Path) -> None:
     clients = "  - {name: web, jwt: [{issuer: idp, claims: {sub: web}}]}"
     issuers = "issuers: {idp: {issuer: 'https://idp', audience: [gatepass], jwks_url: 'https://idp.example/jwks'}}"
@@ -223,3 +243,59 @@ def test_no_pass_prints_what_signs_it(bench: Bench) -> None:
 def test_a_short_key_of_its_own_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"app_token_key.*at least 32"):
         config(tmp_path, extra='app_token_key: "${SECRET}"')
+
+
+# --------------------------------------------------------------------------------------------- who gets and uses one
+
+OWN = Secret("CANARY-own" * 4)
+NAME, OTHERS_NAME = "dns:web.internal", "dns:batch.internal"
+
+
+def clients(clock: FakeClock | None = None, **web: Any) -> Clients:
+    """Two clients with certificates; `web` changes the first one."""
+    first = Client("web", (hash_key(KEY),), certificates=(NAME,), **web)
+    other = Client("batch", (hash_key(OTHER),), certificates=(OTHERS_NAME,))
+    return clients_of(first, other, clock=clock, app_token_key=OWN)
+
+
+async def issued(them: Clients, certificate: frozenset[str] = NOBODY) -> bytes:
+    token, _ = await them.issue(them.holder((KEY.encode(),), ORDERS, certificate), ORDERS)
+    return token.encode()
+
+
+async def test_a_pass_authenticates_its_client_only_while_the_route_gives_passes() -> None:
+    them = clients()
+    token = await issued(them)
+    assert them.identify(None, token, ORDERS).name == "web"
+    with pytest.raises(ClientUnknown) as refusal:
+        them.identify(None, token, replace(ORDERS, app_tokens=False))
+    assert refusal.value.reason == "a pass on a route that takes none"
+
+
+async def test_a_token_of_another_issuer_that_begins_like_a_pass_is_an_unknown_key() -> None:
+    them = clients()
+    await issued(them)  # else the first look asks for `passes.py` to be loaded
+    token = jwt.encode({"iss": "https://idp.example"}, "x" * 32, "HS256", headers={"kid": "1", "typ": "JWT"}).encode()
+    assert token.startswith(PASS_PREFIX)
+    with pytest.raises(ClientUnknown) as refusal:
+        them.identify(None, token, ORDERS)
+    assert refusal.value.reason == "not a key of this gateway"
+
+
+async def test_a_key_gets_no_pass_from_the_instant_at_which_it_ends() -> None:
+    clock = FakeClock()
+    them = clients(clock, key_ends=((hash_key(KEY), clock.wall() + 60),))
+    assert await issued(them)
+    await clock.advance(60)
+    with pytest.raises(ClientUnknown) as refusal:
+        them.holder((KEY.encode(),), ORDERS, NOBODY)
+    assert refusal.value.reason == "an expired key of web"
+
+
+async def test_a_key_with_the_certificate_of_another_client_gets_no_pass() -> None:
+    them = clients()
+    assert await issued(them, frozenset({NAME}))
+    for names in ({OTHERS_NAME}, {NAME, OTHERS_NAME}):
+        with pytest.raises(ClientUnknown) as refusal:
+            them.holder((KEY.encode(),), ORDERS, frozenset(names))
+        assert refusal.value.reason.startswith("the key of web with a certificate of batch")

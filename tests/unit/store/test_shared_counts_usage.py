@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from gateway.access.counters import DAYS_KEPT, MemoryCounters
+from gateway.access.shared_usage import SharedUsage
+from gateway.access.usage import BILLED, CALLS
 from tests.kit.clock import FakeClock
 from tests.kit.counting import WALL, Counting, client, counting
 
@@ -78,3 +82,42 @@ async def test_an_instance_whose_clock_is_a_day_ahead_is_counted_too(server: Sto
             await each.calls(1)
         await counted(made)
         assert await billed(made[0]) == [("2026-11-22", 1, 1), ("2026-11-23", 1, 1)]
+
+
+async def test_usage_that_a_store_without_memory_rejects_is_sent_again(server: Store) -> None:
+    async with counting(server, 2, client()) as (one, two):
+        await server.command("CONFIG", "SET", "maxmemory", "1")
+        await one.calls(3)
+        await one.advance(3)
+        assert await billed(two) == []
+        await server.command("CONFIG", "SET", "maxmemory", "0")
+        await counted([one, two])
+        assert await billed(two) == [("2026-11-22", 3, 3)]
+
+
+async def test_the_others_are_asked_for_their_usage_at_most_once_a_second(server: Store) -> None:
+    async with counting(server, 2, client()) as (one, two):
+        await one.calls(3)
+        await one.advance(3)
+        assert await billed(two) == [("2026-11-22", 3, 3)]
+        await one.calls(2)
+        await one.advance(3)
+        asked = len(two.direct.sent)
+        assert await billed(two) == [("2026-11-22", 3, 3)]
+        assert len(two.direct.sent) == asked
+        await two.advance(1)
+        assert await billed(two) == [("2026-11-22", 5, 5)]
+
+
+async def test_days_that_are_forgotten_are_not_remembered_as_sent(server: Store) -> None:
+    async with counting(server, 1, client()) as (it,):
+        memory, first = MemoryCounters(), datetime(2026, 9, 1, tzinfo=UTC).date()
+        usage = SharedUsage(it.tally, memory, it.clock)
+        for number in range(DAYS_KEPT + 5):
+            day = (first + timedelta(days=number)).isoformat()
+            for kind in (CALLS, BILLED):
+                memory.counter(("web", "orders", kind + day)).used = number + 1
+            await usage.report()
+        assert len(usage._told) == 2 * DAYS_KEPT
+        assert usage._told.keys() == memory.counters.keys()
+        assert usage.untold() == {}
