@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import io
 import json
@@ -18,12 +19,16 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from gateway.addresses import Networks
 from gateway.clock import SystemClock
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.model import Assertion, ClientCertificate, Credential, Expires, GrantRequest, Logs, Secret
 from gateway.observe import Metrics, close_logging, configure_logging
+from gateway.resolver import Resolver
 from gateway.tokens import TokenSet, fetch_once, probe_once
-from gateway.tokens.grant import MAX_ANSWER
+from gateway.tokens.failures import NoDescriptor
+from gateway.tokens.grant import MAX_ANSWER, TokenRequest
+from gateway.tokens.sender import Sender
 from tests.kit.endpoint import Answer, TokenEndpoint, json_answer
 from tests.kit.metrics import scraped
 from tests.kit.process import serving
@@ -163,6 +168,34 @@ async def test_an_endpoint_that_refuses_connections_is_unavailable(endpoint: Tok
     error = await failure(credential(endpoint.url))
     assert error.reason.endswith("the token endpoint cannot be reached (connection refused)")
     assert error.reason.startswith(f"127.0.0.1:{endpoint.port}: ")
+
+
+async def sent(sender: Sender, url: str, *headers: tuple[str, str]) -> TokenUnavailable:
+    """Send a token request as it is; return its failure."""
+    try:
+        with pytest.raises(TokenUnavailable) as caught:
+            await sender.send(TokenRequest("POST", url, headers, b""), tls=None, within=5.0)
+    finally:
+        await sender.close()
+    return caught.value
+
+
+async def test_an_endpoint_that_cannot_be_reached_for_lack_of_a_descriptor_has_not_failed() -> None:
+    def no_file(*_: object, **__: object) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    sender = Sender(SystemClock(), Networks(), Resolver(getaddrinfo=no_file))
+    error = await sent(sender, "http://login.example/token")
+    assert isinstance(error, NoDescriptor)
+    assert error.reason == "no file descriptor is left, raise the limit of open files"
+
+
+async def test_a_failure_of_the_library_without_words_of_ours_is_named_by_its_type_only(
+    endpoint: TokenEndpoint,
+) -> None:
+    error = await sent(Sender(SystemClock(), Networks(["127.0.0.0/8"])), endpoint.url, ("X-Key", "CANARY\r\nX: y"))
+    assert error.reason == "the request failed (ValueError)"
+    assert not endpoint.requests
 
 
 @unless_stalled

@@ -191,6 +191,12 @@ def test_the_answer_has_the_shape_that_the_recipe_reads(response: dict[str, Any]
     assert (status, json.loads(body)) == (200, expected)
 
 
+def test_the_token_is_never_replaced_by_a_member_that_the_recipe_puts_inside_it() -> None:
+    """Such a recipe reads no answer of its vendor; its answer to an app has the token without that member."""
+    odd = endpoint(expires=Expires("in", "access_token.expires_in"))
+    assert json.loads(odd.answer("T", 3600, wall=0.0)[1]) == {"access_token": "T", "token_type": "Bearer"}
+
+
 @pytest.mark.parametrize("success", [frozenset({201}), frozenset({200, 201})], ids=str)
 def test_the_answer_has_a_status_of_success(success: frozenset[int]) -> None:
     assert endpoint(success=success).answer("T", 1, wall=0.0)[0] == min(success)

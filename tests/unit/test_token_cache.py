@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.errors import CredentialRefused, TokenError, TokenMalformed, TokenUnavailable
 from gateway.observe import Metrics
+from gateway.tokens.failures import NoDescriptor
 from tests.kit.clock import FakeClock
 from tests.kit.metrics import sample
 from tests.kit.source import HandSource, cache
@@ -91,6 +92,18 @@ async def test_a_defect_in_a_fetch_answers_everybody_and_is_logged() -> None:
         await task
     assert "CANARY" not in caught.value.reason
     assert logs[0]["event"] == "token_fetch_crashed"
+
+
+async def test_a_fetch_that_fails_for_lack_of_a_descriptor_is_counted_as_that_and_as_unavailable() -> None:
+    bench = Bench()
+    task = await background(bench.cache.get(), bench.clock)
+    await bench.fail(NoDescriptor(reason="no file descriptor is left"))
+    with pytest.raises(TokenUnavailable):
+        await task
+    value = partial(sample, bench.metrics)
+    assert value("gatepass_no_descriptor_total", {"peer": "token_endpoint"}) == 1
+    failed = {"credential": "acme", "outcome": "unavailable", "cause": "demand"}
+    assert value("gatepass_token_fetches_total", failed) == 1
 
 
 # ------------------------------------------------------------------------------------------------------- refresh ahead
