@@ -245,7 +245,7 @@ async def test_min_interval_holds_over_all_instances(server: Store, endpoint: To
             await refuse(made[turn : turn + 1])
             old = await all_have(made, but=old)
     assert len(asked) == 4
-    assert all(later - earlier >= 0.98 for earlier, later in pairwise(asked))
+    assert all(later - earlier >= 0.9 for earlier, later in pairwise(asked))  # counted from leases, seen at arrivals
 
 
 async def test_one_instance_asks_a_slow_endpoint_and_all_wait_for_its_answer(
