@@ -9,6 +9,7 @@ import asyncio
 import functools
 import inspect
 import os
+import socket
 import warnings
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,16 @@ settings.register_profile("untimed", settings.default, deadline=None, suppress_h
 settings.load_profile("untimed")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Allow for one habit of mypyc: how its coroutines pass an exception on is deprecated since Python 3.12."""
+    """Allow for a habit of mypyc, and for one of pytest-rerunfailures.
+
+    How mypyc's coroutines pass an exception on is deprecated since Python 3.12. pytest-rerunfailures sends two small
+    messages before each test, of which the second waits 40 ms for the acknowledgement of the first.
+    """
+    database = getattr(config, "failures_db", None)
+    if isinstance(getattr(database, "sock", None), socket.socket):
+        database.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if os.environ.get("GATEPASS_COMPILE") == "1":
         habit = r"ignore:the \(type, exc, tb\) signature of throw\(\) is deprecated:DeprecationWarning"
         config.addinivalue_line("filterwarnings", habit)
