@@ -36,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     How mypyc's coroutines pass an exception on is deprecated since Python 3.12. pytest-rerunfailures sends two small
     messages before each test, of which the second waits 40 ms for the acknowledgement of the first.
     """
-    database = getattr(config, "failures_db", None)
-    if isinstance(getattr(database, "sock", None), socket.socket):
-        database.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line = getattr(getattr(config, "failures_db", None), "sock", None)
+    if isinstance(line, socket.socket):
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if os.environ.get("GATEPASS_COMPILE") == "1":
         habit = r"ignore:the \(type, exc, tb\) signature of throw\(\) is deprecated:DeprecationWarning"
         config.addinivalue_line("filterwarnings", habit)
