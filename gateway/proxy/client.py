@@ -152,13 +152,11 @@ class ClientConnection(BodySource):
             head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
+                if keep_alive and self.writing_paused and self.phase == ANSWERING:
+                    await self._flushed()  # answers to pipelined requests must not pile up
                 if not keep_alive or self.phase != ANSWERING or self._server.leaving:
                     self.finish()
                     return
-                if self.writing_paused:  # answers to pipelined requests must not pile up
-                    await self._flushed()
-                    if self.phase != ANSWERING:
-                        continue
                 self._after_exchange()
                 served += 1
             elif self.phase >= LINGERING:
@@ -376,9 +374,7 @@ class ClientConnection(BodySource):
 
     def _sweep_lingering(self, now: float) -> None:
         """Close when the time is over, but not while bytes of the last answer still leave."""
-        if self.transport is None:
-            return
-        if self._outgoing or self.transport.get_write_buffer_size():
+        if self._outgoing or self._waiting_to_leave():
             if self.silent_for(now) >= self._server.limits.body_timeout:
                 self.abort()
             elif self._deadline < math.inf:

@@ -228,8 +228,6 @@ class Upload:
     async def _flow(self, upstream: UpstreamConnection) -> None:
         """Write bytes to the vendor as they arrive, until the body ends; stop reading while the vendor accepts none."""
         client, body = self._client, self._body
-        if client.transport is None:
-            raise ConnectionResetError
 
         def push(data: Piece) -> None:
             try:

@@ -71,7 +71,6 @@ class UpstreamConnection(Wire):
         self._poll: select.poll | None = None
         self._head_request = False
         self._interim = 0
-        self._switched = False
         self._closed_cleanly = False
         """The vendor ended its direction in an orderly way (over TLS: with close_notify)."""
         self._tunnel: Callable[[bytes], None] | None = None
@@ -241,8 +240,6 @@ class UpstreamConnection(Wire):
             if len(self._unparsed) > AT_ONCE:
                 self._parse()  # so that the body that follows is read with back-pressure
             self._wake()
-        elif self._switched:
-            self.tail += data
         else:
             self._unexpected()
 
@@ -289,8 +286,8 @@ class UpstreamConnection(Wire):
     def _open_body(self, head: Outbound, rest: bytes) -> Body:
         if head.code == SWITCHING:
             self.tail = rest
-            self.dirty = self._switched = True
-            self.pause_reading(BACKLOG)
+            self.dirty = True
+            self.pause_reading(BACKLOG)  # until `tunnel` resumes it, because nobody takes bytes before
         elif self._head_request or head.code in _BODYLESS or head.length == 0:
             if rest or (head.code == _NO_CONTENT and _declares_content(head)):
                 self._unexpected()
