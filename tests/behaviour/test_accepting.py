@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
+from gateway.model import Address
+from gateway.proxy.listening import listen
 from tests.behaviour.test_serve_tls import ask, issue, trusting
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.served import Served, until
@@ -103,6 +106,42 @@ async def test_only_so_many_handshakes_run_at_a_time_and_each_gets_its_turn(tmp_
         await until(lambda: data.connections == 0)
         assert not data._acceptor._opening
         assert not data._acceptor._running
+
+
+async def test_without_room_accepting_waits_for_handshakes_that_still_move(tmp_path: Path) -> None:
+    """The kernel keeps the connection; it is accepted when a handshake has ended or was given up."""
+    ca = trustme.CA()
+    async with (
+        vendor(answering(ok())) as it_vendor,
+        running({**open_to_all(it_vendor.port), "tls": issue(tmp_path, ca)}) as it,
+    ):
+        data = it.gateway._data
+        assert data is not None
+        acceptor, now = data._acceptor, asyncio.get_running_loop().time()
+        data.use_limits(data.limits, room=8)
+        with bare(it.address, 7, first=b"\x16\x03\x01\x02"):
+            await until(lambda: data.connections == 7)
+            for opening in acceptor._opening.values():
+                opening.since = now + 3600  # none has stalled, however slow the machine is
+            app = asyncio.create_task(ask(it.address, trusting(ca)))
+            await until(lambda: acceptor._paused)
+            assert (data.connections, app.done()) == (7, False)
+            acceptor.sweep(now + 7200)
+            (await app).close()
+
+
+async def test_a_connection_that_is_given_up_in_the_moment_in_which_it_opens_is_reset_and_forgotten() -> None:
+    async with vendor(answering(ok())) as it_vendor, running(open_to_all(it_vendor.port)) as it:
+        data = it.gateway._data
+        assert data is not None
+        with socket.create_connection(it.address) as app:
+            app.setblocking(False)
+            while not any(opening.started for opening in data._acceptor._opening.values()):
+                await asyncio.sleep(0)  # its transport reports in the next round of the loop
+            data._acceptor.abort()
+            with pytest.raises(ConnectionResetError):
+                await asyncio.get_running_loop().sock_recv(app, 1)
+        assert (data.connections, data._connections) == (0, set())
 
 
 # ---------------------------------------------------------------------------------------------- few descriptors
@@ -251,3 +290,38 @@ async def test_an_ipv4_app_on_a_dual_stack_port_has_its_ipv4_address_everywhere(
 
 def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "takes_ipv4"),
+    [(["::"], socket.AF_INET6), (["0.0.0.0", "::"], socket.AF_INET), (["::", "0.0.0.0"], socket.AF_INET)],
+    ids=["IPv6 alone", "IPv4 first", "IPv6 first"],
+)
+async def test_the_any_address_of_ipv6_takes_ipv4_unless_that_has_its_own(
+    hosts: list[str], takes_ipv4: socket.AddressFamily
+) -> None:
+    port = free_port()
+    sockets = await listen(*(Address(host, port) for host in hosts))
+    try:
+        assert [taken_by(sockets, host, port) for host in ("127.0.0.1", "::1")] == [takes_ipv4, socket.AF_INET6]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def taken_by(sockets: list[socket.socket], host: str, port: int) -> int:
+    """Return the family of the listening socket that takes a connection to this address."""
+    with socket.create_connection((host, port), 10):
+        [sock], _, _ = select.select(sockets, [], [], 10)
+        sock.accept()[0].close()
+        return int(sock.family)
+
+
+async def test_an_address_beside_the_any_address_of_another_port_takes_nothing_from_it() -> None:
+    first, second = free_port(), free_port()
+    sockets = await listen(Address("::", first), Address("0.0.0.0", second))
+    try:
+        assert taken_by(sockets, "127.0.0.1", first) == socket.AF_INET6
+    finally:
+        for sock in sockets:
+            sock.close()

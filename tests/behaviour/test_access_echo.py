@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, vendor
+
+if TYPE_CHECKING:
+    from gateway.proxy.body import Body
 
 MASK = b"*" * len(CANARY)
 GUARDED = {"echo_guard": True}
@@ -193,6 +198,36 @@ async def test_an_event_stream_flows_without_delay_and_a_token_cut_in_two_is_sti
         while piece := await app.chunk():
             rest += piece
     assert rest == b"data: " + MASK + b"\n\n"
+
+
+async def test_a_piece_that_is_held_back_whole_sends_nothing_and_ends_nothing() -> None:
+    """An empty chunk would be the end of the body."""
+    pieces = [b"plain ", CANARY[:9].encode(), CANARY[9:].encode() + b" plain"]
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(CHUNKED)
+        while piece := await told.get():
+            await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await peer.send(b"0\r\n\r\n")
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, **GUARDED)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v/a"))
+        head = await app.head()
+        [connection] = it.routes[0].pool._open
+        for sent in range(len(pieces)):
+            told.put_nowait(pieces[sent])
+            arrived = sum(map(len, pieces[: sent + 1]))
+            await until(lambda: connection._body is not None and passed_on(connection._body, arrived))  # noqa: B023 - it ends before the next turn
+        told.put_nowait(b"")
+        assert (await app.body(head)).body == b"plain " + MASK + b" plain"
+
+
+def passed_on(body: Body, size: int) -> bool:
+    """Whether so many bytes have arrived, and all of them were read."""
+    return body.size == size and not body._pieces
 
 
 async def test_a_head_request_and_an_empty_answer_keep_their_framing() -> None:

@@ -12,10 +12,13 @@ import pytest
 import trustme
 
 from gateway.access import hash_key
+from gateway.proxy.tunnel import Tunnel
+from tests.behaviour.test_serve_tls import loaded
 from tests.kit.gateway import Running, one_route, running
 from tests.kit.signing import AUDIENCE, ISSUER, jwk, jwks, token
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import OPENED, Message, Peer, answering, connect, get, ok, vendor
+from tests.wire.test_upgrades import HANDSHAKE, echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +41,9 @@ def config(port: int, jwks_port: int, **issuer: Any) -> dict[str, Any]:
     }
 
 
-async def ask(it: Running, *fields: str) -> Message:
+async def ask(it: Running, *fields: str, path: str = "/v/a") -> Message:
     app = await connect(it.address)
-    await app.send(get("/v/a", *fields))
+    await app.send(get(path, *fields))
     return await app.message()
 
 
@@ -73,6 +76,56 @@ async def test_a_jwt_lets_its_client_in_under_new_keys_too_and_never_reaches_the
     assert len(seen) == 3
     everything = log + "".join(str(message.headers) for message in seen)
     assert not any(each.split(".")[1] in everything for each in sent)
+
+
+@pytest.mark.parametrize(("key", "status"), [("ec-2", 404), ("ec-3", 401)], ids=["known", "unknown"])
+async def test_a_path_without_a_route_is_not_told_from_others_before_the_caller_s_key_was_fetched(
+    key: str, status: int
+) -> None:
+    documents = [ok(jwks(jwk("ec-1"))), ok(jwks(jwk("ec-1"), jwk("ec-2")))]
+    async with (
+        vendor(answering(ok())) as upstream,
+        vendor(answering(*documents)) as endpoint,
+        running(config(upstream.port, endpoint.port)) as it,
+    ):
+        assert (await ask(it, f"Authorization: Bearer {fresh()}")).status == 200
+        assert (await ask(it, f"Authorization: Bearer {fresh(key)}", path="/nowhere")).status == status
+        assert endpoint.connections == 2
+
+
+async def test_a_websocket_goes_on_while_the_keys_of_its_jwt_are_being_fetched(tmp_path: Path) -> None:
+    """After a reload that changes the issuer its keys are not known at once, and that is no reason to end anything."""
+    answers = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        if endpoint.connections > 1:
+            await answers.wait()
+        await peer.send(ok(jwks(jwk("ec-1"))))
+
+    async with (
+        vendor(echo) as upstream,
+        vendor(script) as endpoint,
+        running(config(upstream.port, endpoint.port)) as it,
+    ):
+        app = await connect(it.address)
+        await app.send(HANDSHAKE[:-2] + f"Authorization: Bearer {fresh()}\r\n\r\n".encode())
+        assert (await app.head()).status == 101
+        assert it.gateway._data is not None
+        (connection,) = it.gateway._data._connections
+        await it.gateway.reload(loaded(tmp_path, config(upstream.port, endpoint.port, refresh="1h")))
+        await eventually(lambda: endpoint.connections == 2)
+        for known in (False, True):
+            if known:
+                answers.set()
+                await eventually(lambda: all(keys.usable for keys in it.gateway._access._keysets.values()))
+            assert isinstance(connection._tunnel, Tunnel)
+            connection._tunnel.sweep(asyncio.get_running_loop().time() + 1)  # as in a second, when it is looked at
+            assert connection._tunnel.reason == ""
+            await app.send(b"still")
+            assert await app.reader.readexactly(5) == b"still"
+        app.close()
+        await eventually(it.at_rest)
 
 
 @unless_stalled

@@ -282,6 +282,20 @@ async def test_a_pass_and_a_key_stand_in_the_very_header_that_the_route_injects(
         assert await it.call("uqudo", **with_both) == 403  # a pass never reaches a vendor
 
 
+@pytest.mark.parametrize(("trusts", "status"), [(["127.0.0.0/8"], 200), ([], 400)], ids=["trusted", "not trusted"])
+async def test_a_client_behind_a_trusted_proxy_is_known_by_the_address_that_the_proxy_reports(
+    trusts: list[str], status: int
+) -> None:
+    near = {"name": "web", "key_sha256": hash_key(KEY), "addresses": ["203.0.113.7/32"]}
+    async with app(clients=[near], trusted_proxies=trusts) as it:
+        assert (await it.token(headers={**basic(KEY), "X-Forwarded-For": "203.0.113.7"}))[0] == status
+        assert (await it.token(headers={**basic(KEY), "X-Forwarded-For": "203.0.113.8"}))[0] == 400
+        told = [event for line in it.it.log.splitlines() if (event := json.loads(line))["event"] == "request"]
+    assert [event["remote"] for event in told] == (
+        ["203.0.113.7", "203.0.113.8"] if trusts else ["127.0.0.1", "127.0.0.1"]
+    )
+
+
 async def test_a_key_that_ends_soon_gives_a_pass_that_ends_with_it() -> None:
     ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 100))
     clients = [{"name": "web", "keys": [{"sha256": hash_key(KEY), "expires": ends}]}]

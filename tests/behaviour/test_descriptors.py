@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+from structlog.testing import capture_logs
 
 from gateway.model import Route, Upstream
 from gateway.observe import Metrics
@@ -23,13 +26,16 @@ from gateway.proxy.wire import Outbox
 from gateway.resolver import Resolver
 from gateway.tls import UpstreamContexts, client_context
 from tests.behaviour.test_accepting import with_files
+from tests.kit.configuration import loaded
 from tests.kit.endpoint import TokenEndpoint
-from tests.kit.gateway import CANARY
+from tests.kit.gateway import CANARY, running
+from tests.kit.names import System
+from tests.kit.names import resolver as resolver_of
 from tests.kit.served import Served, until
 from tests.kit.wire import connect, get, ok, vendor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from tests.kit.wire import Peer
 
@@ -226,7 +232,7 @@ async def test_a_token_request_without_a_descriptor_is_named_and_counted(tmp_pat
             assert CANARY not in gateway.text
 
 
-# ----------------------------------------------------------------------------------------- in libraries, where it hides
+# ------------------------------------------------------------------------------- the same with the gateway in this process
 
 
 @contextlib.contextmanager
@@ -240,6 +246,73 @@ def none_here() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("way", ["directly", "through a proxy"])
+async def test_neither_a_vendor_nor_a_proxy_is_blamed_when_no_descriptor_is_left(way: str) -> None:
+    async with vendor(patient) as upstream:
+        config = routes([upstream.port])
+        if way == "through a proxy":
+            config["routes"]["v0"]["upstream"] = "http://vendor.test"
+            config["egress"] = {"proxy": f"http://127.0.0.1:{upstream.port}"}
+        async with running(config) as it:
+            app = await connect(it.address)
+            await status(app, "/none")  # it is accepted
+            with none_here():
+                await app.send(get("/v0/x"))
+                answer = await app.message()
+            assert (answer.status, json.loads(answer.body)["code"]) == (503, "overloaded")
+            assert answer.one("Retry-After") == b"1"
+            assert requests(it.log)[-1]["reason"] == NAMED
+            assert it.metric("gatepass_no_descriptor_total", peer="upstream") == 1
+            assert it.metric("gatepass_upstream_connects_total", route="v0", outcome="no_descriptor") == 1
+            assert it.at_rest()
+        assert upstream.connections == 0
+
+
+class Exhausted(System):
+    """Finds no descriptor for the first look-up of a name."""
+
+    def __call__(self, host: str, port: int, **more: object) -> Sequence[Any]:
+        found = super().__call__(host, port, **more)
+        if self.asked[host] == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return found
+
+
+async def test_the_connection_that_was_idle_longest_is_closed_and_the_request_goes_on() -> None:
+    system = Exhausted()
+    system.addresses["vendor.test"] = ["127.0.0.1"]
+    async with vendors(2) as ports:
+        config = {**routes(ports), "allow_addresses": ["127.0.0.0/8"]}
+        config["routes"]["v1"]["upstream"] = f"http://vendor.test:{ports[1]}"
+        async with running(config, resolver=resolver_of(system)) as it:
+            app = await connect(it.address)
+            assert await status(app, "/v0/x") == 200
+            assert await status(app, "/v1/x") == 200
+            assert system.asked["vendor.test"] == 2
+            assert [it.metric("gatepass_pool_idle_connections", route=name) for name in ("v0", "v1")] == [0, 1]
+            assert it.metric("gatepass_no_descriptor_total", peer="upstream") == 0
+            assert it.metric("gatepass_upstream_connects_total", route="v1", outcome="ok") == 1
+
+
+def requests(log: str) -> list[dict[str, Any]]:
+    return [event for event in map(json.loads, log.splitlines()) if event["event"] == "request"]
+
+
+@pytest.mark.parametrize(("descriptors", "told"), [(96, True), (20_000, False)])
+def test_fewer_connections_than_configured_are_named_in_the_log(
+    descriptors: int, told: bool, tmp_path: Path
+) -> None:
+    config = loaded(tmp_path, yaml.safe_dump({**routes([9]), "access": "open"}), CANARY=CANARY)
+    with capture_logs() as logs:
+        room = VendorRoom(descriptors).divide(config, ())
+    assert room == descriptors
+    expected = {"event": "few_descriptors", "log_level": "warning", "connections": 10_000, "fit": 96, "pools": 0}
+    assert logs == ([expected] if told else [])
+
+
+# ----------------------------------------------------------------------------------------- in libraries, where it hides
 
 
 def test_no_context_is_built_that_trusts_nobody_because_nothing_could_be_read() -> None:

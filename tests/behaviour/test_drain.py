@@ -20,12 +20,10 @@ from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.nginx import PROGRAM, nginx
 from tests.kit.served import Apps, Served, accepts, free_port, until
 from tests.kit.stall import unless_stalled
-from tests.kit.wire import answering, connect, get, ok, vendor
+from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.kit.wire import Peer
 
 ENVIRON = {"CANARY": CANARY}
 
@@ -83,6 +81,64 @@ async def test_a_connection_that_was_accepted_last_is_still_served() -> None:
         await fresh.send(get("/v/x"))
         assert (await fresh.message()).status == 200
         await draining
+
+
+async def test_connections_that_only_the_kernel_has_accepted_are_still_served() -> None:
+    async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
+        data = it.gateway._data
+        assert data is not None
+        with contextlib.ExitStack() as stack:
+            queued = [stack.enter_context(socket.create_connection(it.address)) for _ in range(3)]
+            data._acceptor.stop(take_queued=True)  # the loop has not run since
+            assert data.connections == 3
+            for sock in queued:
+                app = Peer(*await asyncio.open_connection(sock=sock.dup()))
+                await app.send(get("/v/x"))
+                assert (await app.message()).status == 200
+                app.close()
+
+
+async def test_connections_that_a_successor_gets_from_the_kernel_are_left_to_it() -> None:
+    """What is open already is served to its end."""
+    async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
+        data = it.gateway._data
+        assert data is not None
+        kept = await connect(it.address)
+        await kept.send(get("/v/x"))
+        await kept.message()
+        data._acceptor._pause()  # until the next round of the loop, in which the sockets are closed
+        with data.sockets[0].dup() as successor, socket.create_connection(it.address) as queued:
+            handing = asyncio.create_task(it.gateway.hand_over())
+            await until(lambda: not data.sockets)
+            await kept.send(get("/v/x"))
+            answer = await kept.message()
+            assert (answer.status, answer.one("Connection")) == (200, b"close")
+            assert await kept.at_end()
+            kept.close()
+            await handing
+            accepted, address = successor.accept()
+            accepted.close()
+            assert address == queued.getsockname()
+
+
+async def test_a_request_that_is_complete_only_after_the_last_call_is_told_to_come_back() -> None:
+    """Its head had begun, so its connection was not idle; the vendor gets nothing of it."""
+    async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
+        handler = it.gateway._handler
+        assert handler is not None
+        late = await connect(it.address)
+        await late.send(get("/v/x")[:-2])
+        await until(lambda: bool(it.gateway._data and it.gateway._data._connections))
+        draining = asyncio.create_task(it.gateway.drain())
+        await until(lambda: handler.closing)
+        await late.send(b"\r\n")
+        answer = await late.message()
+        assert (answer.status, json.loads(answer.body)["code"]) == (503, "draining")
+        assert (answer.one("Retry-After"), answer.one("Connection")) == (b"1", b"close")
+        assert await late.at_end()
+        late.close()
+        await draining
+        assert it_vendor.connections == 0
 
 
 @unless_stalled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -132,6 +133,17 @@ async def test_a_vendor_that_cannot_be_reached_is_named() -> None:
         assert await call(it) == [502]
         [event] = requests(it)
     assert event["reason"] == f"127.0.0.1:{port}: connection refused"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse a broadcast address otherwise")
+async def test_a_vendor_to_which_there_is_no_way_is_named_in_the_system_s_words() -> None:
+    """TCP cannot reach a broadcast address, so Linux says so at once."""
+    config = one_route(9)
+    config["routes"]["v"]["upstream"] = "http://127.255.255.255:9"
+    async with running(config) as it:
+        assert await call(it) == [502]
+        [event] = requests(it)
+    assert event["reason"] == "127.255.255.255:9: network is unreachable"
 
 
 async def test_a_token_endpoint_that_fails_is_named() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gateway.errors import UpstreamReset
 from gateway.model import Timeouts
 from gateway.proxy.body import HIGH
 from gateway.proxy.upstream import UpstreamConnection
@@ -82,3 +83,15 @@ async def test_small_segments_wait_for_the_exchange_and_are_understood_together(
     assert connection.silent is False
     head, stream = await connection.response()
     assert (head.code, await stream.read(), transport.calls) == (200, b"ok", [])
+
+
+async def test_a_connection_that_closed_before_its_request_says_so_at_once() -> None:
+    """As when a vendor closes what was just opened: no answer and no close can follow."""
+    loop = asyncio.get_running_loop()
+    connection = UpstreamConnection(loop, Outbox(loop), lambda _: None)
+    connection.connection_made(Transport())  # type: ignore[arg-type]
+    connection.connection_lost(None)
+    connection.begin(Timeouts(), head=False)
+    with pytest.raises(UpstreamReset) as error:
+        await connection.response()
+    assert error.value.reason == "closed before the request was sent"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -111,3 +112,68 @@ async def test_a_connection_that_is_aborted_or_lost_sends_nothing_more(wires: li
     two.write(b"nor this")
     await asyncio.sleep(0)
     assert (first, second) == (["abort"], [])
+
+
+# ---------------------------------------------------------------------------------------- a connection that is closed
+
+
+class Closing(Transport):
+    """Is closed already, although the protocol does not know it."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+class OnSocket(Transport):
+    """Shows a real socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._sock = sock
+
+    def get_extra_info(self, _name: str) -> Any:
+        return self._sock
+
+
+async def test_who_waits_to_write_is_told_that_the_connection_is_closed(wires: list[tuple[Wire, list[Any]]]) -> None:
+    (waiting, _), (lost, _), (closing, _) = wires
+    waiting.pause_writing()
+    drained = asyncio.create_task(waiting.drain())
+    await asyncio.sleep(0)
+    assert not drained.done()
+    waiting.connection_lost(None)
+    lost.connection_lost(None)
+    closing.connection_made(Closing())  # type: ignore[arg-type]
+    for writer in (drained, lost.drain(), closing.drain()):
+        with pytest.raises(ConnectionResetError):
+            await writer
+
+
+async def test_a_writer_that_waited_goes_on_when_the_transport_accepts_bytes(
+    wires: list[tuple[Wire, list[Any]]],
+) -> None:
+    [(wire, _), *_] = wires
+    wire.pause_writing()
+    drained = asyncio.create_task(wire.drain())
+    await asyncio.sleep(0)
+    wire.resume_writing()
+    await drained
+
+
+async def test_a_connection_that_is_lost_has_no_reset_and_no_bytes_on_their_way() -> None:
+    """A sweep may ask before the exchange or the tunnel has ended."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    with near, far:
+        wire = Wire(loop, Outbox(loop))
+        wire.connection_made(OnSocket(near))  # type: ignore[arg-type]
+        wire.ended = True
+        assert not wire.peer_reset
+        near.setblocking(False)
+        near.send(b"x" * 1000)
+        assert wire.unacknowledged() > 0
+        far.close()
+        assert wire.peer_reset
+        wire.connection_lost(None)
+        assert not wire.peer_reset
+        assert wire.unacknowledged() == 0

@@ -443,3 +443,34 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
         await until(lambda: pool.finished)
         for peer in tuple(upstream.open):
             peer.reset()
+
+
+async def test_a_request_that_needs_a_new_connection_gets_one_although_the_pool_is_full_of_idle_ones() -> None:
+    """Its kept connection died, and another request that waited has filled the pool's only place since."""
+    targets: list[bytes] = []
+    asked, dies = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.message()
+            targets.append(request.target)
+            if targets.count(b"/again") == 1 and request.target == b"/again":
+                asked.set()
+                await dies.wait()
+                return
+            await peer.send(ok(request.target))
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 60})) as it:
+        app, other = await connect(it.address), await connect(it.address)
+        await app.send(get("/v/first"))
+        assert (await app.message()).body == b"/first"
+        await app.send(get("/v/again"))
+        await asked.wait()
+        await other.send(get("/v/other"))
+        await until(lambda: len(it.routes[0].pool._queue) == 1)
+        dies.set()
+        assert (await other.message()).body == b"/other"
+        assert (await app.message()).body == b"/again"
+        assert it.at_rest()
+    assert targets == [b"/first", b"/again", b"/other", b"/again"]
+    assert upstream.connections == 3

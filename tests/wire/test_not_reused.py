@@ -12,7 +12,7 @@ from tests.kit.configuration import loaded
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.names import System
 from tests.kit.names import resolver as resolver_of
-from tests.kit.wire import Message, Peer, connect, get, ok, vendor
+from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,3 +232,13 @@ async def _ask(address: tuple[str, int], path: str) -> int:
 async def _reload(gateway: Gateway, folder: Path, config: dict[str, object]) -> None:
     text = yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, "access": "open", **config})
     await gateway.reload(loaded(folder, text, CANARY=CANARY))
+
+
+async def test_a_reload_that_still_allows_an_address_keeps_its_connection(tmp_path: Path) -> None:
+    async with vendor(answering(ok())) as upstream:
+        config = one_route(upstream.port, upstream=f"http://vendor.test:{upstream.port}")
+        async with running({**config, "allow_addresses": ["127.0.0.0/8"]}, resolver=_loopback()) as it:
+            assert await _ask(it.address, "/v/a") == 200
+            await _reload(it.gateway, tmp_path, {**config, "allow_addresses": ["127.0.0.1/32"]})
+            assert await _ask(it.address, "/v/a") == 200
+        assert upstream.connections == 1
