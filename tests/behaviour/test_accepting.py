@@ -136,7 +136,7 @@ async def test_a_connection_that_is_given_up_in_the_moment_in_which_it_opens_is_
         assert data is not None
         with socket.create_connection(it.address) as app:
             app.setblocking(False)
-            while not any(opening.started for opening in data._acceptor._opening.values()):
+            while not any(opening.started for opening in data._acceptor._opening.values()):  # noqa: ASYNC110 - nobody sets an event
                 await asyncio.sleep(0)  # its transport reports in the next round of the loop
             data._acceptor.abort()
             with pytest.raises(ConnectionResetError):

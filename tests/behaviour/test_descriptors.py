@@ -232,7 +232,7 @@ async def test_a_token_request_without_a_descriptor_is_named_and_counted(tmp_pat
             assert CANARY not in gateway.text
 
 
-# ------------------------------------------------------------------------------- the same with the gateway in this process
+# ---------------------------------------------------------------------------- the same with the gateway in this process
 
 
 @contextlib.contextmanager
@@ -301,9 +301,7 @@ def requests(log: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("descriptors", "told"), [(96, True), (20_000, False)])
-def test_fewer_connections_than_configured_are_named_in_the_log(
-    descriptors: int, told: bool, tmp_path: Path
-) -> None:
+def test_fewer_connections_than_configured_are_named_in_the_log(descriptors: int, told: bool, tmp_path: Path) -> None:
     config = loaded(tmp_path, yaml.safe_dump({**routes([9]), "access": "open"}), CANARY=CANARY)
     with capture_logs() as logs:
         room = VendorRoom(descriptors).divide(config, ())

@@ -293,6 +293,48 @@ async def test_a_vendor_that_stops_in_the_handshake_behind_a_proxy_is_a_time_out
         assert it.at_rest()
 
 
+async def breaks_off(peer: Peer) -> None:
+    await peer.head()
+    await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    await peer.reader.read(100)
+    peer.reset()
+
+
+async def test_a_handshake_behind_a_proxy_that_is_broken_off_is_the_vendor_s_tls() -> None:
+    async with vendor(breaks_off) as proxy, running(through(proxy.port, 443, "https")) as it:
+        got = await ask(it)
+        assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_tls")
+        assert b"error=tls_protocol_error" in got.one("Proxy-Status")
+        assert reasons(it) == [("upstream_tls", "the connection broke off in the handshake")]
+        assert it.at_rest()
+
+
+async def test_a_vendor_behind_a_proxy_that_closes_at_the_end_of_the_handshake_is_not_asked(
+    authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is there before the gateway goes on, as on a busy machine: a request would wait for its time-out."""
+    loop = asyncio.get_running_loop()
+    start_tls = loop.start_tls
+
+    async def slowly(transport: asyncio.Transport, protocol: Any, *args: Any, **named: Any) -> asyncio.Transport | None:
+        secured = await start_tls(transport, protocol, *args, **named)
+        await until(lambda: protocol.dirty)
+        return secured
+
+    async def closes(peer: Peer) -> None:
+        peer.close()
+
+    monkeypatch.setattr(loop, "start_tls", slowly)
+    async with (
+        tinyproxy() as proxy,
+        tls_vendor(closes, context_for(authority.issue_cert("vendor.test"))) as port,
+        running(through(proxy.port, port, "https", route={"ca_file": str(ca_file)})) as it,
+    ):
+        assert (await ask(it)).status == 502
+        assert reasons(it) == [("upstream_tls", "the connection broke off in the handshake")]
+        assert it.at_rest()
+
+
 async def test_a_literal_address_where_nothing_goes_is_not_asked_of_the_proxy() -> None:
     """What a name leads to is known to the proxy alone."""
     async with vendor(silent) as proxy:

@@ -12,15 +12,19 @@ import pytest
 
 from gateway.tokens import TokenCache
 from tests.kit.emulation import Load, ask, emulated, warm
+from tests.kit.endpoint import TokenEndpoint
+from tests.kit.gateway import one_route, running
 from tests.kit.metrics import families
-from tests.kit.rest import until
+from tests.kit.rest import Rest, until
 from tests.kit.stall import unless_stalled
-from tests.kit.wire import connect, get, post
+from tests.kit.wire import connect, get, ok, post, vendor
 
 if TYPE_CHECKING:
     from tests.kit.gateway import Running
+    from tests.kit.wire import Peer
 
 VENDORS = ["hypersign", "akiba", "uqudo", "idfy"]
+UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
 def failed_fetches(it: Running) -> float:
@@ -310,6 +314,38 @@ async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_n
         await app.send(post("/uqudo/sandbox/sink", b"x" * 200_000))
         assert (await app.message()).status == 401
         assert (await ask(it, "uqudo"))[0] == 200
+
+
+async def test_an_upload_whose_token_is_refused_early_goes_on_to_where_it_is_sent_again() -> None:
+    """The vendor has read its beginning; the app sends the rest when the second request is under way."""
+    bodies: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        head = await peer.head()
+        bodies.append(b"")
+        number = len(bodies) - 1
+        while len(bodies[number]) < 10 and (number or len(bodies[number]) < 5):
+            bodies[number] += await peer.reader.read(10)
+        await peer.send(ok(head.one("Authorization")) if number else UNAUTHORIZED)
+        assert number or await peer.at_end()
+
+    async with TokenEndpoint() as endpoint, vendor(script) as upstream:
+        config = one_route(upstream.port)
+        form = {"grant_type": "client_credentials", "client_secret": "${CANARY}"}
+        grant = {"request": {"url": endpoint.url, "form": form}, "response": {"expires": {"in": "expires_in"}}}
+        config["credentials"] = {"key": {"grant": grant, "min_interval": 0}}
+        async with running(config) as it:
+            rest = Rest(it)
+            app = await connect(it.address)
+            await app.send(get("/v/a", "Content-Length: 10", method="POST") + b"first")
+            await until(lambda: len(bodies) == 2 and bodies[1] == b"first")
+            await app.send(b" last")
+            got = await app.message()
+            assert (got.status, got.body) == (200, f"Bearer {endpoint.issued[1]}".encode())
+            app.close()
+            await until(lambda: not upstream.open)
+            assert await rest.comes(apart_from=("files",)), rest.left_over
+    assert bodies == [b"first", b"first last"]
 
 
 async def test_a_403_fetches_nothing() -> None:

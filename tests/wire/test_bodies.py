@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
+from gateway.proxy.phase import BODY, BROKEN
 from tests.kit.gateway import one_route, running
-from tests.kit.rest import settled
+from tests.kit.rest import settled, until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 ANSWERS = {
@@ -347,3 +349,82 @@ async def test_the_largest_body_that_is_kept_for_replay_does_not_outgrow_the_bud
         assert it.gateway._handler is not None
         assert it.gateway._handler._budget._left == 1024
     assert [len(message.body) for message in seen] == [700] * 4
+
+
+CHUNKS = get("/v/a", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhello\r\n"
+
+
+async def test_a_body_that_turns_out_bad_while_its_request_waits_for_a_connection_is_400_and_nothing_is_sent() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.message()
+            await go.wait()
+            await peer.send(ok())
+
+    async with vendor(script) as upstream, running(one_route(upstream.port, pool={"size": 1, "wait": 60})) as it:
+        holder = await connect(it.address)
+        await holder.send(get("/v/hold"))
+        await until(lambda: upstream.received)
+        app = await connect(it.address)
+        await app.send(CHUNKS)
+        await until(lambda: len(it.routes[0].pool._queue) == 1)
+        await app.send(b"zz\r\n")
+        data = it.gateway._data
+        assert data is not None
+        await until(lambda: any(each.phase == BROKEN for each in data._connections))
+        go.set()
+        assert (await holder.message()).status == 200
+        got = await app.message()
+        assert (got.status, got.one("Connection")) == (400, b"close")
+        assert await app.at_end()
+        assert it.at_rest()
+    assert b"POST" not in upstream.received
+
+
+async def test_a_vendor_that_resets_before_it_has_read_the_end_of_a_body_is_502_and_no_defect() -> None:
+    """The body has arrived whole, and its last bytes wait until the vendor reads."""
+    got_some, resets = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.chunk()
+        got_some.set()
+        await resets.wait()
+        peer.reset()
+
+    async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        await app.send(CHUNKS)
+        await got_some.wait()
+        [to_vendor] = it.routes[0].pool._open
+        to_vendor.pause_writing()  # as its transport does when its buffer is full
+        await app.send(b"0\r\n\r\n")
+        await until(lambda: to_vendor._drain_waiter is not None)
+        resets.set()
+        got = await app.message()
+        assert (got.status, b'"upstream_reset"' in got.body) == (502, True)
+        await until(it.at_rest)
+        gc.collect()  # an exception that nobody has seen is reported then
+        assert "never retrieved" not in it.log
+
+
+async def test_a_defect_in_an_upload_is_500_for_its_app_alone_and_stands_in_the_log() -> None:
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        other = await connect(it.address)
+        await other.send(get("/v/a"))
+        assert (await other.message()).status == 200
+        app = await connect(it.address)
+        await app.send(CHUNKS)
+        await until(lambda: b"hello" in upstream.received)
+        assert it.gateway._data is not None
+        [body] = [each._body for each in it.gateway._data._connections if each.phase == BODY]
+        body.fail(ZeroDivisionError("made up"))
+        got = await app.message()
+        assert (got.status, b'"internal"' in got.body, got.one("Connection")) == (500, True, b"close")
+        await other.send(get("/v/a"))
+        assert (await other.message()).status == 200
+        await until(it.at_rest)
+        gc.collect()
+        assert "ZeroDivisionError" in it.log

@@ -15,7 +15,7 @@ from gateway.proxy.intake import LARGE, Intake
 from gateway.proxy.wire import BACKLOG, queued
 from tests.kit.emulation import ask, emulated, warm
 from tests.kit.gateway import one_route, running
-from tests.kit.rest import until
+from tests.kit.rest import settled, until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, post, vendor
 
 if TYPE_CHECKING:
@@ -204,6 +204,31 @@ async def test_a_vendor_that_answers_before_it_has_all_of_it_is_heard() -> None:
         app = await connect(it.address)
         await app.send(post("/v/a", NOISE[: 2 * MIB])[:500_000])
         assert (await app.message()).body == b"enough"
+
+
+async def test_an_app_that_does_not_read_an_answer_to_its_unfinished_upload_holds_the_vendor_back() -> None:
+    """The transport tells the reader of the large body, which is not the connection itself."""
+    size, sent = 64 * MIB, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            await peer.send(bytes(MIB))
+            sent += MIB
+
+    async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        app.pause_reading()
+        await app.send(post("/v/a", NOISE[:MIB])[:1000])
+        assert await settled(lambda: sent) < size // 2
+        (connection,) = connections(it)
+        assert (isinstance(reader(connection), Intake), connection.writing_paused) == (True, True)
+        app.resume_reading()
+        answer = await app.message()
+        assert (answer.status, len(answer.body), answer.one("Connection")) == (200, size, b"close")
+        assert await app.at_end()
 
 
 def uploads(it: Running) -> list[Any]:
