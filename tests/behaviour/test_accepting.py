@@ -109,7 +109,7 @@ async def test_only_so_many_handshakes_run_at_a_time_and_each_gets_its_turn(tmp_
 
 
 async def test_without_room_accepting_waits_for_handshakes_that_still_move(tmp_path: Path) -> None:
-    """The kernel keeps the connection; it is accepted when a handshake has ended or was given up."""
+    """The kernel keeps the connection until a handshake ends or is given up."""
     ca = trustme.CA()
     async with (
         vendor(answering(ok())) as it_vendor,
@@ -130,7 +130,7 @@ async def test_without_room_accepting_waits_for_handshakes_that_still_move(tmp_p
             (await app).close()
 
 
-async def test_a_connection_that_is_given_up_in_the_moment_in_which_it_opens_is_reset_and_forgotten() -> None:
+async def test_a_connection_that_is_given_up_while_it_opens_is_reset_and_forgotten() -> None:
     async with vendor(answering(ok())) as it_vendor, running(open_to_all(it_vendor.port)) as it:
         data = it.gateway._data
         assert data is not None
@@ -297,7 +297,7 @@ def hashed(key: str) -> str:
     [(["::"], socket.AF_INET6), (["0.0.0.0", "::"], socket.AF_INET), (["::", "0.0.0.0"], socket.AF_INET)],
     ids=["IPv6 alone", "IPv4 first", "IPv6 first"],
 )
-async def test_the_any_address_of_ipv6_takes_ipv4_unless_that_has_its_own(
+async def test_the_any_address_of_ipv6_serves_ipv4_unless_that_of_ipv4_is_listed(
     hosts: list[str], takes_ipv4: socket.AddressFamily
 ) -> None:
     port = free_port()
@@ -317,7 +317,7 @@ def taken_by(sockets: list[socket.socket], host: str, port: int) -> int:
         return int(sock.family)
 
 
-async def test_an_address_beside_the_any_address_of_another_port_takes_nothing_from_it() -> None:
+async def test_the_any_address_of_ipv4_on_another_port_changes_nothing() -> None:
     first, second = free_port(), free_port()
     sockets = await listen(Address("::", first), Address("0.0.0.0", second))
     try:

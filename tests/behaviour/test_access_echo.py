@@ -200,7 +200,7 @@ async def test_an_event_stream_flows_without_delay_and_a_token_cut_in_two_is_sti
     assert rest == b"data: " + MASK + b"\n\n"
 
 
-async def test_a_piece_that_is_held_back_whole_sends_nothing_and_ends_nothing() -> None:
+async def test_a_piece_that_the_guard_holds_back_whole_does_not_end_the_body() -> None:
     """An empty chunk would be the end of the body."""
     pieces = [b"plain ", CANARY[:9].encode(), CANARY[9:].encode() + b" plain"]
     told: asyncio.Queue[bytes] = asyncio.Queue()

@@ -79,7 +79,7 @@ async def test_a_jwt_lets_its_client_in_under_new_keys_too_and_never_reaches_the
 
 
 @pytest.mark.parametrize(("key", "status"), [("ec-2", 404), ("ec-3", 401)], ids=["known", "unknown"])
-async def test_a_path_without_a_route_is_not_told_from_others_before_the_caller_s_key_was_fetched(
+async def test_a_path_without_a_route_is_404_only_for_a_jwt_that_is_valid_under_the_fetched_keys(
     key: str, status: int
 ) -> None:
     documents = [ok(jwks(jwk("ec-1"))), ok(jwks(jwk("ec-1"), jwk("ec-2")))]
@@ -94,7 +94,7 @@ async def test_a_path_without_a_route_is_not_told_from_others_before_the_caller_
 
 
 async def test_a_websocket_goes_on_while_the_keys_of_its_jwt_are_being_fetched(tmp_path: Path) -> None:
-    """After a reload that changes the issuer its keys are not known at once, and that is no reason to end anything."""
+    """A reload that changes the issuer makes the gateway fetch its keys anew."""
     answers = asyncio.Event()
 
     async def script(peer: Peer) -> None:

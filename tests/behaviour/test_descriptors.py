@@ -249,7 +249,7 @@ def none_here() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("way", ["directly", "through a proxy"])
-async def test_neither_a_vendor_nor_a_proxy_is_blamed_when_no_descriptor_is_left(way: str) -> None:
+async def test_without_a_descriptor_neither_the_vendor_nor_the_proxy_is_blamed(way: str) -> None:
     async with vendor(patient) as upstream:
         config = routes([upstream.port])
         if way == "through a proxy":
@@ -280,7 +280,7 @@ class Exhausted(System):
         return found
 
 
-async def test_the_connection_that_was_idle_longest_is_closed_and_the_request_goes_on() -> None:
+async def test_without_a_descriptor_the_longest_idle_connection_is_closed_and_the_request_is_served() -> None:
     system = Exhausted()
     system.addresses["vendor.test"] = ["127.0.0.1"]
     async with vendors(2) as ports:
@@ -301,7 +301,9 @@ def requests(log: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("descriptors", "told"), [(96, True), (20_000, False)])
-def test_fewer_connections_than_configured_are_named_in_the_log(descriptors: int, told: bool, tmp_path: Path) -> None:
+def test_the_log_says_if_fewer_connections_fit_than_are_configured(
+    descriptors: int, told: bool, tmp_path: Path
+) -> None:
     config = loaded(tmp_path, yaml.safe_dump({**routes([9]), "access": "open"}), CANARY=CANARY)
     with capture_logs() as logs:
         room = VendorRoom(descriptors).divide(config, ())

@@ -98,8 +98,8 @@ async def test_connections_that_only_the_kernel_has_accepted_are_still_served() 
                 app.close()
 
 
-async def test_connections_that_a_successor_gets_from_the_kernel_are_left_to_it() -> None:
-    """What is open already is served to its end."""
+async def test_connections_in_the_kernel_s_queue_are_left_to_a_successor() -> None:
+    """Connections that are already open are served here until they close."""
     async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
         data = it.gateway._data
         assert data is not None
@@ -121,8 +121,8 @@ async def test_connections_that_a_successor_gets_from_the_kernel_are_left_to_it(
             assert address == queued.getsockname()
 
 
-async def test_a_request_that_is_complete_only_after_the_last_call_is_told_to_come_back() -> None:
-    """Its head had begun, so its connection was not idle; the vendor gets nothing of it."""
+async def test_a_request_whose_head_ends_after_the_last_call_gets_503_draining() -> None:
+    """Half of the head had arrived, so the connection was not idle; the vendor gets no request."""
     async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
         handler = it.gateway._handler
         assert handler is not None

@@ -309,10 +309,10 @@ async def test_a_handshake_behind_a_proxy_that_is_broken_off_is_the_vendor_s_tls
         assert it.at_rest()
 
 
-async def test_a_vendor_behind_a_proxy_that_closes_at_the_end_of_the_handshake_is_not_asked(
+async def test_a_vendor_behind_a_proxy_that_closes_behind_the_handshake_gets_no_request(
     authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its end is there before the gateway goes on, as on a busy machine: a request would wait for its time-out."""
+    """The close arrives before the gateway goes on, as on a busy machine; a request would wait for its time-out."""
     loop = asyncio.get_running_loop()
     start_tls = loop.start_tls
 

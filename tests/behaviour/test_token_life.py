@@ -316,8 +316,8 @@ async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_n
         assert (await ask(it, "uqudo"))[0] == 200
 
 
-async def test_an_upload_whose_token_is_refused_early_goes_on_to_where_it_is_sent_again() -> None:
-    """The vendor has read its beginning; the app sends the rest when the second request is under way."""
+async def test_an_upload_whose_token_is_refused_before_its_end_goes_on_in_the_second_request() -> None:
+    """The vendor refuses the token after the first half; the app sends the second half afterwards."""
     bodies: list[bytes] = []
 
     async def script(peer: Peer) -> None:

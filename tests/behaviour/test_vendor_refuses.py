@@ -136,7 +136,7 @@ async def test_a_vendor_that_cannot_be_reached_is_named() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse a broadcast address otherwise")
-async def test_a_vendor_to_which_there_is_no_way_is_named_in_the_system_s_words() -> None:
+async def test_a_vendor_without_a_route_to_it_is_named_with_the_system_s_reason() -> None:
     """TCP cannot reach a broadcast address, so Linux says so at once."""
     config = one_route(9)
     config["routes"]["v"]["upstream"] = "http://127.255.255.255:9"

@@ -354,7 +354,7 @@ async def test_the_largest_body_that_is_kept_for_replay_does_not_outgrow_the_bud
 CHUNKS = get("/v/a", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhello\r\n"
 
 
-async def test_a_body_that_turns_out_bad_while_its_request_waits_for_a_connection_is_400_and_nothing_is_sent() -> None:
+async def test_a_body_that_is_malformed_while_its_request_waits_for_a_connection_is_400_and_nothing_is_sent() -> None:
     go = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -383,8 +383,8 @@ async def test_a_body_that_turns_out_bad_while_its_request_waits_for_a_connectio
     assert b"POST" not in upstream.received
 
 
-async def test_a_vendor_that_resets_before_it_has_read_the_end_of_a_body_is_502_and_no_defect() -> None:
-    """The body has arrived whole, and its last bytes wait until the vendor reads."""
+async def test_a_vendor_that_resets_while_the_last_bytes_of_a_body_wait_is_502_and_no_defect() -> None:
+    """The whole body has arrived, and the task that sends it waits until the vendor reads."""
     got_some, resets = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -410,7 +410,7 @@ async def test_a_vendor_that_resets_before_it_has_read_the_end_of_a_body_is_502_
         assert "never retrieved" not in it.log
 
 
-async def test_a_defect_in_an_upload_is_500_for_its_app_alone_and_stands_in_the_log() -> None:
+async def test_a_defect_in_an_upload_is_500_for_one_app_and_is_logged() -> None:
     async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
         other = await connect(it.address)
         await other.send(get("/v/a"))

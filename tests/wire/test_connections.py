@@ -445,8 +445,8 @@ async def test_an_answered_connection_that_cannot_flush_does_not_stay_for_ever()
             peer.reset()
 
 
-async def test_a_request_that_needs_a_new_connection_gets_one_although_the_pool_is_full_of_idle_ones() -> None:
-    """Its kept connection died, and another request that waited has filled the pool's only place since."""
+async def test_a_request_that_is_sent_again_gets_a_new_connection_although_idle_ones_fill_the_pool() -> None:
+    """Its kept connection died, and a request that waited for that has taken the only place of the pool."""
     targets: list[bytes] = []
     asked, dies = asyncio.Event(), asyncio.Event()
 

@@ -73,8 +73,8 @@ async def read(app: Peer, count: int) -> list[Message]:
     return [await app.message() for _ in range(count)]
 
 
-async def test_requests_that_are_given_up_while_an_answer_leaves_end_their_connection_behind_it() -> None:
-    """The app gets every answer whole, and then the end: it need not wait for an answer that never comes."""
+async def test_a_connection_whose_waiting_requests_are_given_up_closes_behind_the_answer_that_leaves() -> None:
+    """The app gets every answer whole and then the end of the connection, and does not wait for more answers."""
     async with vendor(answering(AT_ONCE)) as upstream, running(one_route(upstream.port)) as it:
         app, connection = await app_that_does_not_read(it)
         sent = await fill(app, connection, upstream)
@@ -91,7 +91,7 @@ async def test_requests_that_are_given_up_while_an_answer_leaves_end_their_conne
         assert b"/behind" not in upstream.received
 
 
-async def test_a_connection_whose_answer_leaves_slowly_does_not_stay_open_when_the_gateway_stops() -> None:
+async def test_a_connection_whose_answer_leaves_slowly_closes_behind_it_when_the_gateway_stops() -> None:
     async with vendor(answering(AT_ONCE)) as upstream, running(one_route(upstream.port)) as it:
         app, connection = await app_that_does_not_read(it)
         sent = await fill(app, connection, upstream)
@@ -104,8 +104,8 @@ async def test_a_connection_whose_answer_leaves_slowly_does_not_stay_open_when_t
         await draining
 
 
-async def test_behind_an_answer_that_cannot_leave_no_request_of_the_same_app_is_sent() -> None:
-    """Its connection has failed, and the gateway has noticed that in the round in which the answer arrived."""
+async def test_a_pipelined_request_is_not_sent_after_the_connection_of_its_app_has_failed() -> None:
+    """The connection fails in the same round of the event loop in which the answer to the first request arrives."""
     held, over = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -132,8 +132,8 @@ async def test_behind_an_answer_that_cannot_leave_no_request_of_the_same_app_is_
         over.set()
 
 
-async def test_an_app_that_is_cut_off_while_the_next_piece_of_its_answer_arrives_is_gone_and_no_defect() -> None:
-    """Both in one round: the piece is passed on to a connection that is closing."""
+async def test_an_app_that_is_cut_off_while_a_piece_of_its_answer_arrives_is_logged_as_gone() -> None:
+    """Both happen in one round of the event loop, so the piece is written to a connection that is closing."""
     over = asyncio.Event()
 
     async def script(peer: Peer) -> None:

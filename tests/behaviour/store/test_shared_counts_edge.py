@@ -1,4 +1,4 @@
-"""Calls at the edge of a budget that instances share: each waits for the store's answer, and none for ever."""
+"""Calls at the edge of a budget that instances share: they wait for the store's answer, but not for ever."""
 
 from __future__ import annotations
 
