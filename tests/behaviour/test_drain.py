@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.proxy.phase import HEAD
 from gateway.serving.sockets import SocketError, inherited
 from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.gateway import CANARY, one_route, running
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENVIRON = {"CANARY": CANARY}
+NO_GRACE = {"drain": {"grace": "0s"}}
 
 
 def slow(seconds: float) -> Any:
@@ -123,12 +125,13 @@ async def test_connections_in_the_kernel_s_queue_are_left_to_a_successor() -> No
 
 async def test_a_request_whose_head_ends_after_the_last_call_gets_503_draining() -> None:
     """Half of the head had arrived, so the connection was not idle; the vendor gets no request."""
-    async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
-        handler = it.gateway._handler
+    async with vendor(answering(ok())) as it_vendor, running({**one_route(it_vendor.port), **NO_GRACE}) as it:
+        data, handler = it.gateway._data, it.gateway._handler
+        assert data is not None
         assert handler is not None
         late = await connect(it.address)
         await late.send(get("/v/x")[:-2])
-        await until(lambda: bool(it.gateway._data and it.gateway._data._connections))
+        await until(lambda: [each.phase for each in data._connections] == [HEAD])
         draining = asyncio.create_task(it.gateway.drain())
         await until(lambda: handler.closing)
         await late.send(b"\r\n")

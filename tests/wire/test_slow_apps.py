@@ -92,7 +92,8 @@ async def test_a_connection_whose_waiting_requests_are_given_up_closes_behind_th
 
 
 async def test_a_connection_whose_answer_leaves_slowly_closes_behind_it_when_the_gateway_stops() -> None:
-    async with vendor(answering(AT_ONCE)) as upstream, running(one_route(upstream.port)) as it:
+    drain = {"drain": {"grace": "0s"}}
+    async with vendor(answering(AT_ONCE)) as upstream, running({**one_route(upstream.port), **drain}) as it:
         app, connection = await app_that_does_not_read(it)
         sent = await fill(app, connection, upstream)
         port = port_of(it)
