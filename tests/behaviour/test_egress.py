@@ -301,7 +301,7 @@ async def breaks_off(peer: Peer) -> None:
 
 
 async def test_a_handshake_behind_a_proxy_that_is_broken_off_is_the_vendor_s_tls() -> None:
-    async with vendor(breaks_off) as proxy, running(through(proxy.port, 443, "https")) as it:
+    async with vendor(breaks_off) as proxy, running(through(proxy.port, 8443, "https")) as it:
         got = await ask(it)
         assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_tls")
         assert b"error=tls_protocol_error" in got.one("Proxy-Status")
