@@ -273,6 +273,6 @@ class Upload:
 
     def close(self) -> None:
         """End the task that sends the body, and release the kept bytes."""
-        if self._task is not None:
+        if self._task is not None and not self._task.done():  # `cancel` would hide the exception of a task that failed
             self._task.cancel()
         self._drop()

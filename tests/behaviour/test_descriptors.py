@@ -271,17 +271,21 @@ async def test_without_a_descriptor_neither_the_vendor_nor_the_proxy_is_blamed(w
 
 
 class Exhausted(System):
-    """Finds no descriptor for the first look-up of a name."""
+    """Finds no descriptor for the first look-ups of a name."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self._failures = failures
 
     def __call__(self, host: str, port: int, **more: object) -> Sequence[Any]:
         found = super().__call__(host, port, **more)
-        if self.asked[host] == 1:
+        if self.asked[host] <= self._failures:
             raise OSError(errno.EMFILE, "Too many open files")
         return found
 
 
 async def test_without_a_descriptor_the_longest_idle_connection_is_closed_and_the_request_is_served() -> None:
-    system = Exhausted()
+    system = Exhausted(1)
     system.addresses["vendor.test"] = ["127.0.0.1"]
     async with vendors(2) as ports:
         config = {**routes(ports), "allow_addresses": ["127.0.0.0/8"]}
@@ -294,6 +298,15 @@ async def test_without_a_descriptor_the_longest_idle_connection_is_closed_and_th
             assert [it.metric("gatepass_pool_idle_connections", route=name) for name in ("v0", "v1")] == [0, 1]
             assert it.metric("gatepass_no_descriptor_total", peer="upstream") == 0
             assert it.metric("gatepass_upstream_connects_total", route="v1", outcome="ok") == 1
+
+
+async def test_without_a_descriptor_and_without_an_idle_connection_nothing_is_tried_again() -> None:
+    system = Exhausted(2)
+    config = {**routes([9]), "allow_addresses": ["127.0.0.0/8"]}
+    config["routes"]["v0"]["upstream"] = "http://vendor.test:9"
+    async with running(config, resolver=resolver_of(system)) as it:
+        assert await status(await connect(it.address), "/v0/x") == 503
+        assert system.asked["vendor.test"] == 1
 
 
 def requests(log: str) -> list[dict[str, Any]]:

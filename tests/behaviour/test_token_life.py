@@ -15,7 +15,7 @@ from tests.kit.emulation import Load, ask, emulated, warm
 from tests.kit.endpoint import TokenEndpoint
 from tests.kit.gateway import one_route, running
 from tests.kit.metrics import families
-from tests.kit.rest import Rest, until
+from tests.kit.rest import until
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import connect, get, ok, post, vendor
 
@@ -319,6 +319,7 @@ async def test_an_upload_beyond_the_replay_buffer_gets_the_vendors_401_and_the_n
 async def test_an_upload_whose_token_is_refused_before_its_end_goes_on_in_the_second_request() -> None:
     """The vendor refuses the token after the first half; the app sends the second half afterwards."""
     bodies: list[bytes] = []
+    refuses = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         head = await peer.head()
@@ -326,6 +327,7 @@ async def test_an_upload_whose_token_is_refused_before_its_end_goes_on_in_the_se
         number = len(bodies) - 1
         while len(bodies[number]) < 10 and (number or len(bodies[number]) < 5):
             bodies[number] += await peer.reader.read(10)
+        await refuses.wait()
         await peer.send(ok(head.one("Authorization")) if number else UNAUTHORIZED)
         assert number or await peer.at_end()
 
@@ -335,16 +337,16 @@ async def test_an_upload_whose_token_is_refused_before_its_end_goes_on_in_the_se
         grant = {"request": {"url": endpoint.url, "form": form}, "response": {"expires": {"in": "expires_in"}}}
         config["credentials"] = {"key": {"grant": grant, "min_interval": 0}}
         async with running(config) as it:
-            rest = Rest(it)
             app = await connect(it.address)
             await app.send(get("/v/a", "Content-Length: 10", method="POST") + b"first")
+            await until(lambda: bodies)
+            [first] = it.routes[0].pool._open
+            refuses.set()
             await until(lambda: len(bodies) == 2 and bodies[1] == b"first")
+            assert first.on_writable is None, "the task of the first request has ended"
             await app.send(b" last")
             got = await app.message()
             assert (got.status, got.body) == (200, f"Bearer {endpoint.issued[1]}".encode())
-            app.close()
-            await until(lambda: not upstream.open)
-            assert await rest.comes(apart_from=("files",)), rest.left_over
     assert bodies == [b"first", b"first last"]
 
 

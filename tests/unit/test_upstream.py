@@ -93,5 +93,5 @@ async def test_a_connection_that_closed_before_its_request_says_so_at_once() -> 
     connection.connection_lost(None)
     connection.begin(Timeouts(), head=False)
     with pytest.raises(UpstreamReset) as error:
-        await connection.response()
+        await asyncio.wait_for(connection.response(), 10)
     assert error.value.reason == "closed before the request was sent"

@@ -96,9 +96,10 @@ async def test_a_connection_whose_answer_leaves_slowly_closes_behind_it_when_the
     async with vendor(answering(AT_ONCE)) as upstream, running({**one_route(upstream.port), **drain}) as it:
         app, connection = await app_that_does_not_read(it)
         sent = await fill(app, connection, upstream)
-        port = port_of(it)
+        handler = it.gateway._handler
+        assert handler is not None
         draining = asyncio.create_task(it.gateway.drain())
-        await until(lambda: port.leaving)
+        await until(lambda: handler.closing)  # no idle connection is closed after that
         assert len(await read(app, sent)) == sent
         assert await app.at_end()
         app.close()
