@@ -152,7 +152,7 @@ class ClientConnection(BodySource):
             head = self._next_head() if self.phase == HEAD else None
             if head is not None:
                 keep_alive = await self._server.exchange(self, head)
-                if keep_alive and self.writing_paused and self.phase == ANSWERING:
+                if self.writing_paused and keep_alive and self.phase == ANSWERING:
                     await self._flushed()  # answers to pipelined requests must not pile up
                 if not keep_alive or self.phase != ANSWERING or self._server.leaving:
                     self.finish()
