@@ -13,12 +13,10 @@ from tests.behaviour.test_access_identity import fresh
 from tests.kit.budgets import KEY, PATIENT
 from tests.kit.gateway import one_route, running
 from tests.kit.signing import jwk, jwks
-from tests.kit.valkey import block, store
+from tests.kit.valkey import block
 from tests.kit.wire import Message, answering, connect, get, ok, vendor
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
     from tests.kit.gateway import Running
@@ -42,18 +40,16 @@ async def ask(it: Running, field: str = f"X-Gatepass-Key: {KEY}") -> Message:
     return answer
 
 
-async def test_each_call_waits_for_the_store_until_the_budget_is_spent(tmp_path: Path) -> None:
+async def test_each_call_waits_for_the_store_until_the_budget_is_spent(server: Store) -> None:
     async with (
-        store(tmp_path) as server,
         vendor(answering(ok())) as upstream,
         running(sharing(upstream.port, server)) as it,
     ):
         assert [(await ask(it)).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_calls_that_wait_for_the_same_answer_ask_again_while_others_take_what_it_grants(tmp_path: Path) -> None:
+async def test_calls_that_wait_for_the_same_answer_ask_again_while_others_take_what_it_grants(server: Store) -> None:
     async with (
-        store(tmp_path) as server,
         vendor(answering(ok())) as upstream,
         running(sharing(upstream.port, server)) as it,
     ):
@@ -62,10 +58,9 @@ async def test_calls_that_wait_for_the_same_answer_ask_again_while_others_take_w
         assert it.metric("gatepass_client_budget_used", client="web", route="v", per="day") == 3
 
 
-async def test_a_jwt_whose_key_was_fetched_first_waits_for_the_store_too(tmp_path: Path) -> None:
+async def test_a_jwt_whose_key_was_fetched_first_waits_for_the_store_too(server: Store) -> None:
     documents = [ok(jwks(jwk("ec-1"))), ok(jwks(jwk("ec-1"), jwk("ec-2")))]
     async with (
-        store(tmp_path) as server,
         vendor(answering(ok())) as upstream,
         vendor(answering(*documents)) as endpoint,
     ):
@@ -79,7 +74,7 @@ async def test_a_jwt_whose_key_was_fetched_first_waits_for_the_store_too(tmp_pat
 
 
 async def test_a_call_waits_for_64_answers_of_the_store_and_not_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a large fleet others may take each grant before this call is admitted."""
     asked = 0
@@ -97,7 +92,6 @@ async def test_a_call_waits_for_64_answers_of_the_store_and_not_for_ever(
     monkeypatch.setattr(SharedCounters, "more", lambda *_: False)
     monkeypatch.setattr(SharedCounters, "asked", answered)
     async with (
-        store(tmp_path) as server,
         vendor(answering(ok())) as upstream,
         running(sharing(upstream.port, server)) as it,
     ):
