@@ -99,5 +99,5 @@ async def test_a_fail_over_under_load_fails_no_request_and_costs_no_token_reques
             assert not apps.failures
             assert sandbox.vendors["idfy"].counters.token_requests == 1
             async with asyncio.timeout(20):  # the new master may not have got it: instances write it again
-                while len(await command(await it.master(), "KEYS", "gp1:gatepass:{*}:t")) != 1:
+                while len(await command(await it.master(), "KEYS", "gp1:gatepass:{*}:t")) != 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
