@@ -51,11 +51,11 @@ demo: $(VENV)/run.stamp  ## Run emulated vendors, the gateway, and an app that u
 	@$(BIN)/gatepass demo $(if $(KEEP),--keep)
 
 test: $(VENV)/dev.stamp  ## Run all tests except the long ones; TESTS=tests/unit runs a part
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long" $(TESTS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m "not long" $(TESTS)
 
 coverage: $(VENV)/dev.stamp  ## Measure branch coverage of the unit, wire and behaviour tests; fail below the floor in pyproject.toml
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@$(BIN)/coverage run -m pytest -n 3 --dist loadfile -m "not long" tests/unit tests/wire tests/behaviour
+	@$(BIN)/coverage run -m pytest -n 4 --dist loadfile -m "not long" tests/unit tests/wire tests/behaviour
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 # The same sources with the hot path compiled to C (setup.py), in a separate folder, so that compiled files never
@@ -75,7 +75,7 @@ $(COMPILED).stamp: $(VENV)/dev.stamp setup.py $(shell find gateway -type f -not 
 compiled: $(COMPILED).stamp  ## Compile the hot path into build/compiled; needs a C compiler and Python's headers
 
 test-compiled: $(COMPILED).stamp  ## Run the unit, wire and behaviour tests against the compiled gateway
-	@$(FROM_COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
+	@$(FROM_COMPILED) GATEPASS_COMPILE=1 $(BIN)/python -m pytest -n 4 --dist loadfile \
 	    -m "not long" -o pythonpath="$(COMPILED) ." $(if $(filter tests,$(TESTS)),tests/unit tests/wire tests/behaviour,$(TESTS))
 
 test-long: $(VENV)/dev.stamp  ## Run the tests that take minutes
