@@ -14,6 +14,9 @@ COMPILED := build/compiled$(patsubst .venv%,%,$(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/.venv/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras \
         --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# The tools of a release get a folder of their own, because nothing that runs or tests the gateway needs them.
+# Set before the first rule that names it, because make expands prerequisites while it reads the rule.
+RELEASE := requirements/.release
 
 .PHONY: help venv demo test test-long deploy-test coverage fuzz lint fmt hooks bench bench-guard bench-parts bench-planes pictures \
         faults soak compiled test-compiled lock tools wheel wheels image release clean
@@ -158,8 +161,6 @@ wheel: $(VENV)/run.stamp  ## Build dist/gatepass-*.whl, compiled if there is a C
 sdist: $(VENV)/dev.stamp  ## Build the source archive
 	@$(BIN)/python -m build --no-isolation --sdist
 
-# The tools of a release get a folder of their own, because nothing that runs or tests the gateway needs them.
-RELEASE := requirements/.release
 $(RELEASE)/stamp: requirements/release.txt
 	@$(PYTHON) -m venv $(RELEASE)
 	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements/release.txt
