@@ -41,13 +41,13 @@ def run(
 
 
 def docker(*arguments: str | Path, check: bool = True) -> str:
-    """Run the client that $DOCKER names."""
-    return run(os.environ.get("DOCKER", "docker"), *arguments, check=check)
+    """Run the client that $DOCKER names, with its options."""
+    return run(*shlex.split(os.environ.get("DOCKER", "docker")), *arguments, check=check)
 
 
 def shell(command: str) -> str:
-    """Run a shell command in which {docker} is the client."""
-    return run("sh", "-c", command.format(docker=shlex.quote(os.environ.get("DOCKER", "docker"))))
+    """Run a shell command in which {docker} is the client with its options."""
+    return run("sh", "-c", command.format(docker=os.environ.get("DOCKER", "docker")))
 
 
 def needs_engine() -> None:
