@@ -96,6 +96,9 @@ def one(folder: Path, outcome: Outcome) -> None:
         outcome.add("gatepass status in the container", said.split("\n")[0], good="1 of 1 credentials failing" in said)
         inspect = docker("inspect", compose("ps", "--quiet", "gatepass").strip())
         outcome.add("secrets in docker inspect", inspect.count("CANARY"), good="CANARY" not in inspect)
+        if "prometheus" in services:
+            found = scraped(compose, 1)
+            outcome.add("instances that Prometheus scrapes", found, good=found == 1)
         compose("stop", "gatepass")
         status = json.loads(docker("inspect", f"{project.name}-gatepass-1"))[0]["State"]["ExitCode"]
         outcome.add("docker compose stop", f"exit {status}", good=status == 0)
@@ -112,8 +115,9 @@ def several(folder: Path, outcome: Outcome) -> None:
     def compose(*arguments: str, check: bool = True) -> str:
         return project.compose(*files, *arguments, check=check)
 
+    services = ["balancer", "gatepass", "valkey", *(["prometheus"] if there(OTHERS["prometheus"]) else [])]
+
     def up(count: int) -> None:
-        services = ["balancer", "gatepass", "valkey"]
         compose("up", "--detach", "--wait", "--no-recreate", "--scale", f"gatepass={count}", *services)
 
     try:
@@ -127,6 +131,9 @@ def several(folder: Path, outcome: Outcome) -> None:
             statuses = Counter(asked(key) for _ in range(4 * count))
             # Made-up secrets: 502 if the vendor refuses them, 503 if it cannot be reached. An instance has answered.
             outcome.add("answers through the balancer", dict(statuses), good=statuses.keys() <= {502, 503})
+        if "prometheus" in services:
+            found = scraped(compose, count)
+            outcome.add(f"instances of {count} that Prometheus scrapes", found, good=found == count)
         dump = compose("exec", "-T", "valkey", "cat", "/etc/valkey/users.acl")
         outcome.add("passwords in the store's users", dump.count("CANARY"), good="on #" in dump)
     finally:
@@ -146,6 +153,19 @@ def settled(compose: Callable[..., str], count: int) -> int:
             break
         time.sleep(0.5)
     return seen
+
+
+def scraped(compose: Callable[..., str], count: int) -> int:
+    """Wait until Prometheus has scraped as many instances; return how many it scrapes."""
+    query = ("promtool", "query", "instant", "http://127.0.0.1:9090", 'count(up{job="gatepass"} == 1)')
+    found = 0
+    for _ in range(60):
+        sample = re.match(r"{} => (\d+) ", compose("exec", "-T", "prometheus", *query, check=False))
+        found = int(sample[1]) if sample else 0
+        if found == count:
+            break
+        time.sleep(1)
+    return found
 
 
 def asked(key: str) -> int:
