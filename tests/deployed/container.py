@@ -48,9 +48,7 @@ def trial(folder: Path) -> Outcome:
         fill(folder)
         with container(folder, "--user", user) as (name, port):
             waited = until_healthy(name)
-            outcome.add(
-                f"user {user}: first answer, healthy after", f"{first_answer(port, name):.1f} s, {waited:.1f} s"
-            )
+            outcome.add(f"user {user}: ports open, healthy after", f"{ports_open(port, name):.1f} s, {waited:.1f} s")
             if user == "10001:10001":
                 replaced(outcome, folder, name)
             began = time.monotonic()
@@ -124,7 +122,7 @@ def until_healthy(name: str) -> float:
     raise AssertionError(f"not healthy within 30 s: {state}")
 
 
-def first_answer(port: int, name: str) -> float:
+def ports_open(port: int, name: str) -> float:
     """Return the seconds from the start of the process to its event `started`; check that the port is reached."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as app:
         app.sendall(b"GET /v/x HTTP/1.1\r\nHost: gatepass\r\nConnection: close\r\n\r\n")
