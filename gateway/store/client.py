@@ -84,7 +84,7 @@ class SharedStore:
 
     async def stop(self) -> None:
         """Leave the members, and close all connections. Waits for at most one command."""
-        await self._rest()
+        await self._end_tasks()
         if self.is_up and not self._has_left:
             try:
                 await self.leave()
@@ -94,11 +94,11 @@ class SharedStore:
 
     async def leave(self) -> int:
         """Stop being a member; return how many members are left. Call it before `stop`. Raises StoreAway."""
-        await self._rest()
+        await self._end_tasks()
         self._has_left = True
         return int(await self.run(LEAVE, [self.key("members")], [self._member, int(LIFE * 1000)]))
 
-    async def _rest(self) -> None:
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -121,3 +121,12 @@ async def test_days_that_are_forgotten_are_not_remembered_as_sent(server: Store)
         assert len(usage._told) == 2 * DAYS_KEPT
         assert usage._told.keys() == memory.counters.keys()
         assert usage.untold() == {}
+
+
+async def test_the_store_keeps_the_usage_of_a_day_for_64_days(server: Store) -> None:
+    async with counting(server, 1, client()) as made:
+        await made[0].calls(1)
+        await counted(made)
+        names = await server.command("KEYS", "*:u")
+        assert names
+        assert all([63.9 < int(await server.command("TTL", name)) / 86400 <= 64 for name in names])
