@@ -137,7 +137,9 @@ async def test_a_gateway_starts_with_a_store_that_is_down_or_hangs(tmp_path: Pat
         config = vendors_config(sandbox, NAMES, store=block(server))
         async with instances(tmp_path, 2, config, sandbox.environ()) as fleet:
             assert [await call(it, "idfy") for it in fleet] == [200, 200]
-            assert all(len(it.events("store_away")) == 1 for it in fleet)
+            for it in fleet:
+                await it.seen("store_away")
+                assert len(it.events("store_away")) == 1
             server.go_on()
             await all_show(fleet, "gatepass_store_up", 1)
             await all_show(fleet, "gatepass_store_members", 2)
