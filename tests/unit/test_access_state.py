@@ -269,9 +269,8 @@ async def test_a_write_that_was_planned_before_the_stop_does_not_happen_after_it
     assert not path.exists()
 
 
-async def test_a_slow_disk_gets_one_write_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, clock = tmp_path / "state.json", FakeClock()
-    it = counters(path, clock)
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], threading.Event]:
+    """Let each write wait for the event; return the list of writes that have begun, and the event."""
     whole, go_on, began = CountsFile.add, threading.Event(), list[int]()
 
     def slow(self: CountsFile, made: Any, **more: Any) -> Any:
@@ -280,6 +279,13 @@ async def test_a_slow_disk_gets_one_write_at_a_time(tmp_path: Path, monkeypatch:
         return whole(self, made, **more)
 
     monkeypatch.setattr(CountsFile, "add", slow)
+    return began, go_on
+
+
+async def test_a_slow_disk_gets_one_write_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock = tmp_path / "state.json", FakeClock()
+    it = counters(path, clock)
+    began, go_on = slow_disk(monkeypatch)
     it.counter(KEY).used = 1
     it.changed()
     await clock.advance(INTERVAL)
@@ -395,14 +401,7 @@ async def test_sharing_begins_after_the_write_that_is_under_way(
     """Else both would add the same calls to the file."""
     path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
     it = counters(path, clock)
-    whole, go_on, began = CountsFile.add, threading.Event(), list[int]()
-
-    def slow(self: CountsFile, made: Any, **more: Any) -> Any:
-        began.append(1)
-        go_on.wait(60)
-        return whole(self, made, **more)
-
-    monkeypatch.setattr(CountsFile, "add", slow)
+    began, go_on = slow_disk(monkeypatch)
     it.counter(KEY).used = 5
     it.changed()
     await clock.advance(INTERVAL)
