@@ -29,8 +29,9 @@ from rich.table import Table
 
 from benchmarks.counting import COUNTED, WARM_UP, Client
 from benchmarks.peers import find
-from benchmarks.processes import COMPILED, ROOT, c_compiler, free_port, is_compiled, render, running, vendor, wait_for
+from benchmarks.processes import COMPILED, ROOT, c_compiler, is_compiled, render, running, vendor, wait_for
 from benchmarks.scenarios import SMALL
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import trustme
 
-from benchmarks.processes import COMPILED, ROOT, Subject, free_port, gateway_home, render, running, wait_for_port
+from benchmarks.processes import COMPILED, ROOT, Subject, gateway_home, render, running, wait_for_port
 from benchmarks.report import DIRECT
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

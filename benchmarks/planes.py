@@ -24,8 +24,9 @@ from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.beside import compare, place_from_arguments
-from benchmarks.processes import free_port, gateway_home, is_compiled, render, running, wait_for
+from benchmarks.processes import gateway_home, is_compiled, render, running, wait_for
 from benchmarks.scenarios import HEADERS, SMALL
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     import argparse

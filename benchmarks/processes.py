@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tests.kit.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -53,12 +55,6 @@ def render(template: str, folder: Path, into: str = "", **values: Any) -> Path:
     text = CONFIGS.get_template(template).render(folder=str(folder), **digests, **values)
     path.write_text(text + "\n", encoding="utf-8")
     return path
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def cores() -> tuple[int, int]:

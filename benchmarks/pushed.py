@@ -22,8 +22,9 @@ from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.beside import compare, place_from_arguments
-from benchmarks.processes import ROOT, free_port, gateway_home, render, running, wait_for
+from benchmarks.processes import ROOT, gateway_home, render, running, wait_for
 from benchmarks.scenarios import SMALL
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import Request, exactly, saturate
-from benchmarks.processes import ROOT, Subject, free_port, wait_for, wait_for_port
+from benchmarks.processes import ROOT, Subject, wait_for, wait_for_port
 from gateway.clock import SystemClock
 from gateway.model import (
     Address,
@@ -49,6 +49,7 @@ from gateway.observe import Metrics
 from gateway.store import SharedStore
 from gateway.store.tokens import StoredTokens
 from gateway.tokens import TokenSet
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

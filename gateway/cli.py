@@ -7,6 +7,9 @@ command line.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from typing import Any
 
@@ -39,11 +42,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and report its error; a configuration error has one line per problem."""
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()  # a full disk is reported here, not as a traceback at exit
+            return super().invoke(ctx)
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(str(problem), err=True)
@@ -54,18 +53,35 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line; an error of the operating system, such as a full disk, is one line."""
+        """Run the command line; an error of the operating system, such as a full disk, is one line and status 1."""
         try:
-            return super().main(*args, **extra)
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {place}{(error.strerror or str(error)).lower()}", err=True)
+            if error.errno != errno.EPIPE:  # whoever closed the pipe wants no more, not even an error
+                place = f"{error.filename}: " if error.filename else ""
+                with contextlib.suppress(OSError):
+                    click.echo(f"Error: {place}{(error.strerror or str(error)).lower()}", err=True)
+            drop_unwritten()
             sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are first needed."""
         del ctx
         return list(self.commands)
+
+
+def drop_unwritten() -> None:
+    """Drop what standard output and error cannot take: Python would try again at its exit, and make the status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=FIRST_STEPS)

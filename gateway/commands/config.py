@@ -155,12 +155,18 @@ def write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    from gateway.files import write_new
+
     schema_file = output.with_name(SCHEMA_FILE)
     try:
         refuse_foreign(schema_file)
-        with output.open("x", encoding="utf-8") as file:
-            file.write(f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n{text}")
-        schema_file.write_text(schema_text(), encoding="utf-8")
+        write_new(output, f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n{text}")
+        try:
+            schema_file.unlink(missing_ok=True)
+            write_new(schema_file, schema_text())
+        except OSError:
+            output.unlink()  # so that the same command works once there is room
+            raise
     except FileExistsError:
         raise click.UsageError(f"{output} exists; it is left as it is") from None
     except OSError as error:

@@ -59,6 +59,7 @@ def sandbox(ctx: click.Context, paths: tuple[Path, ...], output: Path | None, ho
     import asyncio
 
     from gateway.config import outline
+    from gateway.errors import os_reason
     from gateway.sandbox import For, run_sandbox
 
     if output is not None and not paths:
@@ -70,5 +71,6 @@ def sandbox(ctx: click.Context, paths: tuple[Path, ...], output: Path | None, ho
     try:
         ctx.exit(asyncio.run(run_sandbox(host=host, ports=port, console=console(), behind=behind, output=output)))
     except OSError as error:
-        what = f"cannot write {error.filename}" if error.filename else f"cannot listen on {host}"
-        raise click.ClickException(f"{what}: {error.strerror}") from error
+        if not error.filename:
+            raise
+        raise click.ClickException(f"cannot write {error.filename}: {os_reason(error)}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
 import signal
 import tempfile
@@ -18,12 +17,19 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from gateway.errors import GatepassError, os_reason
+from gateway.files import write_new
 from gateway.sandbox.vendors import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import Console
+
+
+OVERLAY_MARK = "# An overlay made by `gatepass sandbox`, which replaces this file each time it starts.\n"
+"""The first line of each overlay."""
+PRIVATE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,17 @@ async def run_sandbox(
         output: the path of the overlay; by default in a temporary folder.
 
     Raises:
-        OSError: a port is in use, or the overlay cannot be written.
+        GatepassError: a port cannot be opened, or `output` is another file.
+        OSError: the overlay cannot be written.
     """
+    if output is not None:
+        _refuse_foreign(output)
     with until_signal() as stop, tempfile.TemporaryDirectory(prefix="gatepass-sandbox-") as folder:
-        async with Sandbox(host, ports) as sandbox:
+        async with contextlib.AsyncExitStack() as running:
+            try:
+                sandbox = await running.enter_async_context(Sandbox(host, ports))
+            except OSError as error:
+                raise GatepassError(f"cannot listen on {host}: {os_reason(error)}") from error
             console.print(addresses(sandbox))
             console.print(f"control       {sandbox.control_url}", highlight=False)
             if behind is None:
@@ -74,7 +87,7 @@ def _explain_shipped(sandbox: Sandbox, folder: Path, console: Console) -> None:
 
 def _explain(sandbox: Sandbox, behind: For, overlay: Path, console: Console) -> None:
     overlay.unlink(missing_ok=True)
-    _write_private(overlay, sandbox.overlay_for(behind.profiles, behind.routes))
+    write_new(overlay, OVERLAY_MARK + sandbox.overlay_for(behind.profiles, behind.routes), mode=PRIVATE)
     for name, profile in behind.profiles.items():
         if sandbox.of_profile(profile) is None:
             what = f"the profile {profile}" if profile else "a credential without a profile"
@@ -87,15 +100,22 @@ def _explain(sandbox: Sandbox, behind: For, overlay: Path, console: Console) -> 
             console.print(f"curl http://127.0.0.1:8080/{name}/sandbox/echo", highlight=False, soft_wrap=True)
 
 
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+def _refuse_foreign(overlay: Path) -> None:
+    """Raise GatepassError if the file is not an overlay of an earlier sandbox: it may be somebody's configuration."""
+    if not overlay.exists():
+        return
+    if overlay.is_file():
+        with overlay.open(encoding="utf-8", errors="replace") as file:
+            if file.readline() == OVERLAY_MARK:
+                return
+    raise GatepassError(f"{overlay} exists and is no overlay of the sandbox; it is left as it is")
 
 
 def write_files(sandbox: Sandbox, folder: Path) -> tuple[Path, Path]:
     """Write the variables (mode 0600, shell syntax) and the overlay; return their paths."""
     environ, overlay = folder / "sandbox.env", folder / "sandbox.yaml"
-    _write_private(environ, "".join(f"{name}={shlex.quote(value)}\n" for name, value in sandbox.environ().items()))
+    variables = "".join(f"{name}={shlex.quote(value)}\n" for name, value in sandbox.environ().items())
+    write_new(environ, variables, mode=PRIVATE)
     overlay.write_text(sandbox.overlay(), encoding="utf-8")
     return environ, overlay
 

@@ -26,6 +26,7 @@ NOUNS = {
     "payload",
     "early",
     "mounts",
+    "files",
 }
 FLOORS: dict[int, dict[str, set[str]]] = {
     1: {
@@ -42,6 +43,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "protection": set(),
         "early": set(),
         "mounts": set(),
+        "files": set(),
         "egress": {"model", "errors", "addresses", "tls"},
     },
     2: {"observe": NOUNS},

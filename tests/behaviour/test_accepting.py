@@ -16,6 +16,7 @@ from gateway.model import Address
 from gateway.proxy.listening import listen
 from tests.behaviour.test_serve_tls import ask, issue, trusting
 from tests.kit.gateway import CANARY, one_route, running
+from tests.kit.ports import free_port
 from tests.kit.served import Served, until
 from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 
@@ -227,12 +228,6 @@ async def test_a_flood_of_tls_connections_with_few_descriptors_resets_no_good_re
 
 
 # --------------------------------------------------------------------------------------------------- both IP families
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET6) as sock:
-        sock.bind(("::", 0))
-        return int(sock.getsockname()[1])
 
 
 async def asks(host: str, port: int, *fields: str) -> int:

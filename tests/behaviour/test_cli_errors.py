@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,27 +87,80 @@ def test_a_mistake_is_told_in_plain_words(words: list[str], status: int, said: s
     assert shown.exception is None or isinstance(shown.exception, SystemExit)
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="Linux has /dev/full")
-@pytest.mark.parametrize(
-    "words", ["schema", "routes", "keys new web", "init", "init uqudo", "help", "version", "--help"]
-)
-def test_a_full_disk_is_told_in_one_line(words: str, tmp_path: Path) -> None:
+VALID = "the configuration is valid: 1 route, 1 credential, 0 clients\n"
+PRINTING = [
+    "schema",
+    "routes",
+    "check",
+    "keys new web",
+    "keys new admin",
+    "keys --help",
+    "init",
+    "init uqudo",
+    "help",
+    "version",
+    "--version",
+    "--help",
+]
+on_full_disk = pytest.mark.skipif(not FULL.exists(), reason="Linux has /dev/full")
+
+
+@on_full_disk
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", PRINTING)
+def test_a_full_disk_is_told_in_one_line(words: str, unbuffered: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     with FULL.open("w") as full:
-        ended = run(words, tmp_path, full)
+        ended = run(words, tmp_path, full, unbuffered=unbuffered)
+    assert (ended.returncode, ended.stderr.removeprefix(VALID)) == (1, "Error: no space left on device\n")
+
+
+@on_full_disk
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["routes", "routes -c nope.yaml", "nope", "status --url localhost:9"])
+def test_a_full_disk_for_errors_is_no_success(words: str, unbuffered: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    with FULL.open("w") as full:
+        ended = run(words, tmp_path, full, full, unbuffered=unbuffered)
+    assert ended.returncode == 1
+
+
+@on_full_disk
+def test_a_sandbox_on_a_full_disk_does_not_blame_its_address(tmp_path: Path) -> None:
+    with FULL.open("w") as full:
+        ended = run("sandbox", tmp_path, full)
     assert (ended.returncode, ended.stderr) == (1, "Error: no space left on device\n")
 
 
-@pytest.mark.parametrize("words", ["schema", "routes", "--help"])
-def test_a_closed_pipe_is_no_error_to_tell(words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kilobytes", [0, 2])
+def test_a_configuration_that_does_not_fit_leaves_no_file(kilobytes: int, tmp_path: Path) -> None:
+    """A limit of file sizes stands for a full disk: zero fits nothing; two fit config.yaml, but not the schema."""
+    words = [sys.executable, "-m", "gateway", "init", "uqudo", "-o", "config.yaml"]
+    ended = subprocess.run(
+        ["/bin/bash", "-c", f"ulimit -f {kilobytes}; exec {shlex.join(words)}"],
+        cwd=tmp_path,
+        env=environ() | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert f"cannot write {'gatepass.schema.json' if kilobytes else 'config.yaml'}: file too large" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", PRINTING)
+def test_a_closed_pipe_is_no_error_to_tell(words: str, unbuffered: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     ours, theirs = os.pipe()
     os.close(ours)
     try:
-        ended = run(words, tmp_path, theirs)
+        ended = run(words, tmp_path, theirs, unbuffered=unbuffered)
     finally:
         os.close(theirs)
-    assert ended.stderr == ""
+    assert (ended.returncode, ended.stderr.removeprefix(VALID)) == (1, "")
 
 
 @pytest.mark.parametrize("words", ["schema", "routes"])
@@ -129,13 +183,20 @@ def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def run(words: str, folder: Path, stdout: int | IO[str]) -> subprocess.CompletedProcess[str]:
+def run(
+    words: str,
+    folder: Path,
+    stdout: int | IO[str],
+    stderr: int | IO[str] = subprocess.PIPE,
+    *,
+    unbuffered: str = "",
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gateway", *words.split()],
         cwd=folder,
-        env=environ(),
+        env={**environ(), "PYTHONUNBUFFERED": unbuffered},
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=100,
         check=False,

@@ -19,7 +19,8 @@ from gateway.serving.sockets import SocketError, inherited
 from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.nginx import PROGRAM, nginx
-from tests.kit.served import Apps, Served, accepts, free_port, until
+from tests.kit.ports import free_port
+from tests.kit.served import Apps, Served, accepts, until
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import Peer, answering, connect, get, ok, vendor
 

@@ -21,7 +21,7 @@ from gateway.model import Logs
 from gateway.observe import close_logging, configure_logging
 from gateway.serving import files
 from gateway.serving.notify import Notifier
-from tests.kit.served import free_port
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

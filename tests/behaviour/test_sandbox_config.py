@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import stat
 from pathlib import Path
@@ -81,6 +82,33 @@ def test_the_command_prints_what_to_start_and_keeps_its_file_private(
     assert "curl http://127.0.0.1:8080/sign/sandbox/echo" in result.output
     assert stat.S_IMODE(Path("sandbox.yaml").stat().st_mode) == 0o600
     assert "CANARY" not in result.output
+
+
+def test_an_overlay_replaces_only_an_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.sandbox import run
+
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(OWN)
+    Path("empty").touch()
+    Path("folder").mkdir()
+    Path("link").symlink_to("config.yaml")
+    os.mkfifo("pipe")
+    monkeypatch.setattr(run, "until_signal", ended)
+    for name in ("config.yaml", "empty", "link", "pipe"):
+        refused = CliRunner().invoke(main, ["sandbox", "-c", "config.yaml", "-o", name])
+        assert refused.exit_code == 1
+        assert f"{name} exists and is no overlay of the sandbox; it is left as it is" in refused.output
+        assert "hypersign" not in refused.output, "nothing started"
+    assert Path("config.yaml").read_text() == OWN
+    assert Path("empty").read_text() == ""
+    assert Path("link").is_symlink()
+    for name in ("folder", "nowhere/x"):
+        assert CliRunner().invoke(main, ["sandbox", "-c", "config.yaml", "-o", name]).exit_code in (1, 2)
+    written = set()
+    for _ in range(2):
+        assert CliRunner().invoke(main, ["sandbox", "-c", "config.yaml", "-o", "over.yaml"]).exit_code == 0
+        written.add(Path("over.yaml").read_text())
+    assert len(written) == 2, "each sandbox has its own addresses and secrets"
 
 
 class ended:  # noqa: N801 - stands for the context manager `until_signal`

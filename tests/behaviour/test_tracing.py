@@ -18,6 +18,7 @@ from gateway.observe.trace.spans import Span, Tracer, dropped_spans
 from tests.kit.emulation import ask, emulated
 from tests.kit.gateway import CANARY, Running, one_route, running
 from tests.kit.metrics import scraped
+from tests.kit.ports import free_port
 from tests.kit.rest import until
 from tests.kit.wire import Message, Peer, answering, connect, get, ok, vendor
 
@@ -158,13 +159,6 @@ async def test_a_span_says_nothing_of_paths_queries_or_headers() -> None:
 
 
 # --------------------------------------------------------------------------------------------------- a real receiver
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def test_spans_arrive_at_a_real_otlp_receiver(monkeypatch: pytest.MonkeyPatch) -> None:

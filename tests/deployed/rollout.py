@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tests.deployed.outcome import Outcome, Unable
 from tests.kit.gateway import CANARY, one_route
 from tests.kit.nginx import PROGRAM, nginx
-from tests.kit.served import Apps, Served, free_port
+from tests.kit.ports import free_port
+from tests.kit.served import Apps, Served
 from tests.kit.wire import answering, ok, vendor
 
 if TYPE_CHECKING:

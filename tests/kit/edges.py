@@ -19,7 +19,7 @@ import trustme
 
 from tests.kit.configuration import ROOT
 from tests.kit.planes import client
-from tests.kit.served import free_port
+from tests.kit.ports import free_port
 from tests.kit.tools import SBIN, tool
 
 if TYPE_CHECKING:

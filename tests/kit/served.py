@@ -20,6 +20,7 @@ import aiohttp
 import yaml
 
 from tests.kit.configuration import ROOT
+from tests.kit.ports import free_port
 from tests.kit.wire import PATIENCE, connect, get
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 READY_WITHIN = 90.0
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback address that is free now."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

@@ -16,7 +16,8 @@ import trustme
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
-from tests.kit.served import accepts, free_port, until
+from tests.kit.ports import free_port
+from tests.kit.served import accepts, until
 from tests.kit.tools import SBIN, tool
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tests.kit.budgets import PATIENT, App, counting_together, reach
 from tests.kit.configuration import ROOT
 from tests.kit.instances import call, instances, vendors, vendors_config
-from tests.kit.served import accepts, free_port, until
+from tests.kit.ports import free_port
+from tests.kit.served import accepts, until
 from tests.kit.tools import SBIN, tool
 from tests.kit.valkey import Store, block, store, valkey_program
 

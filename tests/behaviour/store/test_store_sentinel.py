@@ -12,7 +12,8 @@ from gateway.errors import StoreAway
 from gateway.model import Address, Secret, StoreConfig, StoreServer
 from gateway.store.look import look
 from tests.kit.instances import all_show, instances, vendors, vendors_config
-from tests.kit.served import Apps, free_port, until
+from tests.kit.ports import free_port
+from tests.kit.served import Apps, until
 from tests.kit.storeclient import COUNT, client
 from tests.kit.valkey import STORE_KEY, Guarded, block, command, guarded
 
