@@ -7,7 +7,6 @@ store is back, all instances use the token with the highest fence. No request wi
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,9 +22,11 @@ from gateway.tokens.pace import ForcedBudget
 from gateway.tokens.report import failure_of
 from gateway.tokens.source import Recipe
 from gateway.tokens.turn import UNFENCED, TurnSource
+from gateway.tokens.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    import asyncio
+    from collections.abc import Callable, Sequence
 
     from gateway.errors import TokenError
     from gateway.model import Clock, CredentialStatus, Reading, SharedTokens, Token
@@ -65,9 +66,6 @@ class SharedTokenCache(TokenCache):
         self._not_due: NotDue | RefusedElsewhere | None = None
         self._bare_since = clock.monotonic()
         self._renews = False
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._listening: list[Callable[[], None]] = []
-        self._is_looking = self._may_have_changed = False
         self._turns = [
             TurnSource(source, key, shared=shared, clock=clock, claimant=self, ended=metrics.lease)
             for source, key in zip(recipe.sources, recipe.keys, strict=True)
@@ -76,28 +74,24 @@ class SharedTokenCache(TokenCache):
             Recipe(recipe.credential, self._turns, recipe.keys), clock=clock, metrics=metrics, store=store,
             token_timeout=token_timeout, tried=tried, changed=changed,
         )  # fmt: skip
+        crashed = self._report.sharing_crashed
+        self._watch = Watch(shared, self.known, consider=self.consider, crashed=crashed)
 
     # ------------------------------------------------------------------------------- what `TokenCache` does, and more
 
     def begin(self, cause: Cause) -> None:
         """Listen for changes in the store, and begin as `TokenCache.begin`."""
-        self.listen()
+        self._watch.listen()
         super().begin(cause)
 
     def listen(self) -> None:
         """Listen for changes of each grant in the store; call it again after a reload, which may change the names."""
-        self._stop_listening()
-        self._listening = [self._shared.listen(key, self._on_change) for key in self.recipe.keys]
-
-    def _stop_listening(self) -> None:
-        for stop in self._listening:
-            stop()
-        self._listening = []
+        self._watch.listen()
 
     def close(self, successor: TokenCache | None = None) -> list[asyncio.Task[None] | asyncio.Task[Fetched]]:
         """Stop as `TokenCache.close`; also return the tasks of commands to the store that are under way."""
-        self._stop_listening()
-        return [*super().close(successor), *self._jobs]
+        self._watch.close()
+        return [*super().close(successor), *self._watch.commands]
 
     async def fetch_now(self) -> None:
         """Fetch now, or adopt a token that another instance fetches. Raises TokenError, as `TokenCache.fetch_now`."""
@@ -111,7 +105,7 @@ class SharedTokenCache(TokenCache):
         if token.generation > self._accepted:
             super().accepted(token)
             if self._shared.is_up and self._token is token:
-                self._spawn(self._shared.accept(self._key, token.generation, BUCKET.hold))
+                self._watch.spawn(self._shared.accept(self._key, token.generation, BUCKET.hold))
 
     def status(self, name: str) -> CredentialStatus:
         """Return the state of the credential `name`; also which instance fetched its token."""
@@ -179,7 +173,7 @@ class SharedTokenCache(TokenCache):
         """Adopt a newer token of either secret from the store; return False if there is none to adopt."""
         await self._shared.tried.wait()
         try:
-            readings = await self._shared.read(self.known)
+            readings = await self._shared.read(self.known())
         except StoreAway:
             return False
         fetch, self._fetch = self._fetch, None
@@ -209,17 +203,17 @@ class SharedTokenCache(TokenCache):
             self._fetch = None
             self._report.superseded(fetched, cause=cause, duration=self._now() - fetched.fetched_at)
             self._schedule.adopted(held, self.recipe.credential)
-            self._spawn(self._turns[result.which].fail(None, Again(0.0, 0.0, 0.0)))
+            self._watch.spawn(self._turns[result.which].fail(None, Again(0.0, 0.0, 0.0)))
         else:
             super()._succeeded(result, cause)
-            self._spawn(self._commit(result.which, fetched.generation))
+            self._watch.spawn(self._commit(result.which, fetched.generation))
 
     async def _commit(self, which: int, fence: int) -> None:
         token = self._token
         if token is None:
             await self._turns[which].fail(None, Again(0.0, 0.0, 0.0))
         elif not await self._turns[which].commit(fence, token, self._until_refresh()):
-            await self._look()
+            await self._watch.read()
 
     def _until_refresh(self) -> float:
         """Return the seconds until this instance renews its token."""
@@ -236,7 +230,7 @@ class SharedTokenCache(TokenCache):
         calm = max(eager, self._pace.delay(error, eager=False))
         again = Again(max(0.0, self._schedule.not_before - now), eager, calm)
         for turn in self._turns:
-            self._spawn(turn.fail(failure_of(error), again))
+            self._watch.spawn(turn.fail(failure_of(error), again))
 
     def _postpone(self, error: NotDue | RefusedElsewhere, cause: Cause) -> None:
         """Plan the next attempt; no request was sent. Waiting callers fail if another instance's request has failed."""
@@ -269,7 +263,7 @@ class SharedTokenCache(TokenCache):
             self._start("unauthorized")
             self._demand = True
         else:
-            self._spawn(self._bury_during_fetch())
+            self._watch.spawn(self._bury_during_fetch())
         return True
 
     async def _bury_during_fetch(self) -> None:
@@ -298,25 +292,9 @@ class SharedTokenCache(TokenCache):
 
     # ------------------------------------------------------------------------------------------ what other instances do
 
-    @property
     def known(self) -> list[tuple[str, int]]:
-        """The key of each grant, and the highest fence that this instance knows of it."""
+        """Return the key of each grant, and the highest fence that this instance knows of it."""
         return [(key, self._fences.get(key, 0)) for key in self.recipe.keys]
-
-    def _on_change(self) -> None:
-        self._may_have_changed = True
-        if not self._is_looking and not self._closed:
-            self._spawn(self._look())
-
-    async def _look(self) -> None:
-        """Read the store, again if it changes meanwhile."""
-        self._is_looking = self._may_have_changed = True
-        try:
-            while self._may_have_changed and not self._closed:
-                self._may_have_changed = False
-                self.consider(await self._shared.read(self.known))
-        finally:
-            self._is_looking = False
 
     def heed(self, readings: Sequence[Reading]) -> None:
         """Do as `consider`, but never raise, because other caches come after this one."""
@@ -340,7 +318,7 @@ class SharedTokenCache(TokenCache):
         if reading.dead >= token.generation:
             self._drop(token)
         elif reading.fence < token.generation and self._fetch is None:
-            self._spawn(self._write_back(token))
+            self._watch.spawn(self._write_back(token))
 
     def _adopt_newest(self, readings: Sequence[Reading]) -> bool:
         """Adopt the newest token of the readings, unless the token in use is newer."""
@@ -386,15 +364,4 @@ class SharedTokenCache(TokenCache):
             self._store.put(self._key, token)
         reading = await self._shared.commit(self._key, "", token, self._until_refresh())
         if reading.fence > token.generation:
-            self._on_change()
-
-    def _spawn(self, job: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._job_ended)
-
-    def _job_ended(self, task: asyncio.Task[None]) -> None:
-        self._jobs.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, StoreAway):
-            self._report.sharing_crashed(error)
+            self._watch.changed()

@@ -72,7 +72,7 @@ class Sharing:
 
     async def read(self, caches: list[SharedTokenCache]) -> None:
         """Read the tokens of these caches, and let each compare itself with the store; skip that while it is away."""
-        asked = [cache.known for cache in caches]
+        asked = [cache.known() for cache in caches]
         try:
             readings = await self._shared.read([each for known in asked for each in known])
         except StoreAway:

@@ -112,7 +112,7 @@ class Bench:
 
     async def rest(self) -> None:
         """Wait until the cache neither fetches nor asks the store."""
-        await self.clock.until(lambda: self.cache._fetch is None and not self.cache._jobs, within=10)
+        await self.clock.until(lambda: self.cache._fetch is None and not self.cache._watch.commands, within=10)
 
     async def fetch(self) -> None:
         """Begin; wait until the token endpoint is asked, with a lease."""
@@ -132,7 +132,7 @@ class Bench:
         """Tell this instance that the store has changed, and wait until it has read the store."""
         for changed in list(self.direct.listeners):
             changed()
-        await self.clock.until(lambda: not self.cache._jobs, within=10)
+        await self.clock.until(lambda: not self.cache._watch.commands, within=10)
 
     # ----------------------------------------------------------------------------------------- the store, the other one
 
@@ -320,7 +320,7 @@ async def test_a_token_that_is_rejected_while_its_successor_is_fetched_is_declar
         with capture_logs() as logs:
             bench.cache.discard(token)
             assert bench.cache.current() is None
-            await bench.clock.until(lambda: not bench.cache._jobs, within=10)
+            await bench.clock.until(lambda: not bench.cache._watch.commands, within=10)
         assert [each["cause"] for each in events(logs, "token_invalidated")] == ["unauthorized"]
         (reading,) = await bench.other.read([(KEY, 0)])
         assert (reading.dead, reading.token) == (token.generation, None)
