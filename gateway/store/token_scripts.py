@@ -23,6 +23,7 @@ _HEAD = """
 local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
+local function left_until(at) return at - math.ceil(us / 1000) end
 local function num(value) return tonumber(value) or 0 end
 local function text(number) return string.format('%.0f', number) end
 local function note(...)
@@ -38,8 +39,9 @@ if ahead_by > 1000 then
   redis.call('HSET', KEYS[3], 'w', text(now))
 end
 """
-"""The state expires after two days without a write. If the store's clock was turned back, all times in the
-state are moved back, too, so that no instance waits longer than intended."""
+"""Times are rounded so that no reader uses a token longer than its writer. The state expires after two days without a
+write. If the store's clock was turned back, all times in the state are moved back, too, so that no instance waits
+longer than intended."""
 
 ACQUIRE = Script(
     "acquire",
@@ -50,9 +52,8 @@ local interval, ahead, forced = num(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1'
 local token = redis.call('HMGET', KEYS[1], 'f', 'x', 'c')
 local state = redis.call('HMGET', KEYS[3], 'f', 'd', 'n', 'r', 'q', 'k', 'z')
 local stored, dead = num(token[1]), num(state[2])
-if stored > known and stored > dead and num(token[2]) - now > least then
-  return {'token', stored, num(token[2]) - now, token[3]}
-end
+local remains = left_until(num(token[2]))
+if stored > known and stored > dead and remains > least then return {'token', stored, remains, token[3]} end
 local held = redis.call('PTTL', KEYS[2])
 if held > 0 then return {'held', held} end
 local at = num(state[3])
@@ -208,7 +209,7 @@ READ = Script(
 local token = redis.call('HMGET', KEYS[1], 'f', 'x')
 local stored, dead = num(token[1]), num(redis.call('HGET', KEYS[3], 'd'))
 if stored <= num(ARGV[1]) or stored <= dead then return {stored, dead, us} end
-return {stored, dead, us, num(token[2]) - now, redis.call('HGET', KEYS[1], 'c')}
+return {stored, dead, us, left_until(num(token[2])), redis.call('HGET', KEYS[1], 'c')}
 """,
 )
 """ARGV: the highest fence that the instance knows. Returns the stored and the highest dead fence and the store's time

@@ -15,8 +15,10 @@ import asyncio
 import pytest
 
 async def listening():
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    return server, await asyncio.open_connection(*server.sockets[0].getsockname())
+    # No streams: what the collector says about them, at any time later, is about the test that runs then.
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    return server, await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
 """
 LEAVES_OPEN = """
 async def test_one():
@@ -27,10 +29,10 @@ async def test_other():
     pass
 """
 HANGS = """
-@pytest.mark.timeout(2)
+@pytest.mark.timeout(4)  # nine tenths for the test, the rest to tell that it took them
 async def test_one():
-    server, (reader, writer) = await listening()
-    await reader.read(1)  # for ever
+    left = await listening()
+    await asyncio.Event().wait()  # for ever
 
 async def test_other():
     pass
@@ -39,7 +41,7 @@ async def test_other():
 
 @pytest.mark.parametrize(
     ("test", "reason"),
-    [(LEAVES_OPEN, "assert not left"), (HANGS, "await reader.read(1)  # for ever")],
+    [(LEAVES_OPEN, "assert not left"), (HANGS, "await asyncio.Event().wait()  # for ever")],
     ids=["leaves a server open", "hangs"],
 )
 def test_a_test_that_fails_ends_and_the_next_one_runs(tmp_path: Path, test: str, reason: str) -> None:

@@ -162,6 +162,7 @@ async def test_kill_9_forgets_no_call_that_was_under_way_for_a_moment(tmp_path: 
             assert [(await ask(address)).status for _ in range(2)] == [200, 429]
 
 
+@pytest.mark.slow
 async def test_sigterm_ends_a_gateway_whose_state_file_somebody_else_locks(tmp_path: Path) -> None:
     async with vendor(answering(ok())) as upstream, served(tmp_path, upstream.port) as (process, address):
         with (tmp_path / ".state.json.lock").open("r+") as lock:

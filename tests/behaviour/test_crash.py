@@ -49,6 +49,7 @@ async def test_an_exception_in_one_exchange_ends_that_exchange_alone(monkeypatch
         assert it.at_rest()
 
 
+@pytest.mark.slow
 # uvloop leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_kill_9_under_load_with_a_supervisor_serves_again_within_two_seconds(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ async def until_down_is(prom: Prometheus, states: set[str]) -> None:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployed", [by_kustomize, by_helm, by_compose])
 async def test_gatepass_down_is_silent_while_it_runs_and_begins_when_it_stops(deployed: Any, tmp_path: Path) -> None:
     async with running(one_route(1)) as it, AsyncExitStack() as admin:

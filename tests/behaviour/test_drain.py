@@ -76,6 +76,7 @@ async def test_a_request_that_runs_is_answered_and_an_idle_connection_is_closed(
         await draining
 
 
+@pytest.mark.slow
 async def test_a_connection_that_was_accepted_last_is_still_served() -> None:
     async with vendor(answering(ok())) as it_vendor, running(one_route(it_vendor.port)) as it:
         fresh = await connect(it.address)
@@ -277,6 +278,7 @@ async def test_a_gateway_in_a_container_that_only_the_container_reaches_says_so(
 # ----------------------------------------------------------------------------------------------------- several in turn
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 async def test_a_rolling_restart_of_two_instances_behind_the_shipped_nginx_snippet_fails_no_request(
     tmp_path: Path,

@@ -132,6 +132,7 @@ def test_a_start_that_is_stopped_ends_at_once_and_leaves_no_program(started: Sta
     assert "Traceback" not in started.log()
 
 
+@pytest.mark.slow
 def test_a_stop_during_a_reload_leaves_no_program(started: Started) -> None:
     started.go()
     started.until(started.serves)

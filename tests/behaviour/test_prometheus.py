@@ -93,6 +93,7 @@ async def answers(prom: Prometheus) -> tuple[list[str], list[str], list[str], se
     return silent, odd, missing, active
 
 
+@pytest.mark.slow
 async def test_every_query_of_every_panel_and_alert_has_an_answer() -> None:
     """One stage for all of them: a Prometheus takes a second to start, and rates want a few scrapes."""
     async with failing() as (it, sandbox), admin_port(it) as url, prometheus(url.removeprefix("http://")) as prom:
@@ -128,6 +129,7 @@ async def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.slow
 def test_each_alert_fires_and_clears() -> None:
     checked = promtool("check", "rules", str(RULES))
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -54,6 +54,7 @@ def changed(port: int, turn: int) -> dict[str, Any]:
     return {**config, "access": "open", "clients": [*clients, {"name": "x", "key_sha256": "5" * 64}]}
 
 
+@pytest.mark.slow
 async def test_fifty_reloads_under_load_fail_no_request(tmp_path: Path) -> None:
     async with vendor(answering(ok())) as it:
         async with (
@@ -302,6 +303,7 @@ async def test_authorities_that_only_the_refused_configuration_names_are_watched
             assert await until(lambda: bool(gateway.events("reloaded"))) < 5
 
 
+@pytest.mark.slow
 async def test_a_secret_that_blocks_is_refused_with_its_name_and_the_next_reload_works(tmp_path: Path) -> None:
     async with vendor(answering(ok())) as it_vendor:
         key = tmp_path / "key"

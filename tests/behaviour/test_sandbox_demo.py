@@ -37,6 +37,7 @@ def there(path: Path) -> bool:
     return path.exists()
 
 
+@pytest.mark.slow
 @unless_stalled(late=0.01, tries=4)  # its figures are of two processes, so less than elsewhere is a stall
 async def test_every_claim_of_the_demo_holds() -> None:
     """The gateway as its own process, the shipped configuration, four vendors; about 15 s."""

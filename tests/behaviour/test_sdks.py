@@ -78,6 +78,7 @@ def check(it: Running, sandbox: Sandbox, done: dict[str, list[dict[str, Any]]]) 
     assert sandbox.vendors["idfy"].counters.api_401s == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".py", ".js"], ids=["Python", "Node"])
 async def test_sdks_fetch_write_read_and_fetch_again(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "LIFE", LIFE)
@@ -87,6 +88,7 @@ async def test_sdks_fetch_write_read_and_fetch_again(suffix: str, monkeypatch: p
         check(it, sandbox, dict(zip(apps.values(), done, strict=True)))
 
 
+@pytest.mark.slow
 async def test_libraries_that_insist_on_https_work_with_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(passes, "LIFE", LIFE)
     authority = trustme.CA()

@@ -26,6 +26,7 @@ STATE = "document.querySelector('#credential-{} .pill')?.textContent"
 TOKEN = "document.querySelector('#credential-{} code')?.textContent"
 
 
+@pytest.mark.slow
 async def test_the_page_renders_follows_what_happens_fetches_and_says_when_nobody_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

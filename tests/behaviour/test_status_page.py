@@ -226,6 +226,7 @@ async def findings(tab: Tab) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @browser
 async def test_axe_finds_nothing_serious_in_any_state_of_the_page_on_any_screen(tmp_path: Path) -> None:
     found: dict[str, list[str]] = {}

@@ -463,6 +463,7 @@ def log() -> Iterator[io.StringIO]:
     close_logging()
 
 
+@pytest.mark.slow
 async def test_no_log_line_and_no_metric_holds_a_secret_a_token_or_a_body(
     endpoint: TokenEndpoint, log: io.StringIO
 ) -> None:

@@ -73,6 +73,7 @@ async def _steady(life: float, lives: int) -> None:
             assert lives <= vendor.counters.token_requests <= 2 * lives + 1
 
 
+@pytest.mark.slow
 async def test_ten_lives_under_load_are_not_noticed() -> None:
     """Lives of a second: no failure, no vendor 401, nobody waits, at most two token requests a life."""
     await _steady(1.0, 10)
@@ -84,6 +85,7 @@ async def test_ten_lives_of_three_seconds_are_not_noticed() -> None:
     await _steady(3.0, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latency", [0.0, 0.03, 0.1])
 async def test_an_endpoint_that_hands_out_one_token_until_it_dies_costs_no_app_a_failure(latency: float) -> None:
     """At each change somebody may wait; nobody is refused, and the endpoint is not stormed."""
@@ -101,6 +103,7 @@ async def test_an_endpoint_that_hands_out_one_token_until_it_dies_costs_no_app_a
         assert sandbox.idfy.counters.token_requests <= 4 * (sandbox.idfy.counters.tokens_issued + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["refuse", "reset", "500", "503", "hang"])
 async def test_a_dead_endpoint_is_felt_only_after_the_tokens_end_and_then_briefly(fault: str) -> None:
     """Then each request is refused at once, and served again soon after the endpoint is back.
@@ -250,6 +253,7 @@ async def test_two_hundred_requests_in_flight_survive_a_revocation_with_one_fetc
         assert it.metric("gatepass_replays_total", route="uqudo", outcome="sent") == 200
 
 
+@pytest.mark.slow
 async def test_where_a_new_token_kills_the_old_nobody_notices_and_nothing_is_fetched_for_it() -> None:
     """Requests in flight with the old token meet its death and go again with the new one that is there already."""
     async with emulated(idfy={"single_active_token": True}) as (it, sandbox):

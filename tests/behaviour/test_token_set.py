@@ -151,6 +151,7 @@ async def test_a_static_key_serves_always_and_a_refusal_changes_nothing(start: A
 # ------------------------------------------------------------------------------------------------------ steady and ill
 
 
+@pytest.mark.slow
 async def test_short_lives_under_load_never_run_out_and_cost_two_requests_a_life(
     endpoint: TokenEndpoint, start: Any, steady: SteadyClock
 ) -> None:

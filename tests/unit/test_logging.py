@@ -350,6 +350,7 @@ def test_a_call_that_was_rejected_is_written_even_without_an_access_log(code: st
     assert json.loads(stream.getvalue())["level"] == "warning"
 
 
+@pytest.mark.slow
 def test_about_the_share_of_the_good_requests_that_is_asked_for_comes_out() -> None:
     stream = io.StringIO()
     configure_logging(Logs(format="json", sample=0.1), stream)

@@ -85,6 +85,7 @@ async def test_a_large_upload_takes_no_more_memory_than_its_replay(size: int) ->
         assert (await app.message()).body == b"whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "used",
     [pytest.param(False, id="that never asked", marks=pytest.mark.long), pytest.param(True, id="that asked once")],
@@ -129,6 +130,7 @@ async def _stuck(address: tuple[str, int], ca: trustme.CA | None) -> Peer:
     return app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 async def test_a_slow_reader_over_tls_takes_about_as_much_memory_as_one_without(framing: str, tmp_path: Path) -> None:
     """Bytes are encrypted when they are written, so only few are written before the app has read them."""

@@ -316,6 +316,7 @@ def read_slowly(listening: socket.socket, step: int, every: float) -> None:
             peer.recv(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("timeouts", "size", "step"),
     [({"idle": "150ms"}, 6 * 2**20, 2**15), ({"first_byte": "200ms"}, 2**20, 2**13)],

@@ -7,6 +7,8 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.budgets import App, counting_together, reach
 from tests.kit.served import until
 from tests.kit.valkey import store
@@ -22,6 +24,7 @@ def budget(hard: int | str, **more: Any) -> dict[str, Any]:
     return {"budgets": [{"route": "v", "per": "day", "hard": hard, **more}]}
 
 
+@pytest.mark.slow
 async def test_four_gateways_under_load_use_up_a_budget_and_never_exceed_it(tmp_path: Path) -> None:
     async with (
         store(tmp_path) as server,

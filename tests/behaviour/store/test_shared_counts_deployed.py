@@ -10,6 +10,8 @@ from hashlib import sha256
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.budgets import PATIENT, App, counting_together, reach
 from tests.kit.configuration import ROOT
 from tests.kit.instances import call, instances, vendors, vendors_config
@@ -67,6 +69,7 @@ def test_the_acl_names_exactly_the_commands_that_are_used() -> None:
     assert len([name for name in dir(import_module("gateway.store.counts")) if name.isupper()]) > 2
 
 
+@pytest.mark.slow
 async def test_under_the_shipped_acl_gateways_share_tokens_and_counts_and_no_command_is_denied(
     tmp_path: Path,
 ) -> None:
@@ -112,6 +115,7 @@ class Front:
         self.address = ("127.0.0.1", port)
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_behind_the_balancer_fails_no_request(tmp_path: Path) -> None:
     haproxy, port = tool("haproxy", SBIN), free_port()
     client = {"budgets": [{"route": "v", "per": "day", "hard": 100_000}]}

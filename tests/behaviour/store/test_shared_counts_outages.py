@@ -7,6 +7,8 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.budgets import App, counting_together, reach
 from tests.kit.faults import FaultProxy
 from tests.kit.served import until
@@ -49,6 +51,7 @@ async def come_back(server: Store, how: str) -> None:
         await server.command("CONFIG", "SET", "maxmemory", "0")
 
 
+@pytest.mark.slow
 async def test_in_an_outage_granted_calls_are_admitted_and_others_refused_until_the_store_is_back(
     tmp_path: Path,
 ) -> None:
@@ -77,6 +80,7 @@ async def test_in_an_outage_granted_calls_are_admitted_and_others_refused_until_
         assert 1600 - 2 <= witness.billed <= 1600
 
 
+@pytest.mark.slow
 async def test_with_outage_open_exactly_outage_allowance_more_calls_are_admitted(tmp_path: Path) -> None:
     client = budget(30, outage="open", outage_allowance=10)
     async with (
@@ -105,6 +109,7 @@ async def test_a_gateway_starts_without_its_store_and_refuses_what_it_cannot_cou
         assert (await made[0].seen("store_away"))["level"] == "warning"
 
 
+@pytest.mark.slow
 async def test_an_instance_that_restarts_uses_its_field_again(tmp_path: Path) -> None:
     """With the rest of its grant, even if the store has lost the field. After kill -9 the rest counts as spent."""
     folder = tmp_path / "state"
@@ -135,6 +140,7 @@ def fields(path: Path) -> dict[str, Any]:
     return {each["field"]: each for each in found if each["counts"]}
 
 
+@pytest.mark.slow
 async def test_rates_and_limits_in_flight_are_divided_among_the_live_instances(tmp_path: Path) -> None:
     client = {"limits": [{"in_flight": 8}]}
     async with (

@@ -57,6 +57,7 @@ async def stored(server: Store, fence: int = 0) -> bytes:
 # ------------------------------------------------------------------------------------------------------------ an outage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill", "hang", "refuse"])
 async def test_in_an_outage_every_instance_keeps_its_token_and_renews_it_by_itself(
     server: Store, endpoint: TokenEndpoint, fault: str
@@ -81,6 +82,7 @@ async def test_in_an_outage_every_instance_keeps_its_token_and_renews_it_by_itse
         assert COUNT <= endpoint.count - asked <= 3 * COUNT  # a token of 3 s is renewed after half of that
 
 
+@pytest.mark.slow
 async def test_in_an_outage_the_instances_take_turns_so_that_min_interval_holds_for_all_together(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
@@ -100,6 +102,7 @@ async def test_in_an_outage_the_instances_take_turns_so_that_min_interval_holds_
         assert len(within) <= 10
 
 
+@pytest.mark.slow
 async def test_with_store_outage_closed_the_token_is_used_to_its_end_and_no_other_is_requested(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
@@ -124,6 +127,7 @@ async def test_with_store_outage_closed_the_token_is_used_to_its_end_and_no_othe
         assert endpoint.count == asked + 1
 
 
+@pytest.mark.slow
 async def test_with_single_active_token_only_the_last_holder_requests_tokens_until_the_old_one_expires(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
@@ -175,6 +179,7 @@ async def test_a_start_with_a_hung_store_waits_for_no_more_than_its_time_outs(
 # --------------------------------------------------------------------------------------------------- the store is back
 
 
+@pytest.mark.slow
 async def test_what_was_fetched_alone_is_used_by_all_afterwards_without_a_request(
     server: Store, endpoint: TokenEndpoint
 ) -> None:
@@ -197,6 +202,7 @@ async def test_what_was_fetched_alone_is_used_by_all_afterwards_without_a_reques
         assert endpoint.count == asked
 
 
+@pytest.mark.slow
 async def test_an_instance_that_was_cut_off_adopts_the_higher_fence(server: Store, endpoint: TokenEndpoint) -> None:
     async with behind(server, COUNT, endpoint) as (made, proxies):
         old = await all_have(made)
@@ -225,6 +231,7 @@ async def test_a_flushed_store_gets_the_token_back_and_nobody_fetches(server: St
         assert endpoint.count == 1
 
 
+@pytest.mark.slow
 async def test_a_restarted_store_is_empty_and_costs_no_request(server: Store, endpoint: TokenEndpoint) -> None:
     async with four(server, endpoint) as made:
         await all_have(made)
@@ -284,6 +291,7 @@ async def test_without_messages_from_the_channel_a_new_token_is_used_within_four
         assert endpoint.count == 2
 
 
+@pytest.mark.slow
 async def test_a_slow_store_delays_no_token(server: Store, endpoint: TokenEndpoint) -> None:
     endpoint.life = 3.0
     async with behind(server, 2, endpoint) as (made, proxies):

@@ -72,6 +72,7 @@ async def test_a_credential_that_is_not_kept_warm_is_fetched_once_when_an_app_fi
         assert endpoint.count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single", [False, True], ids=["plain", "single_active_token"])
 async def test_each_lifetime_of_a_token_costs_one_request(server: Store, endpoint: TokenEndpoint, single: bool) -> None:
     endpoint.life = 3.0
@@ -87,6 +88,7 @@ async def test_each_lifetime_of_a_token_costs_one_request(server: Store, endpoin
         await all_have(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False], ids=["full life again", "what is left"])
 async def test_an_endpoint_that_returns_the_same_token_gets_hardly_more_requests_than_from_one_instance(
     server: Store, full: bool

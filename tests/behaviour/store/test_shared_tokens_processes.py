@@ -44,6 +44,7 @@ async def agree(fleet: list[Served], name: str, seconds: float = 15.0) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_every_vendor_gets_one_request_at_the_start_and_one_after_a_revocation(tmp_path: Path) -> None:
     async with vendors() as sandbox, store(tmp_path) as server:
         names = [name for name in VENDORS if name in sandbox.vendors]
@@ -62,6 +63,7 @@ async def test_every_vendor_gets_one_request_at_the_start_and_one_after_a_revoca
                 assert "CANARY" not in it.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["paused", "killed"])
 async def test_a_killed_or_stopped_lease_holder_delays_the_next_request_by_one_lease_at_most(
     tmp_path: Path, number: signal.Signals
@@ -92,6 +94,7 @@ async def test_a_killed_or_stopped_lease_holder_delays_the_next_request_by_one_l
                 await asking
 
 
+@pytest.mark.slow
 async def test_reload_upgrade_and_a_rolling_restart_cost_no_token_request(tmp_path: Path) -> None:
     async with vendors() as sandbox, store(tmp_path) as server:
         config = vendors_config(sandbox, ["idfy", "uqudo"], store=block(server))

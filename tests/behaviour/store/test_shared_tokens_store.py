@@ -118,6 +118,19 @@ async def test_a_stored_token_is_returned_instead_of_a_lease(bench: Bench) -> No
     assert isinstance(await bench.other.acquire(KEY, replace(DEMAND, known=fence)), Lease)
 
 
+async def test_no_reader_uses_a_token_longer_than_its_writer_by_a_part_of_a_millisecond(bench: Bench) -> None:
+    known = 0
+    for _ in range(100):
+        lease = await bench.one.acquire(KEY, replace(DEMAND, known=known))
+        assert isinstance(lease, Lease)
+        own, known = bench.token(lease.fence), lease.fence
+        await bench.one.commit(KEY, lease.owner, own, 30.0)
+        for _ in range(5):
+            for turn in (await bench.other.acquire(KEY, DEMAND), (await bench.other.read([(KEY, 0)]))[0].token):
+                assert isinstance(turn, Token)
+                assert turn.expires_at <= own.expires_at
+
+
 @pytest.mark.parametrize("jump", [-30.0, 30.0])
 async def test_a_token_does_not_live_longer_for_a_store_whose_clock_jumped(bench: Bench, jump: float) -> None:
     """The writer's estimate is then wrong, so it counts only within one time-out of the remaining lifetime."""

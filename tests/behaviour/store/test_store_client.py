@@ -51,6 +51,7 @@ async def test_members_are_counted_and_ranked_and_leave(tmp_path: Path) -> None:
         assert await until(lambda: one.members == 1, 5) < 5
 
 
+@pytest.mark.slow
 async def test_a_member_that_dies_is_gone_within_five_seconds(tmp_path: Path) -> None:
     async with store(tmp_path) as server, client(config(server.port)) as one:
         other = SharedStore(config(server.port), clock=SystemClock(), metrics=Metrics())
@@ -75,6 +76,7 @@ async def test_a_message_calls_all_listeners_of_its_name_at_once(tmp_path: Path)
         assert heard == ["a"]
 
 
+@pytest.mark.slow
 async def test_if_no_messages_arrive_all_listeners_are_called_within_four_seconds(tmp_path: Path) -> None:
     """The subscriber's connection looks healthy but no message arrives, as with a hung master; commands work."""
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:

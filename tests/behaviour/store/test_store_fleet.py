@@ -9,6 +9,8 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.kit.faults import FaultProxy
 from tests.kit.instances import all_show, call, instances, vendors, vendors_config
 from tests.kit.served import Apps, Served, until
@@ -43,6 +45,7 @@ async def calling(fleet: list[Served]) -> AsyncIterator[list[Apps]]:
     assert all(app.good > 50 for app in apps)
 
 
+@pytest.mark.slow
 async def test_no_fault_of_the_store_fails_a_request_or_costs_a_token_request(tmp_path: Path) -> None:
     async with vendors() as sandbox, store(tmp_path) as server, FaultProxy(server.port) as proxy:
         config = vendors_config(sandbox, NAMES, store=block(proxy.url))
@@ -91,6 +94,7 @@ async def mend_it(name: str, server: Store, proxy: FaultProxy) -> None:
         await proxy.heal()
 
 
+@pytest.mark.slow
 async def test_requests_cause_hardly_any_commands_to_the_store(tmp_path: Path) -> None:
     """Fewer than 20 commands for 1,000 requests."""
     async with vendors() as sandbox, store(tmp_path) as server:

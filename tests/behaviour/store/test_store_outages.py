@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_hung_store_counts_as_away_until_it_answers(engine: Engine, tmp_path: Path) -> None:
     changes: list[bool] = []
@@ -63,6 +64,7 @@ async def test_a_flushed_store_stays_up_and_the_loss_is_reported(tmp_path: Path)
         assert lost == [1]
 
 
+@pytest.mark.slow
 async def test_a_store_counts_as_away_while_it_is_slower_than_the_time_out(tmp_path: Path) -> None:
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         proxy.delay = 2.0
@@ -71,6 +73,7 @@ async def test_a_store_counts_as_away_while_it_is_slower_than_the_time_out(tmp_p
         await back(it)
 
 
+@pytest.mark.slow
 async def test_an_unreachable_store_counts_as_away_until_it_can_be_reached(tmp_path: Path) -> None:
     async with store(tmp_path) as server, FaultProxy(server.port) as proxy, client(config(proxy.port)) as it:
         proxy.hang()

@@ -6,6 +6,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from gateway.access import hash_key
 from gateway.model import Secret
 from gateway.observe import forms
@@ -57,6 +59,7 @@ def _revealed(credentials: dict[str, Any]) -> list[str]:
 CLIENT_KEY = "gp_CANARY-client-key-0123456789"
 
 
+@pytest.mark.slow
 async def test_with_tls_and_exactly_the_documented_rights_a_dump_shows_no_secret(tmp_path: Path) -> None:
     """A real Redis with TLS and the user of docs/scaling.md; then keys are rotated, one instance after the other."""
     tls = TLS(tmp_path)

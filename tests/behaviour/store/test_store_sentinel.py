@@ -32,6 +32,7 @@ async def counted(it: Guarded) -> bytes | None:
     return found
 
 
+@pytest.mark.slow
 async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_used(tmp_path: Path) -> None:
     async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
         assert store.is_up
@@ -54,6 +55,7 @@ async def test_a_fail_over_is_a_short_outage_and_an_old_master_is_not_used(tmp_p
         assert findings.members == 1
 
 
+@pytest.mark.slow
 async def test_after_the_master_dies_its_replica_is_used(tmp_path: Path) -> None:
     async with guarded(tmp_path) as it, client(by_sentinel(*it.sentinels)) as store:
         old = await it.master()
@@ -87,6 +89,7 @@ async def test_a_name_that_no_sentinel_knows_is_reported(tmp_path: Path) -> None
         await look(by_sentinel(free_port()))
 
 
+@pytest.mark.slow
 async def test_a_fail_over_under_load_fails_no_request_and_costs_no_token_request(tmp_path: Path) -> None:
     async with vendors() as sandbox, guarded(tmp_path) as it:
         config = vendors_config(sandbox, ["idfy"], store=block(it.url))
