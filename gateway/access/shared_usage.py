@@ -7,7 +7,7 @@ process has a field of its own, which stays in the store when the process ends.
 from __future__ import annotations
 
 import calendar
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.counters import DAYS_KEPT
@@ -38,6 +38,8 @@ class SharedUsage:
         self._told: dict[CounterKey, int] = {}
         self._reported_at = self._gathered_at = float("-inf")
         self._gathered = ""
+        self._carries_over = True
+        """Whether the next report begins with the usage of earlier days (`Tally.carry_over`)."""
 
     def own(self, key: CounterKey) -> int:
         """Return this instance's part of a counter."""
@@ -59,6 +61,9 @@ class SharedUsage:
         for key in self._told.keys() - self._memory.counters.keys():
             del self._told[key]
         try:
+            if self._carries_over:
+                await self._tally.carry_over(self._kept_days())
+                self._carries_over = False
             for day, used in self._changed().items():
                 await self._tally.report(day, self._field, used, LIFE)
                 for (client, route), (calls, billed) in used.items():
@@ -69,6 +74,7 @@ class SharedUsage:
     def tell_again(self) -> None:
         """Send all numbers again with the next report, because the store may have lost them."""
         self._told.clear()
+        self._carries_over = True
         self._reported_at = float("-inf")
 
     def _changed(self) -> dict[str, dict[tuple[str, str], tuple[int, int]]]:
@@ -106,6 +112,11 @@ class SharedUsage:
         year, number = int(month[:4]), int(month[5:])
         days = [date(year, number, day) for day in range(1, calendar.monthrange(year, number)[1] + 1)]
         return [day.isoformat() for day in days if -1 <= (today - day).days <= DAYS_KEPT]
+
+    def _kept_days(self) -> list[str]:
+        """Return all days that the store may have, including tomorrow, because clocks differ."""
+        today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        return [(today - timedelta(days=back)).isoformat() for back in range(-1, DAYS_KEPT + 1)]
 
     def _learn(self, key: CounterKey, number: int) -> None:
         """Set the sum of the other instances; it never falls, even if the store has lost numbers."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 CountKey = tuple[str, str, str]
 """Client, route, period."""
@@ -89,6 +89,12 @@ class Tally(Protocol):
             field: this instance's field.
             used: calls and billed calls by client and route, counted from the beginning of the day.
             life: seconds for which the store keeps the day.
+        """
+
+    async def carry_over(self, days: Iterable[str]) -> None:
+        """While `store.keys` are being replaced, give each day's usage the same numbers under every key's name.
+
+        Raises StoreAway.
         """
 
     async def usage(self, days: Sequence[str], field: str) -> dict[tuple[str, str, str], tuple[int, int]]:

@@ -67,6 +67,8 @@ class SharedStore:
         self._reason = "it was not reached yet"
         self._undecryptable = False
         """Whether the last record that was read could not be decrypted."""
+        self._moved = False
+        """Whether a reload has changed the server, the namespace or the keys since the last heartbeat."""
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
@@ -106,8 +108,10 @@ class SharedStore:
     def use(self, config: StoreConfig) -> None:
         """Use another configuration (server, password, keys, time-outs) from now on."""
         if config != self._config:
+            before = self._place
             self._config = config
             self._sealing = Sealing(config.keys, config.namespace)
+            self._moved = self._moved or self._place != before
             self._wires.use(config)
             self._subscriber.reconnect()
 
@@ -142,6 +146,11 @@ class SharedStore:
     def _key_id(self) -> str:
         """Identifies the last of `store.keys` in the list of members, without revealing it."""
         return self._sealing.name("mark")[:KEY_ID_DIGITS]
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        """Where tokens and counts are written; after a change they must be written again."""
+        return self._config.server, self._config.namespace, self._config.keys
 
     @property
     def _member(self) -> str:
@@ -253,9 +262,11 @@ class SharedStore:
         channel = self._subscriber.own_channel if self._subscriber.begin() else ""
         args: list[Argument] = [self._member, int(LIFE * 1000), channel]
         sent = self._clock.monotonic()
+        moved, self._moved = self._moved, False
         try:
             (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
         except StoreAway:
+            self._moved = self._moved or moved
             self._subscriber.beaten(ok=False)
             raise
         strangers = self._presence.strangers
@@ -263,10 +274,11 @@ class SharedStore:
         self._subscriber.beaten(ok=True)
         if self._presence.strangers > strangers:
             _log.warning("store_strangers", strangers=self._presence.strangers, hint=_COMPARE)
-        if forgotten:
+        if forgotten and not moved:
             _log.warning(
                 "store_lost_data", store=str(self._config.server), hint="what this instance knows is written again"
             )
+        if forgotten or moved:
             for lost in list(self._lost):
                 lost()
 
@@ -279,6 +291,10 @@ class SharedStore:
     def name(self, *parts: str) -> str:
         """Return 32 hex digits that stand for `parts`; they depend on the last of `store.keys`."""
         return self._sealing.name(*parts)
+
+    def other_names(self, *parts: str) -> list[str]:
+        """Return the names of `parts` under the other `store.keys`; empty unless keys are being replaced."""
+        return self._sealing.other_names(*parts)
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
         """Encrypt a record so that only `unseal` with the same `bound_to` decrypts it."""

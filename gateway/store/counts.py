@@ -14,10 +14,11 @@ from gateway.model import EscrowReply, Field
 from gateway.store.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gateway.model import EscrowRequest
     from gateway.store.client import SharedStore
+    from gateway.store.connection import Call
 
 ESCROW: Final = Script(
     "escrow",
@@ -72,6 +73,23 @@ return 1
 )
 """KEYS: the hash of a day. ARGV: its lifetime in ms; then fields and their numbers, which never fall."""
 
+MERGE: Final = Script(
+    "merge",
+    """
+local from, to = redis.call('HGETALL', KEYS[1]), {}
+if #from == 0 then return 0 end
+local there = redis.call('HGETALL', KEYS[2])
+for i = 1, #there, 2 do to[there[i]] = tonumber(there[i + 1]) end
+for i = 1, #from, 2 do
+  if tonumber(from[i + 1]) > (to[from[i]] or 0) then redis.call('HSET', KEYS[2], from[i], from[i + 1]) end
+end
+local life = redis.call('PTTL', KEYS[1])
+if life > redis.call('PTTL', KEYS[2]) then redis.call('PEXPIRE', KEYS[2], life) end
+return 1
+""",
+)
+"""KEYS: two hashes. Raises the numbers of the second one to those of the first one."""
+
 DAY: Final = Script("day", "return redis.call('HGETALL', KEYS[1])")
 """KEYS: the hash of a day."""
 SEPARATOR: Final = "\x1f"
@@ -109,9 +127,14 @@ class StoreTally:
     async def ask(self, questions: Sequence[EscrowRequest]) -> list[EscrowReply]:
         """Request grants for several budgets in one round trip; return a reply for each. Raises StoreAway."""
         self._listen()
-        calls = [(ESCROW, [self._key("budget", *each.key)], self._arguments(each)) for each in questions]
+        calls: list[Call] = []
+        places = []
+        for each in questions:
+            into, out = self._merges("budget", *each.key)
+            places.append(len(calls) + len(into))
+            calls += [*into, (ESCROW, [self._key("budget", *each.key)], self._arguments(each)), *out]
         answers = await self._store.run_many(calls)
-        return [_answer(answer, each.field) for answer, each in zip(answers, questions, strict=True)]
+        return [_answer(answers[place], each.field) for place, each in zip(places, questions, strict=True)]
 
     def _arguments(self, question: EscrowRequest) -> list[str | int]:
         found: list[str | int] = [
@@ -144,7 +167,18 @@ class StoreTally:
         for (client, route), (calls, billed) in used.items():
             arguments += (SEPARATOR.join((field, client, route, "calls")), calls)
             arguments += (SEPARATOR.join((field, client, route, "billed")), billed)
-        await self._store.run(REPORT, [self._key("usage", day)], arguments)
+        into, out = self._merges("usage", day)
+        await self._store.run_many([*into, (REPORT, [self._key("usage", day)], arguments), *out])
+
+    async def carry_over(self, days: Iterable[str]) -> None:
+        """While `store.keys` are being replaced, give each day's usage the same numbers under every key's name.
+
+        Raises StoreAway.
+        """
+        for day in days:
+            into, out = self._merges("usage", day)
+            if into:
+                await self._store.run_many([*into, *out])
 
     async def usage(self, days: Sequence[str], field: str) -> dict[tuple[str, str, str], tuple[int, int]]:
         """Return calls and billed calls by client, route and day, of all instances but `field`. Raises StoreAway."""
@@ -184,7 +218,20 @@ class StoreTally:
             check()
 
     def _key(self, kind: str, *parts: str) -> str:
-        return self._store.key("{" + self._store.name(kind, *parts) + "}", kind[0])
+        return self._keyed(kind, self._store.name(kind, *parts))
+
+    def _keyed(self, kind: str, name: str) -> str:
+        return self._store.key("{" + name + "}", kind[0])
+
+    def _merges(self, kind: str, *parts: str) -> tuple[list[Call], list[Call]]:
+        """Return calls that raise the numbers under our name to those under other keys' names, and the reverse.
+
+        Both are empty unless `store.keys` are being replaced. Without them an instance that starts with the new key
+        alone would find no counts.
+        """
+        own = self._key(kind, *parts)
+        others = [self._keyed(kind, name) for name in self._store.other_names(kind, *parts)]
+        return [(MERGE, [each, own], ()) for each in others], [(MERGE, [own, each], ()) for each in others]
 
 
 def _nothing() -> None:

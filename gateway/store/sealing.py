@@ -43,14 +43,21 @@ class Sealing:
     def __init__(self, keys: Sequence[Secret], namespace: str) -> None:
         self._namespace = namespace.encode()
         self._wrapping = tuple(AESGCM(_derived(key, b"records")) for key in keys)
-        self._names = _derived(keys[-1], b"names")
+        self._names = tuple(_derived(key, b"names") for key in reversed(keys))
 
     def __repr__(self) -> str:
         return f"<sealing under {len(self._wrapping)} keys>"
 
     def name(self, *parts: str) -> str:
         """Return the name that stands for `parts` in the store: 32 hex digits."""
-        digest = hmac.new(self._names, digestmod=hashlib.sha256)
+        return self._name(self._names[0], parts)
+
+    def other_names(self, *parts: str) -> list[str]:
+        """Return the names that `parts` have for instances whose last key is another one of our keys."""
+        return [self._name(key, parts) for key in self._names[1:]]
+
+    def _name(self, key: bytes, parts: Sequence[str]) -> str:
+        digest = hmac.new(key, digestmod=hashlib.sha256)
         for part in (self._namespace, *(each.encode("utf-8", "surrogateescape") for each in parts)):
             digest.update(len(part).to_bytes(4, "big") + part)  # with lengths, so that no two lists of parts are alike
         return digest.hexdigest()[:NAME_DIGITS]

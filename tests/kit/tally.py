@@ -33,6 +33,8 @@ class DirectStore:
         self.tried.set()
         self.sent: list[Call] = []
         self.channel = "news"
+        self.keys = ["key"]
+        """As `store.keys`: the last one makes the names."""
         self._namespace = namespace
         self._connection = Connection(host="127.0.0.1", port=port, protocol=2, driver_info=None, socket_timeout=30)
         self._one = asyncio.Lock()
@@ -62,7 +64,10 @@ class DirectStore:
         return ":".join((self._namespace, *parts))
 
     def name(self, *parts: str) -> str:
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return _name(self.keys[-1], parts)
+
+    def other_names(self, *parts: str) -> list[str]:
+        return [_name(key, parts) for key in self.keys[:-1]]
 
     def listen(self, _name: str, changed: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(changed)
@@ -84,3 +89,7 @@ class DirectStore:
 
     async def close(self) -> None:
         await self._connection.disconnect()
+
+
+def _name(key: str, parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join((key, *parts)).encode()).hexdigest()[:32]

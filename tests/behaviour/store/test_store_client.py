@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.clock import SystemClock
 from gateway.errors import StoreAway, Undecryptable
@@ -16,7 +17,7 @@ from tests.kit.faults import FaultProxy
 from tests.kit.metrics import sample
 from tests.kit.served import until
 from tests.kit.storeclient import COUNT, SET, TELL, away, client, config
-from tests.kit.valkey import ENGINES, Engine, Store, store
+from tests.kit.valkey import ENGINES, STORE_KEY, Engine, Store, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,30 @@ async def test_a_reload_changes_password_and_server(tmp_path: Path) -> None:
         it.use(config(second.port, password=Secret("CANARY-2"), namespace="other"))
         assert await it.run(COUNT, [it.key("n")], []) == 1
         assert await second.command("GET", "gp1:other:n", login=("CANARY-2",)) == b"1"
+
+
+MOVES: dict[str, dict[str, object]] = {
+    "a key is put before the others": {"keys": (Secret("CANARY-new-key-0123456789abcdefghij"), Secret(STORE_KEY))},
+    "another last key": {"keys": (Secret("CANARY-new-key-0123456789abcdefghij"),)},
+    "another namespace": {"namespace": "other"},
+}
+
+
+@pytest.mark.parametrize("change", MOVES.values(), ids=MOVES)
+async def test_after_a_reload_everything_is_written_again_and_no_loss_is_logged(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    written: list[int] = []
+    with capture_logs() as events:
+        async with store(tmp_path) as server, client(config(server.port)) as it:
+            it.on_loss(lambda: written.append(1))
+            await it.beat()
+            for settings, times in ((config(server.port), 0), (config(server.port, **change), 1)):
+                it.use(settings)
+                await it.beat()
+                await it.beat()
+                assert len(written) == times
+    assert [each["event"] for each in events] == ["store_up"]
 
 
 async def test_a_client_stops_at_every_moment_of_its_start(tmp_path: Path) -> None:

@@ -40,6 +40,12 @@ def test_names_stay_while_the_last_key_does() -> None:
     assert sealing(OLD).name("a") != sealing(NEW).name("a")
 
 
+def test_while_a_key_is_replaced_the_names_under_the_other_key_are_known() -> None:
+    assert sealing(NEW, OLD).other_names("a", "b") == [sealing(NEW).name("a", "b")]
+    assert sealing(NEW, OTHER, OLD).other_names("a") == [sealing(OTHER).name("a"), sealing(NEW).name("a")]
+    assert sealing(OLD).other_names("a") == []
+
+
 def test_names_differ_by_namespace_and_by_each_part() -> None:
     it = sealing(OLD)
     names = {it.name("a"), it.name("b"), it.name("a", "b"), it.name("ab"), it.name("", "ab"), it.name("ab", "")}
