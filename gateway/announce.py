@@ -1,16 +1,44 @@
-"""What the composition root logs about a configuration and its surroundings: one event each, no decision."""
+"""What the composition root logs about a configuration and its surroundings; no decision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.addresses import is_loopback
+from gateway.model import SocketFile
 from gateway.observe import get_logger
 
 if TYPE_CHECKING:
     from gateway.model import Config
 
 _log = get_logger("gatepass")
+AT_START: Final = (
+    "listen",
+    "admin",
+    "state_file",
+    "store",
+    "planes.listen",
+    "planes.mode",
+    "logs.format",
+    "logs.buffer",
+)
+"""Keys that take effect only at the start; of `store`, only whether it is there."""
+
+
+def waits_for_restart(started: Config, config: Config) -> list[str]:
+    """Return the keys of `AT_START` in which a configuration differs from the one that the gateway started with."""
+    before, after = _at_start(started), _at_start(config)
+    waits = [key for key, old, new in zip(AT_START, before, after, strict=True) if old != new]
+    return [key for key in waits if key != "planes.mode" or "planes.listen" not in waits]
+
+
+def _at_start(config: Config) -> tuple[object, ...]:
+    """Return the values of `AT_START`."""
+    listen = config.planes.listen if config.planes is not None else None
+    path, mode = (listen.path, listen.mode) if isinstance(listen, SocketFile) else (listen, None)
+    logs = config.logs
+    files = config.listen, config.admin, config.state_file
+    return (*files, config.store is not None, path, mode, logs.format, logs.buffer)
 
 
 def report_proxies(config: Config) -> None:

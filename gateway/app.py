@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.access import Access, shared_counters
 from gateway.addresses import Networks
-from gateway.announce import not_configured, report_name, report_proxies
+from gateway.announce import not_configured, report_name, report_proxies, waits_for_restart
 from gateway.clock import SystemClock
 from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
@@ -36,8 +36,6 @@ WARM_WITHIN = 30.0
 """Most seconds for which a successor waits for its first tokens before it serves the port."""
 LAST_CALL = 5.0
 """Seconds for which a predecessor still answers requests on kept-alive connections before it closes idle ones."""
-AT_START = ("listen", "admin", "state_file")
-"""Keys that take effect only at the start."""
 
 
 class Gateway:
@@ -58,7 +56,7 @@ class Gateway:
         self._resolver = resolver or Resolver()
         self._resolver.report = report_name
         self._resolver.stale = config.resolver_stale
-        self.config = config
+        self.config = self._started_with = config
         self.metrics = Metrics()
         self.store = _store(config, clock, self.metrics, self._resolver)
         """The store shared with other instances, if there is one."""
@@ -278,6 +276,7 @@ class Gateway:
 
     def _reloaded(self, config: Config) -> None:
         before, self.config = self.config, config
+        waits = waits_for_restart(self._started_with, config)
         self._resolver.stale = config.resolver_stale
         self._contexts.keep(route.upstream for route in config.routes)
         self._journal.forget()
@@ -293,11 +292,6 @@ class Gateway:
         if config.logs != before.logs or logging_is_temporary():
             adjust_logging(config.logs)
         self.metrics.config_loaded("ok", config.digest)
-        waits = [key for key in AT_START if getattr(before, key) != getattr(config, key)]
-        waits += ["store"] if (self.store is None) != (config.store is None) else []
-        waits += [
-            f"logs.{key}" for key in ("format", "buffer") if getattr(before.logs, key) != getattr(config.logs, key)
-        ]
         report_proxies(config)
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
         if waits:

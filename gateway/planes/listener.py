@@ -82,8 +82,6 @@ class Listener:
         before, planes = self._planes, config.planes
         self._planes = planes
         self._use(planes)
-        if (before.listen if before else None) != (planes.listen if planes else None):
-            _log.warning("restart_needed", keys=[KEY])
         if self._port is not None:
             self._port.use_limits(_limits(config), None)
             if planes is not None and planes.tls is not None and planes.tls != (before.tls if before else None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,10 +20,12 @@ import trustme
 import yaml
 
 from gateway.access import hash_key, new_key
+from gateway.announce import AT_START
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.model import Client
 from gateway.serving.watch import INTERVAL
+from tests.kit.configuration import ROOT
 from tests.kit.endpoint import TokenEndpoint
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.served import Apps, Served, until
@@ -165,6 +168,46 @@ async def test_limits_are_taken_up_and_addresses_are_told_to_need_a_restart(tmp_
         await app.send(get("/v/x", "X-Long: " + "x" * 400))
         assert (await app.message()).status == 431
         assert '"keys":["listen"]' in it.log
+
+
+PLANES = {"ask": {"edge": {"routes": ["v"], "request": "path", "uid": 0}}}
+AT_THE_START_ONLY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "listen": ({}, {"listen": "127.0.0.1:1"}),
+    "admin": ({}, {"admin": "127.0.0.1:1"}),
+    "state_file": ({}, {"state_file": "FOLDER/state.json"}),
+    "store": ({}, {"store": {"url": "redis://127.0.0.1:1/0", "keys": ["CANARY-store-key-0123456789abcdef"]}}),
+    "planes.listen": ({}, {"planes": {"listen": "unix:FOLDER/planes.sock", **PLANES}}),
+    "planes.mode": (
+        {"planes": {"listen": "unix:FOLDER/planes.sock", **PLANES}},
+        {"planes": {"listen": "unix:FOLDER/planes.sock", "mode": "0600", **PLANES}},
+    ),
+    "logs.format": ({}, {"logs": {"format": "console"}}),
+    "logs.buffer": ({}, {"logs": {"format": "json", "buffer": "1MiB"}}),
+}
+
+
+@pytest.mark.parametrize("key", AT_THE_START_ONLY)
+async def test_as_long_as_a_restart_is_needed_each_reload_names_the_key(key: str, tmp_path: Path) -> None:
+    """And none does when the configuration is again the one that the gateway started with."""
+
+    def written(more: dict[str, Any]) -> dict[str, Any]:
+        mine = {"name": "x", "key_sha256": "5" * 64}
+        with_folder = json.loads(json.dumps(more).replace("FOLDER", str(tmp_path)))
+        return {**one_route(9), "clients": [mine], "logs": {"format": "json"}, **with_folder}
+
+    before, after = (written(each) for each in AT_THE_START_ONLY[key])
+    async with running(before) as it:
+        for config, times in ((before, 0), (after, 1), ({**after, "replay_budget": "1MiB"}, 2), (before, 2)):
+            await it.gateway.reload(loaded(tmp_path, config))
+            named = [json.loads(line)["keys"] for line in it.log.splitlines() if '"restart_needed"' in line]
+            assert named == [[key]] * times
+
+
+def test_the_documentation_names_what_only_a_restart_changes() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert set(AT_THE_START_ONLY) == set(AT_START)
+    for key in AT_START:
+        assert re.search(rf"^Everything can change while the gateway runs, except .*`{key}`", page, re.MULTILINE), key
 
 
 async def test_a_port_that_others_reach_is_never_opened_by_a_reload(tmp_path: Path) -> None:
