@@ -19,6 +19,7 @@ from gateway.resolver import Resolver
 from gateway.store.connection import reason_of
 from gateway.store.health import Health
 from gateway.store.presence import BEAT, LEAVE, LIFE, Presence
+from gateway.store.rights import rights
 from gateway.store.sealing import Sealing
 from gateway.store.subscriber import Subscriber
 from gateway.store.wires import Wires
@@ -69,6 +70,10 @@ class SharedStore:
         """Whether the last record that was read could not be decrypted."""
         self._moved = False
         """Whether a reload has changed the server, the namespace or the keys since the last heartbeat."""
+        self._is_doubted = False
+        """Whether a command failed since the last heartbeat, so that the next one also tries every right."""
+        self._failing: dict[str, str] = {}
+        """Why the last call of a script failed, by its name; a script whose last call succeeded is not in it."""
         self._config = config
         self._sealing = Sealing(config.keys, config.namespace)
         self._wires = Wires(config, resolver or Resolver())
@@ -212,17 +217,33 @@ class SharedStore:
             self._failed(sent, error, beat=beat)
             raise
         now = self._clock.monotonic()
-        errors = [answer for answer in answers if isinstance(answer, ResponseError)]
-        refusals = [each for each in errors if beat or reason_of(each).startswith(REFUSALS)]
+        errors = self._errors(calls, answers, log=self.is_up and not beat)
+        refusals = [each for each in errors if beat or each.startswith(REFUSALS)]
         if errors:
-            refused = StoreAway(reason_of((refusals or errors)[0]))
+            self._is_doubted = True
+            refused = StoreAway((refusals or errors)[0])
             if refusals:
                 await self._wires.close()
                 self._failed(sent, refused, beat=beat)
+            else:
+                self._metrics.failed(now - sent)
             raise refused
         self._metrics.answered(now - sent)
         self._change(lambda: self._health.answered(now, beat=beat))
         return answers
+
+    def _errors(self, calls: Sequence[Call], answers: Sequence[Any], *, log: bool) -> list[str]:
+        """Return the reasons of the calls that failed; `log` those that are new."""
+        reasons = []
+        for (script, _, _), answer in zip(calls, answers, strict=True):
+            if not isinstance(answer, ResponseError):
+                self._failing.pop(script.name, None)
+                continue
+            reasons.append(reason_of(answer))
+            if log and self._failing.get(script.name) != reasons[-1]:
+                self._failing[script.name] = reasons[-1]
+                _log.warning("store_command_failed", script=script.name, reason=reasons[-1])
+        return reasons
 
     def _failed(self, sent: float, error: StoreAway, *, beat: bool) -> None:
         now = self._clock.monotonic()
@@ -263,10 +284,14 @@ class SharedStore:
         args: list[Argument] = [self._member, int(LIFE * 1000), channel]
         sent = self._clock.monotonic()
         moved, self._moved = self._moved, False
+        doubted, self._is_doubted = self._is_doubted or not self.is_up, False
+        calls: list[Call] = [(BEAT, [self.key("members")], args)]
+        calls += [rights(self._config.namespace)] if doubted else []
         try:
-            (answer,) = await self._send([(BEAT, [self.key("members")], args)], beat=True)
+            answer = (await self._send(calls, beat=True))[0]
         except StoreAway:
             self._moved = self._moved or moved
+            self._is_doubted = self._is_doubted or doubted
             self._subscriber.beaten(ok=False)
             raise
         strangers = self._presence.strangers

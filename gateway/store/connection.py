@@ -39,6 +39,8 @@ Call = tuple["Script", "Sequence[str]", "Sequence[Argument]"]
 LOST = (RedisError, OSError, RuntimeError)
 """What a failed command raises. uvloop raises RuntimeError for a connection that was just closed."""
 LONGEST_REASON = 200
+_NOISE = re.compile(r"(?:, with args|\.? script: (?:[0-9a-f]{40}, )?on @user_script).*", re.DOTALL)
+"""Arguments of the command, and the place in a script."""
 ASKING = 2
 """Time-outs of a command within which a Sentinel must answer: half of what opening a connection may take."""
 MOST_PASSWORD_BYTES = 65_536
@@ -66,7 +68,7 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     code = str(getattr(error, "status_code", "") or "")
     if isinstance(error, ResponseError) or code:
-        text = re.sub(r"(?:, with args beginning with|, with args).*", "", str(error), flags=re.DOTALL)
+        text = _NOISE.sub("", str(error))
         prefix = f"{code} " if code not in {"", "ERR"} and not text.startswith(code) else ""  # redis-py removed it
         return (prefix + " ".join(text.split()))[:LONGEST_REASON]
     cause: BaseException | None = error

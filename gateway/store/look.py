@@ -1,7 +1,7 @@
 """Examines the store for `gatepass check`: engine, latency, members, and whether our keys decrypt its records.
 
 Does not join the members. It writes, reads and deletes one key, because only a write shows that a server is full or
-read-only, and publishes one message, because that needs a right of its own.
+read-only, and tries every right that a gateway needs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.errors import StoreAway, Undecryptable
 from gateway.resolver import Resolver
 from gateway.store.connection import LOST, reason_of
 from gateway.store.presence import LIFE
+from gateway.store.rights import rights
 from gateway.store.script import Script
 from gateway.store.sealing import Sealing
 from gateway.store.wires import Wires
@@ -40,7 +41,6 @@ PROBE = Script(
 redis.call('SET', KEYS[1], 'x', 'PX', 1000)
 local kept = redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[2], 'probe')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local listed, alive = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), 0
@@ -50,7 +50,7 @@ end
 return {kept, alive}
 """,
 )
-"""KEYS: a key to write, the members. ARGV: ms without a heartbeat after which a member is gone, a channel."""
+"""KEYS: a key to write, the members. ARGV: ms without a heartbeat after which a member is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ async def look(config: StoreConfig) -> Findings:
             engine = await _engine(wire)
             latency, members = await _probe(wire, config)
             records, undecryptable, complete = await _records(wire, config)
+            await wire.subscribe(f"gp1:{config.namespace}:ev:check")  # last: it allows no other command afterwards
+            await wire.message(config.timeout)
     except LOST as error:
         raise StoreAway(reason_of(error)) from error
     finally:
@@ -100,7 +102,10 @@ async def _probe(wire: Wire, config: StoreConfig) -> tuple[float, int]:
     """Return the latency in seconds, and how many members live."""
     prefix = f"gp1:{config.namespace}"
     keys = [f"{prefix}:check", f"{prefix}:members"]
-    args: list[Argument] = [int(LIFE * 1000), f"{prefix}:ev:check"]
+    args: list[Argument] = [int(LIFE * 1000)]
+    (tried,) = await wire.calls([rights(config.namespace)])
+    if isinstance(tried, ResponseError):
+        raise tried
     taken = []
     members = 0
     for _ in range(TIMES):

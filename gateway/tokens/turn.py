@@ -70,6 +70,8 @@ class TurnSource:
         self._ended = ended
         self._lease: Lease | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+        """Since when the store has answered each request for a lease with an error, although it is up; monotonic."""
 
     def __repr__(self) -> str:
         return f"<TurnSource {'with a lease' if self._lease else 'at rest'}>"
@@ -116,6 +118,7 @@ class TurnSource:
             turn = await self._shared.acquire(self.key, demand)
         except StoreAway as error:
             return self._unanswered(demand, error)
+        self._failing_since = None
         return turn if isinstance(turn, Token) else self._fence(turn)
 
     def _fence(self, turn: Lease | Held | NotYet) -> int:
@@ -137,9 +140,11 @@ class TurnSource:
         raise NotDue("another instance is fetching the token", wait, is_held=True)
 
     def _unanswered(self, demand: Demand, error: StoreAway) -> int:
-        if self._shared.is_up:
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if self._shared.is_up and now - self._failing_since < self._shared.lease:
             raise NotDue(f"the shared store: {error}", LATEST, is_held=True) from error
-        return self._alone(demand)
+        return self._alone(demand)  # also if the store fails this credential's commands only
 
     def _alone(self, demand: Demand) -> int:
         wait = self._claimant.alone()

@@ -334,3 +334,16 @@ async def test_an_instance_with_another_store_key_uses_a_token_of_its_own(
         await until(lambda: all(each.token for each in made))
         await all_have(made[:2])
         assert endpoint.count == 2
+
+
+@pytest.mark.slow
+async def test_an_instance_works_alone_for_a_credential_whose_records_the_store_cannot_read(
+    server: Store, endpoint: TokenEndpoint
+) -> None:
+    """Heartbeats succeed, so the store is up; but every request for a lease fails."""
+    async with sharing(store_config(server.port), 1, config(credential(endpoint.url))):
+        name = await stored(server)
+    await server.command("SET", name, "not a hash")
+    async with sharing(store_config(server.port), 2, config(credential(endpoint.url))) as made:
+        await until(lambda: all(each.token is not None for each in made), 2 * made[0].store.lease + 5)
+        assert all(each.store.is_up for each in made)

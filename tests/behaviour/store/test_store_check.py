@@ -14,6 +14,7 @@ from gateway.model import Secret
 from gateway.store import Sealing
 from gateway.store.look import look
 from tests.kit.configuration import ROOT
+from tests.kit.rights import PASSWORD, commands, rights
 from tests.kit.storeclient import client, config
 from tests.kit.valkey import ENGINES, STORE_KEY, TLS, Engine, Store, block, store
 
@@ -127,17 +128,16 @@ async def test_a_hung_store_does_not_hang_the_check(tmp_path: Path) -> None:
 
 async def test_a_user_without_info_and_scan_gets_the_other_findings(tmp_path: Path) -> None:
     async with store(tmp_path) as server:
-        commands = ["+set", "+get", "+del", "+publish", "+time", "+zrange", "+evalsha", "+eval"]
-        await server.command(
-            "ACL",
-            "SETUSER",
-            "narrow",
-            "on",
-            ">CANARY-pw",
-            "~gp1:gatepass:*",
-            "resetchannels",
-            "&gp1:gatepass:ev*",
-            *commands,
-        )
-        found = await look(config(server.port, username="narrow", password=Secret("CANARY-pw")))
+        await server.command("ACL", "SETUSER", "narrow", *rights("gatepass"))
+        found = await look(config(server.port, username="narrow", password=Secret(PASSWORD)))
         assert (found.engine, found.complete) == ("a server", False)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_right_that_is_missing_fails_the_check(engine: Engine, tmp_path: Path) -> None:
+    """Only a database other than 0 needs SELECT, and only Sentinels need ROLE."""
+    async with store(tmp_path, engine) as server:
+        for missing in sorted(set(commands()) - {"select", "role"}):
+            await server.command("ACL", "SETUSER", missing, *rights("gatepass"), f"-{missing}")
+            with pytest.raises(StoreAway, match=r"NOPERM|script"):
+                await look(config(server.port, username=missing, password=Secret(PASSWORD)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.clock import SystemClock
 from gateway.errors import StoreAway
@@ -13,6 +15,8 @@ from gateway.model import Secret
 from gateway.observe import Metrics
 from gateway.store import Script, SharedStore
 from tests.kit.faults import FaultProxy
+from tests.kit.metrics import sample
+from tests.kit.rights import PASSWORD, commands, rights
 from tests.kit.served import until
 from tests.kit.storeclient import COUNT, GET, SET, away, back, client, config
 from tests.kit.valkey import ENGINES, Engine, store
@@ -184,3 +188,69 @@ async def test_a_late_answer_is_never_read_as_the_answer_to_another_command(tmp_
                 assert await it.run(SET, [it.key("x")], ["mine"]) == b"mine"
             except StoreAway:
                 await asyncio.sleep(0.1)
+
+
+# --------------------------------------------------------------------------------------------------------------- rights
+
+IN_SCRIPTS = sorted(set(commands()) - {"subscribe", "select", "role"})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_store_whose_user_lacks_any_right_of_the_scripts_is_away_from_the_start(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Even if heartbeats do not need that right."""
+    async with store(tmp_path, engine) as server:
+        for missing in IN_SCRIPTS:
+            await server.command("ACL", "SETUSER", missing, *rights("gatepass"), f"-{missing}")
+            await server.command("SCRIPT", "FLUSH")
+            with capture_logs() as events:
+                async with client(config(server.port, username=missing, password=Secret(PASSWORD))) as it:
+                    assert not it.is_up, missing
+            reasons = [each["reason"] for each in events if each["event"] == "store_away"]
+            assert len(reasons) == 1
+            assert re.fullmatch(
+                "NOPERM .*|ACL failure in script: .*|The user executing the script can't .*", reasons[0]
+            )
+            assert "user_script" not in reasons[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_right_that_is_withdrawn_makes_the_store_away_until_it_is_granted_again(
+    engine: Engine, tmp_path: Path
+) -> None:
+    async with store(tmp_path, engine) as server:
+        await server.command("ACL", "SETUSER", "narrow", *rights("gatepass"), "+incr")
+        async with client(config(server.port, username="narrow", password=Secret(PASSWORD))) as it:
+            write = Script("write", "return redis.call('HSET', KEYS[1], 'a', 'b')")
+            assert await it.run(write, [it.key("h")], []) == 1
+            await server.command("ACL", "SETUSER", "narrow", "-hset")
+            with capture_logs() as events:
+                with pytest.raises(StoreAway, match=r"(?i)script"):
+                    await it.run(write, [it.key("h")], [])
+                await away(it, 5.0)
+                await asyncio.sleep(2.5)
+                assert not it.is_up, "heartbeats that succeed do not bring it back"
+            assert [each["event"] for each in events] == ["store_command_failed", "store_away"]
+            await server.command("ACL", "SETUSER", "narrow", "+hset")
+            await back(it)
+
+
+async def test_a_command_that_fails_is_logged_once_until_it_has_succeeded(tmp_path: Path) -> None:
+    metrics = Metrics()
+    async with store(tmp_path) as server, client(config(server.port), metrics) as it:
+        wrong = Script("wrong", "return redis.call('HGETALL', KEYS[1])")
+        with capture_logs() as events:
+            for times in (1, 2):
+                await server.command("SET", it.key("x"), "text")
+                for _ in range(3):
+                    with pytest.raises(StoreAway, match="WRONGTYPE"):
+                        await it.run(wrong, [it.key("x")], [])
+                assert [(each["event"], each["script"]) for each in events] == [
+                    ("store_command_failed", "wrong")
+                ] * times
+                await server.command("DEL", it.key("x"))
+                await it.run(wrong, [it.key("x")], [])
+        assert "WRONGTYPE" in events[0]["reason"]
+        assert it.is_up
+        assert sample(metrics, "gatepass_store_command_duration_seconds_count", {"outcome": "failed"}) == 6

@@ -11,8 +11,10 @@ import pytest
 from gateway.access import hash_key
 from gateway.model import Secret
 from gateway.observe import forms
+from gateway.store.rights import RIGHTS
 from tests.kit.configuration import ROOT
 from tests.kit.instances import all_show, call, instances, vendors, vendors_config
+from tests.kit.rights import PASSWORD, commands, rights
 from tests.kit.valkey import STORE_KEY, TLS, block, store
 from tests.kit.wire import connect, get
 
@@ -29,27 +31,24 @@ def requested(sandbox: Sandbox) -> int:
     return sum(sandbox.vendors[name].counters.token_requests for name in NAMES)
 
 
-RIGHTS = re.search(r"^ *ACL SETUSER gatepass (.*)$", (ROOT / "docs" / "scaling.md").read_text(), re.MULTILINE)
-
-
-def rights() -> list[str]:
-    """Return the rules of the documented user, without its password."""
-    assert RIGHTS is not None
-    return RIGHTS[1].replace(">PASSWORD", ">CANARY-acl-password").split()
-
-
 def test_the_documented_user_has_exactly_the_commands_that_scripts_and_connections_use() -> None:
     used = {"eval", "evalsha", "subscribe", "select", "role"}
     for path in (ROOT / "gateway" / "store").glob("*.py"):
         used |= {name.lower() for name in re.findall(r"redis\.call\('([A-Z]+)'", path.read_text())}
-    assert {rule[1:] for rule in rights() if rule.startswith("+")} == used
+    assert set(commands()) == used
+
+
+def test_a_heartbeat_that_tries_every_right_runs_each_command_of_the_scripts() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "gateway" / "store").glob("*.py"))
+    tried = re.findall(r"redis\.call\('([A-Z]+)'", RIGHTS.text)
+    assert set(tried) == set(re.findall(r"redis\.call\('([A-Z]+)'", sources))
 
 
 def secrets_of(sandbox: Sandbox) -> list[str]:
     """Return everything that a dump must not hold: tokens, vendors' secrets, the key, a client's key."""
     tokens = [issued.value.reveal() for name in NAMES for issued in sandbox.vendors[name].ledger.all()]
     own = [value for name in NAMES for value in _revealed(sandbox.vendors[name].credentials)]
-    return [*tokens, *own, STORE_KEY, CLIENT_KEY, "CANARY-acl-password"]
+    return [*tokens, *own, STORE_KEY, CLIENT_KEY, PASSWORD]
 
 
 def _revealed(credentials: dict[str, Any]) -> list[str]:
@@ -66,7 +65,7 @@ async def test_with_tls_and_exactly_the_documented_rights_a_dump_shows_no_secret
     async with vendors() as sandbox, store(tmp_path, "redis", tls=tls) as server:
         await server.command("ACL", "SETUSER", "gatepass", *rights())
         await server.command("ACL", "SETUSER", "default", "on")
-        shared = block(server, username="gatepass", password="CANARY-acl-password", namespace="prod")
+        shared = block(server, username="gatepass", password=PASSWORD, namespace="prod")
         config = vendors_config(sandbox, NAMES, store=shared, clients=[client(hash_key(CLIENT_KEY))])
         async with instances(tmp_path, 3, config, sandbox.environ()) as fleet:
             await all_show(fleet, "gatepass_store_members", 3)
