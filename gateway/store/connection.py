@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import ssl
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from gateway.tls import client_context
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Sequence
 
     from redis.asyncio.connection import AbstractConnection
@@ -183,7 +183,10 @@ class Connector:
         config = self._config
         password = config.password.reveal() if config.password is not None else ""
         if config.password_file is not None:
-            data = await asyncio.to_thread(config.password_file.read_bytes)
+            try:
+                data = await asyncio.to_thread(config.password_file.read_bytes)
+            except OSError as error:
+                raise StoreAway(f"the password's file {config.password_file}: {os_reason(error)}") from error
             password = data[:MOST_PASSWORD_BYTES].decode("utf-8", "surrogateescape").rstrip("\r\n")
         return {"username": config.username, "password": password} if password else {}
 
@@ -202,7 +205,7 @@ class Connector:
             connection: AbstractConnection = UnixDomainSocketConnection(path=config.server.socket, **settings)
         else:
             if config.server.tls and self._context is None:
-                self._context = await asyncio.to_thread(client_context, config.ca_file)
+                self._context = await self._trust()
             place = {"host": address.host, "port": address.port}
             connection = _OverSocket(sock=await self._socket(address), context=self._context, **place, **settings)
         try:
@@ -211,6 +214,16 @@ class Connector:
             await connection.disconnect(nowait=True)
             raise
         return Wire(connection, config.timeout)
+
+    async def _trust(self) -> ssl.SSLContext:
+        """Return the context with the authorities to trust. Raises StoreAway if their file cannot be used."""
+        try:
+            return await asyncio.to_thread(client_context, self._config.ca_file)
+        except OSError as error:
+            if self._config.ca_file is None:
+                raise
+            reason = "no certificate in it" if isinstance(error, ssl.SSLError) else os_reason(error)
+            raise StoreAway(f"store.ca_file {self._config.ca_file}: {reason}") from error
 
     async def _socket(self, address: Address) -> socket.socket:
         """Return a socket connected to one of the addresses of a name."""

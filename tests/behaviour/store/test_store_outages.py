@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 
 from gateway.clock import SystemClock
 from gateway.errors import StoreAway
-from gateway.model import Secret
+from gateway.model import Address, Secret, StoreServer
 from gateway.observe import Metrics
 from gateway.store import Script, SharedStore
+from gateway.store.look import look
 from tests.kit.faults import FaultProxy
 from tests.kit.metrics import sample
 from tests.kit.rights import PASSWORD, commands, rights
@@ -133,6 +134,22 @@ async def test_with_a_wrong_password_the_store_is_away_until_the_file_has_the_ri
         assert not it.is_up
         file.write_text("CANARY-right\n")
         await back(it)
+
+
+async def test_a_file_of_the_store_that_cannot_be_read_is_named_as_the_reason(tmp_path: Path) -> None:
+    password, ca_file, empty = tmp_path / "password", tmp_path / "ca.pem", tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    async with store(tmp_path) as server:
+        tls = StoreServer((Address("127.0.0.1", server.port),), tls=True)
+        for settings, reason in (
+            (config(server.port, password_file=password), f"the password's file {password}: no such file or directory"),
+            (config(server.port, server=tls, ca_file=ca_file), f"store.ca_file {ca_file}: no such file or directory"),
+            (config(server.port, server=tls, ca_file=empty), f"store.ca_file {empty}: no certificate in it"),
+        ):
+            async with client(settings) as it:
+                assert it.status().reason == reason
+            with pytest.raises(StoreAway, match=re.escape(reason)):
+                await look(settings)
 
 
 async def test_a_password_that_the_store_changes_is_read_again(tmp_path: Path) -> None:
