@@ -46,3 +46,38 @@ def test_the_json_schema_knows_a_profile_s_parameters() -> None:
     names = {rule["if"]["properties"]["profile"]["const"]: set(rule["then"]["properties"]) for rule in rules}
     assert set(names) == set(profiles())
     assert {"client_secret", "next_client_secret", "scope"} <= names["idfy"]
+
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+BOUND = re.compile(r"^\| (`(?:limits|routes|resolver|replay|token|logs)[^|]*) \| ([^|]*) \| [^|]* \|$", re.MULTILINE)
+UNITS = {"s": "s", "m": "min", "KiB": "KiB", "MiB": "MiB", "": ""}
+
+
+def in_words(default: str) -> str:
+    """Return a default as the page on operations writes it: `10 000`, `5 min`, `32 MiB`."""
+    number, unit = re.fullmatch(r"`(\d+)(\w*)`", default).groups()  # type: ignore[union-attr]
+    if (number, unit) == ("60", "m"):
+        return "1 h"
+    return f"{int(number):,} {UNITS[unit]}".replace(",", " ").strip()
+
+
+def bounds() -> list[tuple[str, str]]:
+    """Return each key in the table of bounds, with the text of its defaults."""
+    found = []
+    for names, defaults in BOUND.findall(OPERATIONS):
+        above = ""
+        for name in re.findall(r"`([\w.*]+)`", names):
+            full = name if not above else f"{above}.{name.removeprefix('.')}"
+            above = above or name.rpartition(".")[0]
+            found.append((full, defaults))
+    return found
+
+
+@pytest.mark.parametrize(("path", "defaults"), bounds(), ids=lambda value: value)
+def test_the_page_on_operations_gives_each_bound_its_default(path: str, defaults: str) -> None:
+    [key] = [each for each in keys() if each.path == path]
+    assert re.search(rf"(?<!\d){re.escape(in_words(key.default))}(?!\d)", defaults)
+
+
+def test_every_limit_is_in_the_table_of_bounds() -> None:
+    assert {key.path for key in keys() if key.path.startswith("limits.")} <= {path for path, _ in bounds()}
