@@ -59,3 +59,23 @@ def test_the_reader_of_the_code_sees_both_forms_of_a_call() -> None:
     assert found["traces_not_sent"] == ({"warning"}, set())
     assert found["traces_sent_again"] == ({"info"}, set())
     assert "error" in found["request_not_logged"][1]
+
+
+def reasons_of_a_folder() -> list[str]:
+    """Return why a folder of `planes.push` is not used, as the code says it, with `…` for each value."""
+    tree = ast.parse((ROOT / "gateway" / "planes" / "folder.py").read_text(encoding="utf-8"))
+    texts = [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+    ]
+    return [text for text in texts if " " in text and not text.startswith("<")]
+
+
+def test_the_runbook_says_what_to_do_for_each_reason_why_a_folder_is_not_used() -> None:
+    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    section = page[page.index("\n## Push fails") : page.index("\n## Config refused")]
+    known = [each.strip("… ") for each in re.findall(r"^   \| `([^`]+)`", section, re.MULTILINE)]
+    reasons = reasons_of_a_folder()
+    assert len(reasons) >= 5
+    assert [reason for reason in reasons if not any(each in reason for each in known)] == []
