@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from redis.exceptions import ResponseError
+
 from gateway.errors import StoreAway
-from gateway.store.connection import LOST
+from gateway.observe import get_logger
+from gateway.store.connection import LOST, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.model import Clock
     from gateway.store.connection import Wire
 
+_log = get_logger("gatepass.store")
 PAUSE = 1.0
 """Seconds between two attempts to subscribe."""
 READING = 1.0
@@ -59,6 +63,8 @@ class Subscriber:
         """Whether the last heartbeat was published."""
         self.is_cut_off = True
         """Whether messages cannot arrive now."""
+        self._refusal = ""
+        """Why the server refused the last subscription; empty if it did not."""
 
     @property
     def own_channel(self) -> str:
@@ -109,6 +115,8 @@ class Subscriber:
             if self._home.is_up:
                 try:
                     await self._follow(await self._home.connect())
+                except ResponseError as error:
+                    self._log_refusal(reason_of(error))
                 except (StoreAway, *LOST):
                     pass
                 else:
@@ -123,7 +131,7 @@ class Subscriber:
             for _ in range(2):
                 if await wire.message(READING) is None:
                     raise StoreAway("the subscription was not confirmed")
-            self._subscribed = True
+            self._subscribed, self._refusal = True, ""
             while not self._stale:
                 message = await wire.message(READING)
                 if message is not None:
@@ -131,6 +139,11 @@ class Subscriber:
         finally:
             self.reconnect()
             await wire.close()
+
+    def _log_refusal(self, reason: str) -> None:
+        if reason != self._refusal:
+            self._refusal = reason
+            _log.warning("store_not_subscribed", reason=reason, hint="changes are noticed within 4 s")
 
     def _take(self, message: list[object]) -> None:
         kind, channel, data = message[0], message[1], message[2]

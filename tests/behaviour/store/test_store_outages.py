@@ -271,3 +271,16 @@ async def test_a_command_that_fails_is_logged_once_until_it_has_succeeded(tmp_pa
         assert "WRONGTYPE" in events[0]["reason"]
         assert it.is_up
         assert sample(metrics, "gatepass_store_command_duration_seconds_count", {"outcome": "failed"}) == 6
+
+
+async def test_a_subscription_that_is_refused_is_logged_once_and_the_store_stays_up(tmp_path: Path) -> None:
+    async with store(tmp_path) as server:
+        await server.command("ACL", "SETUSER", "narrow", *rights("gatepass"), "-subscribe")
+        with capture_logs() as events:
+            async with client(config(server.port, username="narrow", password=Secret(PASSWORD))) as it:
+                await asyncio.sleep(2.5)
+                assert it.is_up
+                assert [each["event"] for each in events] == ["store_up", "store_not_subscribed"]
+                assert events[1]["reason"].startswith("NOPERM")
+                await server.command("ACL", "SETUSER", "narrow", "+subscribe")
+                await until(lambda: not it._subscriber.is_cut_off, 5)
