@@ -173,6 +173,7 @@ class Handler:
                 refused = await is_refusal(x, prepared.signs[code], head, body)
                 if refused and await self._has_fresh_tokens(x, prepared, upload):
                     return False
+                upload.resume(upstream)
             elif code < SERVER_ERROR:  # else a proxy in front of the vendor may have answered, which checks no token
                 prepared.accepted(x.tokens)
             await self._relay(x, prepared, upstream, head, body)
@@ -214,6 +215,7 @@ class Handler:
             prepared.metrics.replayed("refused_again" if x.replayed else "not_replayable")
             x.reason = prepared.metrics.token_refused(x.vendor_status, replayed=x.replayed)
             return False
+        await upload.stop()  # else the body could outgrow what is kept while a token is fetched
         again = [await i.tokens.refused(token) for i, token in zip(prepared.injectors, x.tokens, strict=True)]
         if any(again):
             x.tokens = tuple(new or old for new, old in zip(again, x.tokens, strict=True))

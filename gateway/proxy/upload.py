@@ -107,6 +107,9 @@ class NoUpload:
     async def stop(self) -> None:
         """Do nothing: no task sends a body."""
 
+    def resume(self, upstream: UpstreamConnection) -> None:
+        """Do nothing: no task was stopped."""
+
     def close(self) -> None:
         """Do nothing: no bytes are kept."""
 
@@ -266,10 +269,17 @@ class Upload:
             client.resume_reading(BODY_FULL)
 
     async def stop(self) -> None:
-        """End the task that sends the body; bytes that are kept stay kept."""
+        """Send and keep no more: later bytes wait in the body, so what is replayable now stays so."""
         if self._task is not None and not self._task.done():
+            self._body.sink = None  # at once: bytes may arrive before the task has ended
             self._task.cancel()
             await asyncio.wait((self._task,))
+
+    def resume(self, upstream: UpstreamConnection) -> None:
+        """Send the rest after `stop`, unless the body still waits for 100 (Continue)."""
+        if self._task is not None and self._task.cancelled() and (self._go is None or self._go.is_set()):
+            self._go = None
+            self._task = upstream.loop.create_task(self._run(upstream))
 
     def close(self) -> None:
         """End the task that sends the body, and release the kept bytes."""
