@@ -272,7 +272,7 @@ CLIENTS = Dashboard(
                   "rate, in_flight: the app is faster than agreed; slow it down or raise its limits. budget: it has used up its day or month; raise the budget, or wait.",
                   ((by("client, limit", rate("client_limited_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{limit}}"),), "reqps"),
             Panel("Token requests of apps", "Token requests of SDKs, by outcome; issued: the SDK got a pass.",
-                  "invalid_client: an app sends a wrong key as its client secret; the log (app_token) names the route. More than one an hour for each process: an app that does not keep its pass.",
+                  "invalid_client: an app sends a wrong key as its client secret; the log (app_token_refused) names the route. More than one an hour for each process: an app that does not keep its pass.",
                   ((by("client, outcome", rate("app_tokens_total", f"{CLIENT}, {ROUTE}")), "{{client}} {{outcome}}"),), "reqps"),
             Panel("Unknown callers", "Requests without a known client or route, by code.",
                   "Many client_unknown: an app has a wrong key, or somebody tries to guess keys; find the address in the log (remote).",

@@ -54,10 +54,10 @@ def not_served(route: Route, endpoint: AppTokenEndpoint) -> PathRefused | Method
     return PathRefused("Gatepass fetches tokens itself; send your key in X-Gatepass-Key")
 
 
-async def serve(x: Exchange, prepared: PreparedRoute, endpoint: AppTokenEndpoint, *, draining: bool) -> None:
-    """Answer a token request."""
+async def serve(x: Exchange, prepared: PreparedRoute, endpoint: AppTokenEndpoint, path: str, *, draining: bool) -> None:
+    """Answer a token request. `path` is the endpoint's, below the route's prefix."""
     x.keep_alive = x.inbound.keep_alive and not draining
-    x.path = x.request.target.partition("?")[0]
+    x.path = path  # not the target, which may name any authority
     scheme = "Basic"
     try:
         body = await _read_body(x)
@@ -76,7 +76,8 @@ async def serve(x: Exchange, prepared: PreparedRoute, endpoint: AppTokenEndpoint
         return
     status, answer = endpoint.answer(token, life, wall=time.time(), scope=presented.scope)
     _write(x, status, answer)
-    _record(prepared, x.client_name, "issued", life=life)
+    prepared.metrics.app_token(x.client_name or "", "issued")
+    _log.info("app_token_issued", route=prepared.route.name, client=x.client_name, life=life)
 
 
 def _authenticate(x: Exchange, prepared: PreparedRoute, presented: Presented) -> Holder:
@@ -123,9 +124,10 @@ def _write_error(x: Exchange, prepared: PreparedRoute, scheme: str, error: Excha
         [f'WWW-Authenticate: {scheme} realm="gatepass"'.encode("ascii")] if status == HTTPStatus.UNAUTHORIZED else []
     )
     fields += retry_after_line(error)
-    x.code, x.reason = error.code, error.reason
+    x.code, x.reason = error.code, error.reason or error.detail
     _write(x, status, body, *fields)
-    _record(prepared, x.client_name, code, reason=error.reason)
+    prepared.metrics.app_token(x.client_name or "", code)
+    _log.warning("app_token_refused", route=prepared.route.name, client=x.client_name, outcome=code, reason=x.reason)
 
 
 def _oauth(error: ExchangeError) -> tuple[str, int]:
@@ -159,9 +161,3 @@ def _write(x: Exchange, status: int, body: bytes, *fields: bytes) -> None:
         lines.append(b"Connection: close")
     x.status, x.bytes_out = status, len(body)
     x.client.write(b"\r\n".join((*lines, b"", b"" if x.is_head else body)))
-
-
-def _record(prepared: PreparedRoute, client: str | None, outcome: str, **facts: object) -> None:
-    prepared.metrics.app_token(client or "", outcome)
-    log = _log.info if outcome == "issued" else _log.warning
-    log("app_token", route=prepared.route.name, client=client, outcome=outcome, **facts)

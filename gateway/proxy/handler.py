@@ -33,7 +33,7 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import verdicts_nowhere
 from gateway.proxy.judge import is_refusal
 from gateway.proxy.problem import problem
-from gateway.proxy.request import read_request
+from gateway.proxy.request import read_for_log, read_request
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upload import NO_UPLOAD, ReplayBudget
@@ -88,7 +88,7 @@ class Handler:
                 prepared, path, rest = self._match(x)
                 endpoint = prepared.endpoints.get(rest)
                 if endpoint is not None and app_tokens.serves(prepared, endpoint, x):
-                    await app_tokens.serve(x, prepared, endpoint, draining=self.draining)
+                    await app_tokens.serve(x, prepared, endpoint, rest, draining=self.draining)
                     return x.keep_alive
                 admission.admit(x, prepared, path, rest)
             except (ClientUnknown, RouteNotFound, SigningKeysNeeded, EscrowNeeded) as error:
@@ -271,6 +271,7 @@ class Handler:
             return
         x.status, x.code = error.status, error.code
         if not x.request_id:
+            x.inbound = read_for_log(x.request)
             x.identify()
         if isinstance(error, ClientForbidden) and error.client and x.prepared is not None:
             x.client_name = error.client

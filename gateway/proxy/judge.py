@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.errors import Aborted, UpstreamReset
 from gateway.model.http import ERROR
 from gateway.payload import decode, looks_like_json, read_json, scalar_text
 
@@ -30,19 +31,27 @@ async def is_refusal(x: Exchange, signs: tuple[RefusalSign, ...], head: Outbound
     media_type, coding = head.value(b"content-type").lower(), head.value(b"content-encoding").lower()
     if any(name in media_type for name in _STREAMS) or (head.code < ERROR and "json" not in media_type):
         return False
-    pieces: list[bytes] = []
-    size = 0
-    while size <= _MOST_BODY and (piece := await body.read()):
-        pieces.append(piece)
-        size += len(piece)
-        if len(pieces) == 1 and not (looks_like_json(piece) or any(name in coding for name in _COMPRESSED)):
-            break
-    x.prefetched = b"".join(pieces)
+    x.prefetched = await _beginning(body, coding)
     plain = decode(x.prefetched, coding, _MOST_BODY)
     if plain is None:
         return False
     document = read_json(plain)
     return any(not sign.values.isdisjoint(_words(document, sign.path or "")) for sign in signs)
+
+
+async def _beginning(body: Body, coding: str) -> bytes:
+    """Return the first 64 KiB of a body that may be JSON, less of any other. Raises UpstreamReset if it breaks off."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size <= _MOST_BODY and (piece := await body.read()):
+            pieces.append(piece)
+            size += len(piece)
+            if len(pieces) == 1 and not (looks_like_json(piece) or any(name in coding for name in _COMPRESSED)):
+                break
+    except Aborted as error:
+        raise UpstreamReset(reason=error.reason) from None  # the app has not seen the head yet
+    return b"".join(pieces)
 
 
 def _words(document: object, path: str) -> list[str]:

@@ -35,7 +35,7 @@ def switching(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
     if prepared.route.echo_guard:
         echo.mask_head(head, prepared.echoes(x.tokens), prepared.metrics)
     x.head_sent = True
-    lines = (head.status_line, *head.lines, _VIA, UPGRADE_LINES, b"", b"")
+    lines = (head.status_line, *head.lines, _VIA_AND_ID + x.written_id, UPGRADE_LINES, b"", b"")
     x.client.write(b"\r\n".join(lines))
 
 

@@ -118,6 +118,20 @@ UNREAD: Final = Inbound()
 UNREAD.keep_alive = False
 
 
+def read_for_log(head: RequestHead) -> Inbound:
+    """Return what the log shows of a head that was rejected unread: the request id and the trace."""
+    inbound = Inbound()
+    inbound.keep_alive = False
+    for line in head.fields:
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if name.lower() == b"x-request-id" and _SANE_ID.match(value) is not None:
+            inbound.request_id = value
+        elif name.lower() == b"traceparent":
+            inbound.traceparent = value if inbound.traceparent is None else b""
+    return inbound
+
+
 def read_request(head: RequestHead, verdicts: Verdicts, limits: Limits) -> Inbound:
     """Sort an app's header fields. Raises BadRequest or HeadersTooLarge for what RFC 9112 does not allow."""
     if head.size > limits.head_bytes or len(head.fields) > limits.fields:

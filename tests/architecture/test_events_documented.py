@@ -79,3 +79,16 @@ def test_the_runbook_says_what_to_do_for_each_reason_why_a_folder_is_not_used() 
     reasons = reasons_of_a_folder()
     assert len(reasons) >= 5
     assert [reason for reason in reasons if not any(each in reason for each in known)] == []
+
+
+def test_no_method_of_a_logger_is_kept_in_a_variable() -> None:
+    """The reader of the code would not see what is logged with it."""
+    for path in (ROOT / "gateway").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = {id(node) for call in ast.walk(tree) if isinstance(call, ast.Call) for node in ast.walk(call.func)}
+        kept = [
+            node.lineno
+            for node in ast.walk(tree)
+            if isinstance(node, ast.expr) and methods(node) and id(node) not in called
+        ]
+        assert not kept, f"{path}:{kept[0]}: call the method where it is named"

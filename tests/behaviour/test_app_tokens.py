@@ -96,7 +96,7 @@ async def test_each_vendor_s_sdk_gets_a_pass_in_its_vendor_s_shape_and_reads_wit
             assert await it.call(route, Authorization=f"Bearer {token}") == 200
             assert it.sandbox.vendors[route].counters.token_requests == 1
             assert token not in it.it.log
-        assert '"event":"app_token"' in it.it.log.replace(": ", ":")
+        assert '"event":"app_token_issued"' in it.it.log.replace(": ", ":")
         assert it.it.metric("gatepass_app_tokens_total", route="uqudo", client="web", outcome="issued") == 1
 
 
@@ -407,3 +407,27 @@ routes:
                     await gateway.reload(step)
                 async with http.get(f"http://{host}:{port}/v/a", headers={"Authorization": f"Bearer {token}"}) as got:
                     assert got.status == 200, step
+
+
+@pytest.mark.parametrize("authority", ["", "http://user:CANARY-password@no-host-of-ours.example", "https://CANARY:1"])
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        pytest.param(f"client_secret={KEY}", 200, None, id="issued"),
+        pytest.param("client_secret=CANARY-wrong", 401, "not a key of this gateway", id="unknown"),
+        pytest.param("a=1&a=2", 400, "A parameter of the body appears more than once", id="unreadable"),
+    ],
+)
+async def test_the_log_names_the_endpoint_and_nothing_of_the_request_s_own_target(
+    authority: str, body: str, status: int, reason: str | None
+) -> None:
+    """Anybody may send an absolute target, with any authority."""
+    path = PATHS["uqudo"].removeprefix("/uqudo")
+    async with app() as it:
+        peer = await connect(it.it.address)
+        lines = (f"POST {authority}{PATHS['uqudo']}?CANARY=query HTTP/1.1", "Host: x", f"Content-Type: {TYPE}")
+        await peer.send("\r\n".join((*lines, f"Content-Length: {len(body)}", "", body)).encode())
+        assert (await peer.message()).status == status
+        (event,) = [json.loads(line) for line in it.it.log.splitlines() if '"event":"request"' in line]
+        assert (event["path"], event["status"], event["reason"]) == (path, status, reason)
+        assert "no-host-of-ours" not in it.it.log

@@ -175,3 +175,36 @@ async def test_a_stream_is_not_held_back_to_be_judged() -> None:
             assert (await app.head()).status == 400
             assert await app.chunk() == b'{"error":1}'
             gone.set()
+
+
+def cut(body: bytes) -> list[bytes]:
+    """An answer with `body`, in a length and in chunks, without its end."""
+    head = b"HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\n"
+    sized = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body[:-1])
+    return [sized, head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body)]
+
+
+@pytest.mark.parametrize("first", [*cut(TEXT), *cut(b'{"error": "something else"}'), *cut(gzip.compress(TEXT))])
+@pytest.mark.parametrize("how", ["closes", "resets"])
+async def test_an_answer_that_breaks_off_while_it_is_judged_is_502(first: bytes, how: str) -> None:
+    """The app has seen nothing of it; the code says that the vendor may have processed the request."""
+
+    async def script(peer: Peer) -> None:
+        await peer.message()
+        await peer.send(first)
+        await asyncio.sleep(0.01)
+        if how == "resets":
+            peer.reset()
+
+    async with vendor(script) as api:
+        route = {"credential": "key", "upstream": f"http://127.0.0.1:{api.port}"}
+        signs = {"refusal_signs": [{"status": 400} | WORD]}
+        config = {"credentials": {"key": {"static": {"token": "CANARY-key"}}}, "routes": {"v": route | signs}}
+        async with running(config) as it:
+            app = await connect(it.address)
+            await app.send(get("/v/a"))
+            got = await app.message()
+            assert (got.status, json.loads(got.body)["code"]) == (502, "upstream_reset")
+            assert (
+                it.metric("gatepass_requests_total", route="v", method="GET", status="502", code="upstream_reset") == 1
+            )

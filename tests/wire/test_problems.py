@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 
 import pytest
@@ -87,6 +88,52 @@ async def test_what_fails_is_said_in_one_form(name: str) -> None:
                 assert await app.at_end()
             assert f'"code":"{code}"' in it.log
             assert it.at_rest()
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+NAMED = ("X-Request-Id: mine-1", f"traceparent: 00-{TRACE}-b7ad6b7169203331-01")
+UNREAD = {
+    "no route": get("/nowhere", *NAMED),
+    "an ambiguous path": get("/v//a", *NAMED),
+    "a target that is no path": get("*", *NAMED, method="OPTIONS"),
+    "a denied path": get("/v/denied", *NAMED),
+    "another method": get("/v/a", *NAMED, method="DELETE"),
+    "two Host fields": get("/v/a", "Host: b", *NAMED),
+    "a field without a colon": get("/v/a", "nothing", *NAMED),
+    "a bad length": get("/v/a", *NAMED, "Content-Length: +1"),
+    "a bad first chunk": get("/v/a", *NAMED, "Transfer-Encoding: chunked", method="POST") + b"x\r\n",
+    "too many fields": get("/v/a", *NAMED, *["X: 1"] * 100),
+    "a field that is too large": get("/v/a", *NAMED, f"X: {'y' * 9000}"),
+    "a body that is too large": post("/v/a", b"x" * 11, *NAMED),
+    "another spelling, and an unusable one behind it": get(
+        "/v//a", "x-request-id:\tmine-1 ", "X-REQUEST-ID: a b", NAMED[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("raw", UNREAD.values(), ids=UNREAD)
+async def test_a_refusal_has_the_id_and_the_trace_of_its_request(raw: bytes) -> None:
+    """However early it is refused: an app finds its own id in the answer, the operator in the log."""
+    route = {"methods": ["GET", "POST"], "deny": ["/denied"], "max_body": 10}
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port, **route)) as it:
+        app = await connect(it.address)
+        await app.send(raw)
+        got = await app.message()
+        assert (got.one("X-Request-Id"), problem_of(got)["request_id"]) == (b"mine-1", "mine-1")
+        (event,) = [json.loads(line) for line in it.log.splitlines() if '"event":"request"' in line]
+        assert (event["request_id"], event["trace_id"]) == ("mine-1", TRACE)
+        assert not upstream.received
+
+
+@pytest.mark.parametrize("given", ["", "a b", "\xe9", "a" * 129])
+async def test_a_refusal_of_a_request_with_an_unusable_id_has_a_new_one(given: str) -> None:
+    async with vendor(answering(ok())) as upstream, running(one_route(upstream.port)) as it:
+        app = await connect(it.address)
+        await app.send(get("/v//a", f"X-Request-Id: {given}", "traceparent: x", "traceparent: y"))
+        got = await app.message()
+        assert re.fullmatch(r"[0-9a-f]{32}", str(problem_of(got)["request_id"]))
+        (event,) = [json.loads(line) for line in it.log.splitlines() if '"event":"request"' in line]
+        assert event["trace_id"] is None
 
 
 async def test_a_405_names_the_methods_and_an_upstream_error_the_hop() -> None:

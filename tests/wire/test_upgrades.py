@@ -49,9 +49,10 @@ async def test_everything_is_negotiated_end_to_end_and_the_token_is_on_the_hands
 
     async with vendor(script) as upstream, running(one_route(upstream.port)) as it:
         app = await connect(it.address)
-        await app.send(HANDSHAKE)
+        await app.send(HANDSHAKE.replace(b"\r\n\r\n", b"\r\nX-Request-Id: mine\r\n\r\n"))
         got = await app.head()
         assert got.status == 101
+        assert got.one("X-Request-Id") == b"mine"
         assert got.one("Sec-WebSocket-Accept") == ACCEPT
         assert got.one("Sec-WebSocket-Protocol") == b"chat"
         assert got.one("Sec-WebSocket-Extensions") == b"permessage-deflate"
@@ -60,6 +61,7 @@ async def test_everything_is_negotiated_end_to_end_and_the_token_is_on_the_hands
         assert not got.all("Transfer-Encoding")
     head = seen[0]
     assert head.target == b"/ws?token=app"
+    assert head.one("X-Request-Id") == b"mine"
     assert head.one("Authorization") == f"Bearer {CANARY}".encode()
     assert head.one("Sec-WebSocket-Key") == KEY.encode()
     assert head.one("Sec-WebSocket-Protocol") == b"chat, superchat"
