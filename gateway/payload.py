@@ -14,6 +14,8 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 _GZIP_MAGIC: Final[bytes] = b"\x1f\x8b"
 _BOM: Final[bytes] = b"\xef\xbb\xbf"
 _JSON_BEGINS: Final[bytes] = b"{["
+_BLANKS: Final[bytes] = b" \t\r\n\0\xfe\xff"
+"""What may stand before JSON: its white space, in UTF-16 and UTF-32 with NUL bytes, and a byte order mark."""
 
 
 def decode(body: bytes, codings: str, limit: int) -> bytes | None:
@@ -56,10 +58,10 @@ def _inflate(body: bytes, wbits: int, limit: int) -> bytes | None:
 
 
 def looks_like_json(beginning: bytes) -> bool:
-    """Whether a body may be a JSON object or array; also when it is compressed, or has a byte order mark."""
+    """Whether a body may be a JSON object or array; also when it is compressed, or in UTF-16 or UTF-32."""
     if beginning[:2] in {_GZIP_MAGIC, b"\xff\xfe", b"\xfe\xff"}:
         return True
-    return beginning.removeprefix(_BOM).lstrip()[:1] in _JSON_BEGINS
+    return beginning.removeprefix(_BOM).lstrip(_BLANKS)[:1] in _JSON_BEGINS
 
 
 def read_json(body: bytes) -> object:

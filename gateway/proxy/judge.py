@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gateway.proxy.response import Outbound
 
 _MOST_BODY: Final = 64 * 1024
+_TELLING: Final = 4
+"""Bytes that show whether a body may be JSON: a byte order mark and one more, or one character of UTF-32."""
 _STREAMS: Final[tuple[str, ...]] = ("event-stream", "ndjson", "jsonl", "json-seq", "stream+json", "grpc", "multipart")
 """Parts of media types whose answers come bit by bit: they are never held back."""
 _COMPRESSED: Final[tuple[str, ...]] = ("gzip", "deflate")
@@ -43,12 +45,15 @@ async def _beginning(body: Body, coding: str) -> bytes:
     """Return the first 64 KiB of a body that may be JSON, less of any other. Raises UpstreamReset if it breaks off."""
     pieces: list[bytes] = []
     size = 0
+    unsure = not any(name in coding for name in _COMPRESSED)
     try:
         while size <= _MOST_BODY and (piece := await body.read()):
             pieces.append(piece)
             size += len(piece)
-            if len(pieces) == 1 and not (looks_like_json(piece) or any(name in coding for name in _COMPRESSED)):
-                break
+            if unsure and size >= _TELLING:
+                unsure = False
+                if not looks_like_json(b"".join(pieces)):
+                    break
     except Aborted as error:
         raise UpstreamReset(reason=error.reason) from None  # the app has not seen the head yet
     return b"".join(pieces)

@@ -34,7 +34,9 @@ def answer(body: bytes, *fields: str, status: str = "400 Bad Request") -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-async def told(first: bytes, sign: dict[str, Any], *, ask: bytes | None = None) -> tuple[Message, list[Message], int]:
+async def told(
+    first: bytes, sign: dict[str, Any], *, ask: bytes | None = None, slowly: bool = False
+) -> tuple[Message, list[Message], int]:
     """Let a vendor answer `first` and then 200; return what the app got, what the vendor got, and token requests."""
     seen: list[Message] = []
     issued = 0
@@ -42,7 +44,14 @@ async def told(first: bytes, sign: dict[str, Any], *, ask: bytes | None = None) 
     async def script(peer: Peer) -> None:
         while True:
             seen.append(await peer.message())
-            await peer.send(first if len(seen) == 1 else ok(b"fresh"))
+            if slowly and len(seen) == 1:
+                head, end, body = first.partition(b"\r\n\r\n")
+                await peer.send(head + end)
+                for at in range(0, len(body), 6):
+                    await peer.send(body[at : at + 6])
+                    await asyncio.sleep(0)
+            else:
+                await peer.send(first if len(seen) == 1 else ok(b"fresh"))
 
     async def tokens(peer: Peer) -> None:
         nonlocal issued
@@ -66,6 +75,14 @@ async def told(first: bytes, sign: dict[str, Any], *, ask: bytes | None = None) 
 WORD = {"path": "error.word", "values": ["stale"]}
 
 
+def in_bytes(sized: bytes) -> bytes:
+    """The same answer with a chunk for each byte of its body."""
+    head, _, body = sized.partition(b"\r\n\r\n")
+    lines = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    return lines + b"\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -76,14 +93,18 @@ WORD = {"path": "error.word", "values": ["stale"]}
         pytest.param(answer(TEXT), id="no type"),
         pytest.param(answer(b"\xef\xbb\xbf" + TEXT, "Content-Type: application/json"), id="a BOM"),
         pytest.param(answer(TEXT.decode().encode("utf-16"), "Content-Type: application/json"), id="UTF-16"),
+        pytest.param(answer(TEXT.decode().encode("utf-16-be")), id="UTF-16 without a BOM"),
+        pytest.param(answer(TEXT.decode().encode("utf-32-be")), id="UTF-32 without a BOM"),
         pytest.param(answer(gzip.compress(TEXT), "Content-Encoding: gzip"), id="gzip"),
         pytest.param(answer(gzip.compress(TEXT), "Content-Type: application/json"), id="gzip without a label"),
         pytest.param(answer(zlib.compress(TEXT), "Content-Encoding: deflate"), id="deflate"),
         pytest.param(answer(b"\r\n  " + TEXT), id="blanks in front"),
     ],
 )
-async def test_a_refusal_is_read_however_it_is_sent(first: bytes) -> None:
-    got, seen, issued = await told(first, WORD)
+@pytest.mark.parametrize("pieces", ["at once", "in chunks of a byte", "byte by byte"])
+async def test_a_refusal_is_read_however_it_is_sent(first: bytes, pieces: str) -> None:
+    slowly = pieces == "byte by byte"
+    got, seen, issued = await told(first if pieces == "at once" else in_bytes(first), WORD, slowly=slowly)
     assert (got.status, got.body) == (200, b"fresh")
     assert [each.one("Authorization") for each in seen] == [b"Bearer CANARY-1", b"Bearer CANARY-2"]
     assert issued == 2

@@ -72,7 +72,17 @@ def test_what_is_not_json_is_none(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "beginning", [b"{", b"  \r\n[", b"\xef\xbb\xbf {", gzip.compress(b"x", mtime=0), "{".encode("utf-16")]
+    "beginning",
+    [
+        b"{",
+        b"  \r\n[",
+        b"\xef\xbb\xbf {",
+        gzip.compress(b"x", mtime=0),
+        "{".encode("utf-16"),
+        "{".encode("utf-32"),
+        *[" {".encode(name) for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")],
+        b"\0\0\xfe\xff\0\0\0{",
+    ],
 )
 def test_a_beginning_may_be_of_json(beginning: bytes) -> None:
     assert looks_like_json(beginning)
