@@ -3,8 +3,8 @@
 For endpoints that send the request's fields back (debugging aids, some error pages). A mask has the length of what it
 covers, so lengths and framing stay valid. The guard finds the token plain, in hex and in base64 at any alignment: in
 the bytes as they are, without NUL bytes (UTF-16, UTF-32), and with escapes undone, several layers deep (percent, JSON
-and JavaScript escapes, HTML references). It cannot search a compressed body or find one half of a token, so routes with
-the guard ask vendors for plain and whole answers.
+and JavaScript escapes, HTML references). It cannot find a token that is compressed, or one half of a token, so routes
+with the guard ask vendors for plain and whole answers. It searches every body, because `Content-Encoding` may be wrong.
 """
 
 from __future__ import annotations
@@ -200,9 +200,3 @@ def mask_head(head: Outbound, echoes: tuple[bytes, ...], metrics: RouteMetrics) 
         head.lines[:] = lines
         head.status_line = reason
         metrics.echoed("header")
-
-
-def body_guard(head: Outbound, echoes: tuple[bytes, ...], metrics: RouteMetrics) -> BodyGuard | None:
-    """Return a guard for the answer's body, whatever its type; None if it is compressed."""
-    plain = head.value(b"content-encoding").lower() in {"", "identity"}
-    return BodyGuard(echoes, metrics) if plain else None

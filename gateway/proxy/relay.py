@@ -83,7 +83,7 @@ def _guard(x: Exchange, prepared: PreparedRoute, head: Outbound) -> None:
     """Mask our tokens in the fields, and set up the guard that masks them in the body."""
     echoes = prepared.echoes(x.tokens)
     echo.mask_head(head, echoes, prepared.metrics)
-    x.guard = echo.body_guard(head, echoes, prepared.metrics)
+    x.guard = echo.BodyGuard(echoes, prepared.metrics)
 
 
 def _frame(x: Exchange, lines: list[bytes], head: Outbound, *, bodyless: bool) -> bool:

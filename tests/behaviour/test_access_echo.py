@@ -160,6 +160,14 @@ async def test_what_is_compressed_or_lies_behind_64_kib_passes_byte_for_byte(ans
     assert counted == [0, 0]
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, identity", "utf-8", "aws-chunked", ""])
+async def test_a_token_in_a_body_with_a_wrong_content_encoding_is_masked(coding: str) -> None:
+    """The app's library may show the body all the same."""
+    got, counted = await fetch_and_count(sized(BODY, b"Content-Encoding: " + coding.encode()))
+    assert CANARY.encode() not in got.body
+    assert (len(got.body), counted) == (len(BODY), [0, 2])
+
+
 async def test_the_guard_is_off_unless_the_route_asks_for_it() -> None:
     got = await fetch(sized(BODY), None, websocket=True)
     assert got.body == BODY
