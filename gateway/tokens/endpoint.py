@@ -243,6 +243,7 @@ def _object(body: bytes) -> Mapping[str, object]:
 
     try:
         document = json.loads(body.decode("utf-8"), object_pairs_hook=once, parse_int=str, parse_float=str)
+        json.dumps(document, ensure_ascii=False).encode("utf-8")  # half a surrogate pair (`"\ud800"`) is no text
     except (ValueError, RecursionError):
         return _invalid("The body is not JSON, or names a member twice")
     return document if isinstance(document, dict) else _invalid("The body is not a JSON object")
@@ -263,9 +264,13 @@ def _basic(credentials: str) -> tuple[str, str]:
     try:
         text = base64.b64decode(credentials, validate=True).decode("utf-8", "surrogateescape")
     except (binascii.Error, ValueError):
-        return _invalid("Authorization: Basic does not hold valid base64")
+        return _invalid("User name and password in Authorization are not valid base64")
     username, colon, password = text.partition(":")
-    return (username, password) if colon else _invalid("Authorization: Basic holds no colon")
+    return (
+        (username, password)
+        if colon
+        else _invalid("User name and password in Authorization have no colon between them")
+    )
 
 
 def _spellings(value: str) -> list[str]:

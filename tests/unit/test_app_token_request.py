@@ -23,6 +23,7 @@ from gateway.errors import (
     RateLimited,
 )
 from gateway.model import Basic, Expires, Grant, GrantRequest, GrantResponse, Secret, Upstream
+from gateway.observe import redact_text
 from gateway.proxy.app_tokens import _oauth
 from gateway.tokens import expiry
 from gateway.tokens.endpoint import GrantEndpoint, token_paths
@@ -116,6 +117,10 @@ def test_nothing_presented_is_no_error_and_no_secret() -> None:
         pytest.param(b'{"a":1,"a":2}', {"content_type": JSON}, id="a member twice"),
         pytest.param(b"[" * 60_000, {"content_type": JSON}, id="deeply nested"),
         pytest.param(b"\xff\xfe{\x00}\x00", {"content_type": JSON}, id="UTF-16"),
+        pytest.param(b'{"client_secret": "\\ud800"}', {"content_type": JSON}, id="half a surrogate pair as secret"),
+        pytest.param(b'{"scope": "a\\udfff"}', {"content_type": JSON}, id="half a surrogate pair as scope"),
+        pytest.param(b'{"a": {"b": ["\\uDBFF"]}}', {"content_type": JSON}, id="half a surrogate pair anywhere"),
+        pytest.param(b'{"\\ud800": 1}', {"content_type": JSON}, id="half a surrogate pair as a name"),
         pytest.param(b"a=b", {"content_type": f"{FORM}; charset=klingon"}, id="odd charset"),
         pytest.param(b"a=b", {"content_type": f"{FORM};charset=utf-16"}, id="UTF-16 charset"),
         pytest.param(b"a=b", {"content_type": "text/plain"}, id="neither form nor JSON"),
@@ -132,6 +137,23 @@ def test_what_cannot_be_read_is_invalid_request(body: bytes, fields: dict[str, A
     with pytest.raises(AppTokenRefused) as caught:
         read(endpoint(), body, **fields)
     assert (caught.value.error, caught.value.status) == ("invalid_request", 400)
+    assert redact_text(caught.value.detail) == caught.value.detail, "the log would hide what is wrong"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["client_secret", "scope", "grant_type", "client_assertion", "a"]),
+        st.text(st.characters(categories=["Cs", "Cc", "L", "N", "P"]), max_size=5)
+        | st.none()
+        | st.floats()
+        | st.lists(st.integers()),
+    )
+)
+def test_any_json_is_answered_or_refused(document: dict[str, Any]) -> None:
+    for recipe in RECIPES.values():
+        with contextlib.suppress(AppTokenRefused):
+            presented = read(endpoint(recipe), json.dumps(document).encode(), content_type=JSON)
+            endpoint(recipe).answer("t", 60, wall=0.0, scope=presented.scope)
 
 
 @given(
