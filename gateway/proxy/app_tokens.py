@@ -28,7 +28,7 @@ from gateway.errors import (
 from gateway.model.http import SERVER_ERROR
 from gateway.observe import get_logger
 from gateway.proxy.problem import date_line, retry_after_line
-from gateway.proxy.upload import CONTINUE_HEAD
+from gateway.proxy.upload import CONTINUE_HEAD, ended_upload
 
 if TYPE_CHECKING:
     from gateway.access import Holder
@@ -108,6 +108,7 @@ async def _read_body(x: Exchange) -> bytes:
                 raise _too_large()
     finally:
         x.client.body_not_awaited()
+        x.upload = ended_upload(x.client, x.body.size)
     return b"".join(pieces)
 
 

@@ -36,7 +36,7 @@ from gateway.proxy.problem import problem
 from gateway.proxy.request import read_for_log, read_request
 from gateway.proxy.routing import check_path, split_target
 from gateway.proxy.tunnel import Tunnel
-from gateway.proxy.upload import NO_UPLOAD, ReplayBudget
+from gateway.proxy.upload import NO_UPLOAD, ReplayBudget, ended_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -257,6 +257,7 @@ class Handler:
         try:
             await tunnel.run()
         finally:
+            x.upload = ended_upload(x.client, tunnel.up.size)
             x.bytes_out, x.reason = tunnel.down.size, tunnel.reason
         x.client.close()
 
@@ -284,7 +285,7 @@ class Handler:
             close=not x.keep_alive,
             head=x.is_head,
         )
-        x.bytes_out = len(answer)
+        x.bytes_out = len(answer) - answer.index(b"\r\n\r\n") - 4
         x.client.write(answer)
 
     def refuse(self, client: ClientConnection, error: ExchangeError) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BodyTooLarge, ExchangeError, InternalError
+from gateway.proxy.body import NO_BODY
 from gateway.proxy.wire import BODY_FULL, Wire
 
 if TYPE_CHECKING:
@@ -286,3 +287,10 @@ class Upload:
         if self._task is not None and not self._task.done():  # `cancel` would hide the exception of a task that failed
             self._task.cancel()
         self._drop()
+
+
+def ended_upload(client: BodySource, size: int) -> Upload:
+    """Return an upload of `size` bytes that no vendor gets as a body: a tunnel's, or a request to the gateway."""
+    upload = Upload(client, NO_BODY, chunked=False, limit=None, keep_up_to=0, budget=ReplayBudget(0))
+    upload.size = size
+    return upload

@@ -427,7 +427,9 @@ async def test_the_log_names_the_endpoint_and_nothing_of_the_request_s_own_targe
         peer = await connect(it.it.address)
         lines = (f"POST {authority}{PATHS['uqudo']}?CANARY=query HTTP/1.1", "Host: x", f"Content-Type: {TYPE}")
         await peer.send("\r\n".join((*lines, f"Content-Length: {len(body)}", "", body)).encode())
-        assert (await peer.message()).status == status
+        got = await peer.message()
+        assert got.status == status
         (event,) = [json.loads(line) for line in it.it.log.splitlines() if '"event":"request"' in line]
         assert (event["path"], event["status"], event["reason"]) == (path, status, reason)
+        assert (event["bytes_in"], event["bytes_out"]) == (len(body), len(got.body))
         assert "no-host-of-ours" not in it.it.log

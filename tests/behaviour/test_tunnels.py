@@ -62,6 +62,22 @@ async def test_a_websocket_counts_for_the_budgets_of_its_client(ends: str) -> No
         assert it.metric("gatepass_client_budget_used", client="web", route="v", per="day") == 1
 
 
+async def test_the_bytes_of_both_directions_are_logged_and_counted() -> None:
+    """Those that came with the handshake, too."""
+    async with vendor(echo) as upstream, running(config(upstream.port, client())) as it:
+        app = await connect(it.address)
+        await app.send(WITH_KEY + b"early")
+        assert (await app.head()).status == 101
+        await app.send(b" and more")
+        assert await app.reader.readexactly(14) == b"early and more"
+        app.close()
+        await eventually(it.at_rest)
+        (event,) = events(it, "request")
+        assert (event["status"], event["bytes_in"], event["bytes_out"]) == (101, 14, 14)
+        for name in ("request", "response"):
+            assert it.metric(f"gatepass_{name}_bytes_total", route="v") == 14
+
+
 def route_of(**more: Any) -> dict[str, Any]:
     """Return what changes the route `v`."""
     return {"route": more}

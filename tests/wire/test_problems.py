@@ -87,6 +87,8 @@ async def test_what_fails_is_said_in_one_form(name: str) -> None:
             else:
                 assert await app.at_end()
             assert f'"code":"{code}"' in it.log
+            refused = [json.loads(line) for line in it.log.splitlines() if f'"code":"{code}"' in line]
+            assert [each.get("bytes_out", len(got.body)) for each in refused] == [len(got.body)]
             assert it.at_rest()
 
 
@@ -155,6 +157,7 @@ async def test_a_head_request_gets_the_problems_fields_without_its_body() -> Non
         await app.send(get("/nowhere", method="HEAD") + get("/v/a"))
         got = await app.message(is_head=True)
         problem_of(got, body=False)
+        assert '"bytes_out":0' in it.log
         assert (got.status, int(got.one("Content-Length")) > 0) == (404, True)
         assert (await app.message()).body == b"next"
 

@@ -91,13 +91,14 @@ async def test_frames_pass_both_ways_unseen(name: str) -> None:
             assert await app.reader.readexactly(len(FRAMES[name])) == FRAMES[name]
 
 
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"], ids=["", "behind a 103"])
 @pytest.mark.parametrize("pieces", [1, 2, 5])
-async def test_early_bytes_are_kept_on_both_sides(pieces: int) -> None:
+async def test_early_bytes_are_kept_on_both_sides(pieces: int, interim: bytes) -> None:
     """Those behind the request, and those behind the 101, in one segment or several."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        raw = SWITCH + b"early down"
+        raw = interim + SWITCH + b"early down"
         for index in range(pieces):
             await peer.send(raw[index * len(raw) // pieces : (index + 1) * len(raw) // pieces])
             await asyncio.sleep(0.005)
