@@ -168,13 +168,16 @@ class Handler:
             x.vendor_status = code = head.code
             if prepared.passes_logins and forward.logs_in_connection(x, head):
                 upstream.dirty = True
+            refused = False
             if code in prepared.signs:
                 upstream.watch_silence()
                 refused = await is_refusal(x, prepared.signs[code], head, body)
                 if refused and await self._has_fresh_tokens(x, prepared, upload):
                     return False
                 upload.resume(upstream)
-            elif code < SERVER_ERROR:  # else a proxy in front of the vendor may have answered, which checks no token
+            if (
+                not refused and code < SERVER_ERROR
+            ):  # else a proxy in front of the vendor may have answered, which checks no token
                 prepared.accepted(x.tokens)
             await self._relay(x, prepared, upstream, head, body)
         except UpstreamReset:

@@ -229,3 +229,37 @@ async def test_an_answer_that_breaks_off_while_it_is_judged_is_502(first: bytes,
             assert (
                 it.metric("gatepass_requests_total", route="v", method="GET", status="502", code="upstream_reset") == 1
             )
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 500])
+async def test_a_token_is_replaced_at_once_each_time_if_the_vendor_had_accepted_it(status: int) -> None:
+    """An answer with the status of a sign, whose body says something else, accepts the token as any other does."""
+    fields = ("Content-Type: application/json",)
+    fine, stale = (answer(body, *fields, status=f"{status} Any") for body in (b'{"error": {"word": "none"}}', TEXT))
+    seen: list[Message] = []
+    issued = 0
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(request := await peer.message())
+            dead = request.target == b"/stale" and request.one("Authorization") == b"Bearer CANARY-%d" % before
+            await peer.send(stale if dead else ok(b"x") if status >= 500 and request.target == b"/fine" else fine)
+
+    async def tokens(peer: Peer) -> None:
+        nonlocal issued
+        await peer.message()
+        issued += 1
+        await peer.send(ok(b'{"access_token": "CANARY-%d", "expires_in": 600}' % issued))
+
+    async with vendor(script) as api, vendor(tokens) as auth:
+        request = {"url": f"http://127.0.0.1:{auth.port}/token", "form": {"a": "b"}}
+        signs = {"upstream": f"http://127.0.0.1:{api.port}", "refusal_signs": [{"status": status} | WORD]}
+        credentials = {"key": {"grant": {"request": request}}}
+        async with running({"credentials": credentials, "routes": {"v": {"credential": "key", **signs}}}) as it:
+            app = await connect(it.address)
+            for before in range(1, 4):
+                for target in ("/v/fine", "/v/stale"):
+                    await app.send(get(target))
+                    got = await app.message()
+                    assert b"stale" not in got.body
+                assert issued == before + 1
