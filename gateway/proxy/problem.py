@@ -46,7 +46,7 @@ def problem(error: ExchangeError, *, route: str | None, request_id: str, close: 
         b"Content-Length: %d" % len(body),
         b"Cache-Control: no-store",
         b"X-Request-Id: " + request_id.encode("latin-1"),
-        _proxy_status(error, route),
+        proxy_status_line(error, route),
         *_extra(error),
     ]
     if close:
@@ -54,7 +54,8 @@ def problem(error: ExchangeError, *, route: str | None, request_id: str, close: 
     return b"\r\n".join((*lines, b"", b"" if head else body))
 
 
-def _proxy_status(error: ExchangeError, route: str | None) -> bytes:
+def proxy_status_line(error: ExchangeError, route: str | None = None) -> bytes:
+    """Return the `Proxy-Status` field of an error, which tells it from one of the vendor."""
     # `next-hop` is a token or a string (RFC 9209 §2.1.2): the route's name says which vendor without its address.
     hop = {"gateway": "", "token_endpoint": "token-endpoint", "upstream": "upstream"}[error.hop]
     next_hop = f'; next-hop="{hop}:{route}"' if hop and route else ""

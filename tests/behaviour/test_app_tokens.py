@@ -141,6 +141,7 @@ async def test_a_wrong_key_hears_what_oauth_libraries_read_as_late_as_any_401() 
         assert "Gatepass key as the client secret" in body["error_description"]
         assert body["message"] == body["error_description"]
         assert fields["WWW-Authenticate"].startswith("Basic ")
+        assert fields["Proxy-Status"].endswith('; details="client_unknown"')
         assert (await it.token(headers={"Authorization": "Bearer nobody"}))[2]["WWW-Authenticate"].startswith("Bearer ")
         alike = {json.dumps((await it.token(key=wrong))[1]) for wrong in ("x", "gp_CANARY-nobody", "a.b.c", "")}
         assert len(alike) == 1
@@ -165,8 +166,9 @@ async def test_bad_requests_get_their_code_and_never_reach_a_vendor(request_: di
         route = request_.get("route", "uqudo")
         before = it.sandbox.vendors[route].counters.token_requests
         request = {name: value for name, value in request_.items() if name != "route"}
-        status, body, _ = await it.token(route, key=None, **request)
+        status, body, fields = await it.token(route, key=None, **request)
         assert (status, body["error"]) == (400, error)
+        assert fields["Proxy-Status"].startswith("gatepass; error=http_request_"), "not the vendor's error"
         assert it.sandbox.vendors[route].counters.token_requests == before
         assert await it.call("uqudo", **{"X-Gatepass-Key": KEY}) == 200  # the gateway goes on
 
