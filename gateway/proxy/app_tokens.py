@@ -27,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.model.http import SERVER_ERROR
 from gateway.observe import get_logger
-from gateway.proxy.problem import date_line, proxy_status_line, retry_after_line
+from gateway.proxy.problem import date_line, proxy_status_line, retry_lines
 from gateway.proxy.upload import CONTINUE_HEAD, ended_upload
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _write_error(x: Exchange, prepared: PreparedRoute, scheme: str, error: Excha
     fields = (
         [f'WWW-Authenticate: {scheme} realm="gatepass"'.encode("ascii")] if status == HTTPStatus.UNAUTHORIZED else []
     )
-    fields += [proxy_status_line(error), *retry_after_line(error)]
+    fields += [proxy_status_line(error), *retry_lines(error)]
     x.code, x.reason = error.code, error.reason or error.detail
     _write(x, status, body, *fields)
     prepared.metrics.app_token(x.client_name or "", code)

@@ -62,15 +62,16 @@ def proxy_status_line(error: ExchangeError, route: str | None = None) -> bytes:
     return f'Proxy-Status: gatepass; error={error.proxy_error}{next_hop}; details="{error.code}"'.encode("ascii")
 
 
-def retry_after_line(error: ExchangeError) -> list[bytes]:
-    """Return the `Retry-After` field of an error, if it has one; whole seconds, rounded up."""
-    return [] if error.retry_after is None else [b"Retry-After: %d" % max(1, math.ceil(error.retry_after))]
+def retry_lines(error: ExchangeError) -> list[bytes]:
+    """Return `Retry-After` (whole seconds, rounded up) and the fields of a limit, as far as the error has them."""
+    lines = [] if error.retry_after is None else [b"Retry-After: %d" % max(1, math.ceil(error.retry_after))]
+    if isinstance(error, RateLimited):
+        lines += [f"{name}: {value}".encode("ascii") for name, value in error.fields]
+    return lines
 
 
 def _extra(error: ExchangeError) -> list[bytes]:
-    lines = retry_after_line(error)
-    if isinstance(error, RateLimited):
-        lines += [f"{name}: {value}".encode("ascii") for name, value in error.fields]
+    lines = retry_lines(error)
     if isinstance(error, ClientUnknown):
         lines.append(b'WWW-Authenticate: Bearer realm="gatepass"')
     if isinstance(error, MethodNotAllowed):

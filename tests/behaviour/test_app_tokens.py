@@ -250,8 +250,11 @@ async def test_rules_and_budgets_do_not_concern_the_token_path_and_rates_have_th
     }
     async with app({"uqudo": {"methods": ["GET"]}}, clients=[strict]) as it:
         assert [(await it.token())[0] for _ in range(3)] == [200, 200, 429]
-        token = (await it.token())[1]
+        _, token, fields = await it.token()
         assert token["error"] == "slow_down"
+        assert int(fields["Retry-After"]) > 900
+        assert fields["RateLimit-Policy"].startswith('"rate";q=2')
+        assert fields["RateLimit"].startswith('"rate";r=0')
         key = {"X-Gatepass-Key": KEY}
         assert [await it.call("uqudo", **key) for _ in range(2)] == [200, 429]  # the budget of one was still whole
 
