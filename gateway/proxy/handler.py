@@ -175,9 +175,8 @@ class Handler:
                 if refused and await self._has_fresh_tokens(x, prepared, upload):
                     return False
                 upload.resume(upstream)
-            if (
-                not refused and code < SERVER_ERROR
-            ):  # else a proxy in front of the vendor may have answered, which checks no token
+            # From 500 on, a proxy in front of the vendor may have answered, and that checks no token.
+            if not refused and code < SERVER_ERROR:
                 prepared.accepted(x.tokens)
             await self._relay(x, prepared, upstream, head, body)
         except UpstreamReset:

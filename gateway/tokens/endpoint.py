@@ -266,11 +266,9 @@ def _basic(credentials: str) -> tuple[str, str]:
     except (binascii.Error, ValueError):
         return _invalid("User name and password in Authorization are not valid base64")
     username, colon, password = text.partition(":")
-    return (
-        (username, password)
-        if colon
-        else _invalid("User name and password in Authorization have no colon between them")
-    )
+    if not colon:
+        return _invalid("User name and password in Authorization have no colon between them")
+    return username, password
 
 
 def _spellings(value: str) -> list[str]:
