@@ -150,7 +150,10 @@ def merged(rows: Rows, made: Mapping[CounterKey, Row]) -> Rows:
 
 def _read(real: Path, path: Path) -> Any:
     try:
-        if real.stat().st_size > MOST_BYTES:
+        found = real.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a pipe would wait for a writer
+            raise StateError(f"the state file {path} is no regular file; {_WAY_OUT}")
+        if found.st_size > MOST_BYTES:
             raise StateError(f"the state file {path} is too large to be one; {_WAY_OUT}")
         text = real.read_bytes()
         return orjson.loads(text) if text.strip() else dict(EMPTY)

@@ -215,6 +215,16 @@ def test_a_file_that_is_too_large_for_counts_is_not_read(tmp_path: Path, monkeyp
         counters(path)
 
 
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_is_no_state_file(name: str, tmp_path: Path) -> None:
+    """Reading it would wait for a writer, for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with pytest.raises(StateError, match="is no regular file"):
+        counters(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_folder_that_is_not_there_is_a_mistake_at_once(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"cannot be used: no such file or directory"):
         counters(tmp_path / "nowhere" / "state.json")
