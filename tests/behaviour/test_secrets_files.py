@@ -89,6 +89,11 @@ def test_a_command_is_named_by_an_absolute_path(line: str) -> None:
         Commands().value(line, os.environ)
 
 
+def test_a_command_with_a_nul_character_is_a_mistake() -> None:
+    with pytest.raises(CommandError, match="NUL character"):
+        Commands().value("/bin/echo \0", os.environ)
+
+
 def test_a_command_s_environment_holds_no_secret_of_the_configuration(tmp_path: Path) -> None:
     path = program(tmp_path, "env | tr '\\n' ' '; echo end")
     text = f"""\

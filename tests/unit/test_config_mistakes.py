@@ -94,6 +94,13 @@ TABLE = {
             "(needed by route a)"
         ),
     ),
+    "a file without a name": (
+        f"credentials: {{a: {{static: {{token: '${{file:}}'}}}}}}\n{ROUTE}",
+        (
+            "config.yaml:1: credentials.a.static.token: `${…}` takes NAME, NAME:-default, file:/path or command:/path "
+            "(needed by route a)"
+        ),
+    ),
     "shell syntax that is not ours": (
         f"credentials: {{a: {{static: {{token: '${{NOPE:?no}}'}}}}}}\n{ROUTE}",
         (

@@ -123,6 +123,8 @@ def _output(arguments: list[str], environ: Mapping[str, str], timeout: float, ru
                 start_new_session=True,
             )
             running.add(process.pid)
+    except ValueError:
+        raise CommandError("the command line contains a NUL character") from None
     except OSError as error:
         raise CommandError(f"{program} cannot be run: {(error.strerror or 'unknown error').lower()}") from None
     with process:

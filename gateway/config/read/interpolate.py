@@ -101,7 +101,7 @@ class Interpolation:
         if match["open"]:
             raise _Malformed("a `${` has no `}`; write `$${` for the characters themselves")
         inside = match["inside"]
-        if inside.startswith(FILE):
+        if inside.startswith(FILE) and inside != FILE:
             return self._read(inside.removeprefix(FILE))
         if inside.startswith(COMMAND):
             return self._run(inside.removeprefix(COMMAND))
