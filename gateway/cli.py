@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from gateway import __version__
+from gateway.commands.ask import plain
 from gateway.commands.check import check, token
 from gateway.commands.config import init, routes, schema
 from gateway.commands.keys import keys
@@ -45,7 +47,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ConfigError as error:
             for problem in error.problems:
-                click.echo(str(problem), err=True)
+                click.echo(plain(str(problem)), err=True)
             if any(problem.message == NO_FILE for problem in error.problems):
                 click.echo("`gatepass init VENDOR -o config.yaml` writes a first one; -c FILE names another", err=True)
             ctx.exit(EXIT_CONFIG)
@@ -54,6 +56,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line; an error of the operating system, such as a full disk, is one line and status 1."""
+        escape_unwritable()
         try:
             try:
                 return super().main(*args, **extra)
@@ -71,6 +74,12 @@ class Commands(click.Group):
         """Return the commands in the order in which they are first needed."""
         del ctx
         return list(self.commands)
+
+
+def escape_unwritable() -> None:
+    """Let a character that standard output cannot encode be written as an escape, not end the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def drop_unwritten() -> None:

@@ -18,6 +18,8 @@ def write_new(path: Path, text: str, *, mode: int = 0o666) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-    except OSError as error:
+    except BaseException as error:  # also what a signal raises
         path.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

@@ -5,17 +5,18 @@ None of them opens a socket.
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands.options import config_option, console, example, no_secrets_option, table
+from gateway.commands.options import FilePath, config_option, console, example, no_secrets_option, table
 
 SCHEMA_FILE = "gatepass.schema.json"
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from gateway.model import Injection, Route
 
@@ -114,12 +115,13 @@ def schema_text() -> str:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     help="File to write, with its JSON Schema beside it; an existing one is kept. Default: standard output.",
 )
 @click.option(
     "--secret-files",
     metavar="FOLDER",
+    callback=lambda _ctx, _param, folder: folder if folder is None else a_folder(folder),
     help="Read each secret from a file in FOLDER. Default: from an environment variable.",
 )
 def init(vendors: tuple[str, ...], output: Path | None, secret_files: str | None) -> None:
@@ -139,6 +141,15 @@ def init(vendors: tuple[str, ...], output: Path | None, secret_files: str | None
     for vendor in vendors:
         require(vendor, known, "vendor")
     write(starter(vendors, secret_files), output)
+
+
+def a_folder(name: str) -> str:
+    """Return the name of a folder that can be written in `${file:…}`. Raises click.BadParameter."""
+    if not name.isprintable() or name != name.strip() or not name or "}" in name or "${" in name:
+        raise click.BadParameter(
+            "must be a folder whose name has no `}`, no `${`, no control character, and no blank at an end"
+        )
+    return name
 
 
 def require(name: str, known: Collection[str], what: str) -> None:
@@ -171,7 +182,8 @@ def write(text: str, output: Path | None) -> None:
         raise click.UsageError(f"{output} exists; it is left as it is") from None
     except OSError as error:
         raise click.UsageError(f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}") from None
-    click.echo(f"wrote {output} and {schema_file} (for editors); next: gatepass check -c {output}", err=True)
+    following = f"gatepass check -c {shlex.quote(str(output))}"
+    click.echo(f"wrote {output} and {schema_file} (for editors); next: {following}", err=True)
 
 
 def refuse_foreign(path: Path) -> None:

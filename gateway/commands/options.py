@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,26 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+
+class FilePath(click.Path):
+    """The path of a file. An empty one is refused: it would mean the working directory, and no script wants that."""
+
+    def __init__(self, **extra: Any) -> None:
+        """Take what `click.Path` takes."""
+        super().__init__(path_type=Path, **extra)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises click.BadParameter."""
+        if not os.fspath(value):
+            self.fail("the name of the file is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "-c",
     "--config",
     "paths",
-    type=click.Path(path_type=Path, readable=False),  # the loader says who may not read it
+    type=FilePath(readable=False),  # the loader says who may not read it
     multiple=True,
     default=(Path("config.yaml"),),
     show_default=True,
@@ -46,17 +63,24 @@ url_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def full_url(text: str) -> str:
-    """Return the URL of an admin port, `http://` before it if it has no scheme. Raises click.BadParameter."""
+    """Return the URL of an admin port, `http://` before it if it has no scheme. Raises click.BadParameter.
+
+    A user or password is refused, because every user of the machine can read the command line.
+    """
     from urllib.parse import urlsplit
 
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        host = parts.hostname or ""
+        host.encode("idna")
+        sound = parts.scheme in {"http", "https"} and host and parts.port != 0
     except ValueError:
         sound = False
-    if not sound:
+    if not sound or not url.isprintable() or re.search(r"[\s?#]", url):
         raise click.BadParameter("must be a URL as http://127.0.0.1:9090")
+    if "@" in parts.netloc:
+        raise click.BadParameter("must be a URL without user and password")
     return url.rstrip("/")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands.options import console, example
+from gateway.commands.options import FilePath, console, example
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PORTS = 10
 """Ports of the sandbox, in a row."""
@@ -33,14 +36,12 @@ def demo(ctx: click.Context, keep: bool) -> None:
     "-c",
     "--config",
     "paths",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FilePath(exists=True, dir_okay=False),
     multiple=True,
     metavar="FILE",
     help="Write an overlay for exactly the vendors of this configuration; may be repeated.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the overlay of --config."
-)
+@click.option("-o", "--output", type=FilePath(dir_okay=False), help="Where to write the overlay of --config.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",

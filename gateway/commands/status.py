@@ -5,18 +5,19 @@ Exit status 0 when the gateway is ready and every credential can serve, else 1: 
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands.ask import as_of_this_version, ask, plain
 from gateway.commands.options import console, example, table, url_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rich.console import Console
+
 SERVES = frozenset({"valid", "static", "idle"})
-TIMEOUT = 5.0
 COLOURS = {
     "valid": "green",
     "static": "green",
@@ -26,6 +27,8 @@ COLOURS = {
     "starting": "yellow",
 }
 BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*#@"
+"""For a terminal that is not UTF-8."""
 CURVE = 10
 """Columns of a curve: a minute and a half each."""
 
@@ -43,51 +46,24 @@ def status(ctx: click.Context, url: str, as_json: bool) -> None:
     import json
 
     data = ask(url, "/status.json", "credentials")
-    if as_json:
-        click.echo(json.dumps(data, indent=2))
-    else:
-        show(data)
-    well = data["state"] == "ready" and all(each["state"] in SERVES for each in data["credentials"])
+    with as_of_this_version(url, data):
+        well = data["state"] == "ready" and all(each["state"] in SERVES for each in data["credentials"])
+        if as_json:
+            text = json.dumps(data, indent=2) + "\n"
+        else:
+            out = console()
+            with out.capture() as shown:
+                show(plain(data), out)
+            text = shown.get()
+    click.echo(text, nl=False, color=True)  # only now, so that there is all of it or none
     ctx.exit(0 if well else 1)
 
 
-def ask(url: str, page: str, member: str) -> dict[str, Any]:
-    """Return a page of the admin port at `url`, which has this member. Raises click.ClickException with the reason."""
-    import asyncio
-    import os
-    import socket
-
-    import aiohttp
-
-    try:
-        return asyncio.run(_read(f"{url.rstrip('/')}{page}", member))
-    except aiohttp.ClientConnectorError as error:
-        cause = error.os_error
-        reason = (str(cause.strerror) if isinstance(cause, socket.gaierror) else os.strerror(cause.errno or 0)).lower()
-        raise click.ClickException(f"no gateway answers at {url} ({reason}); is it running?") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise click.ClickException(str(error) or f"{url} does not answer within {TIMEOUT:g} s") from error
-
-
-async def _read(url: str, member: str) -> dict[str, Any]:
-    """Return the page. Raises aiohttp.ClientError, OSError, and ValueError if it is not the page of a gateway."""
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session, session.get(url) as answer:
-        body = await answer.json() if answer.content_type == "application/json" else None
-        if isinstance(body, dict) and answer.status == HTTPStatus.BAD_REQUEST:
-            raise ValueError(str(body.get("title")))
-        if not isinstance(body, dict) or member not in body:
-            raise ValueError(f"{url} is not the admin port of a gateway")
-        return body
-
-
-def show(data: Mapping[str, Any]) -> None:
+def show(data: Mapping[str, Any], out: Console | None = None) -> None:
     """Print the data for people, in at most 80 columns."""
     from gateway.admin.html import span
 
-    out = console()
+    out = out or console()
     digest = data["config"]["digest"][:12] or "-"
     out.print(f"Gatepass {data['version']}: {coloured(data['headline'], bad=bool(data['failing']))}")
     out.print(f"{data['state']}, up {span(data['uptime'])}, configuration {digest}\n")
@@ -110,7 +86,7 @@ def show(data: Mapping[str, Any]) -> None:
         if each["reason"]:
             out.print(f"\n{each['name']}: {each['reason']}\n  {each['advice'] or ''}", markup=False)
     out.print(f"\nRoutes, last {span(data['window'])}; the last five columns are failures by")
-    out.print(routes(data))
+    out.print(routes(data, ASCII_BLOCKS if out.options.ascii_only else BLOCKS))
     if data["clients"]:
         out.print("\nClients, since the start")
         out.print(clients(data))
@@ -143,13 +119,13 @@ HOPS = ("app", "gateway", "token", "conn.", "vendor")
 """Whose failure it was, in the order of the data; `conn.` is the connection to the vendor."""
 
 
-def routes(data: Mapping[str, Any]) -> Any:
-    """Return the table of the routes."""
+def routes(data: Mapping[str, Any], blocks: str = BLOCKS) -> Any:
+    """Return the table of the routes; `blocks` are what curves are drawn with."""
     shown = table("route", "requests", "", "p50 ms", "p99 ms", *HOPS, narrow=True)
     for each in data["routes"]:
         times = ["-" if each[key] is None else f"{each[key]:.0f}" for key in ("p50_ms", "p99_ms")]
         counts = [f"[red]{count}[/]" if count and hop != "app" else str(count) for hop, count in each["errors"].items()]
-        shown.add_row(each["name"], str(each["requests"]), curve(each["curve"]), *times, *counts)
+        shown.add_row(each["name"], str(each["requests"]), curve(each["curve"], blocks), *times, *counts)
     return shown
 
 
@@ -172,12 +148,12 @@ def budget(of: Mapping[str, Any]) -> str:
     return f"[{colour}]{text}[/]" if colour else text
 
 
-def curve(counts: list[int]) -> str:
+def curve(counts: list[int], blocks: str = BLOCKS) -> str:
     """Return the curve of requests in blocks."""
     size = -(-len(counts) // CURVE) or 1
     sums = [sum(counts[at : at + size]) for at in range(0, len(counts), size)]
     most = max([*sums, 1])
-    return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // most)] for count in sums)
+    return "".join(blocks[-(-count * (len(blocks) - 1) // most)] for count in sums)
 
 
 def coloured(state: str, *, bad: bool = False) -> str:

@@ -5,6 +5,8 @@ The repository's `config.yaml` is this text for four vendors; a test compares th
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 from gateway.config.names import nearest
@@ -31,6 +33,8 @@ credentials:                                 # a token recipe (profile) and its 
 ROUTES = """
 routes:                                      # upstream, limits and denied paths come from the credential's profile
 """
+PLAIN = re.compile(r"\$\{[\w:/.~+-]+\}")
+"""References that need no quotes in YAML."""
 NUMBERS = {1: "a vendor", 2: "two vendors", 3: "three vendors", 4: "four vendors", 5: "five vendors"}
 
 
@@ -65,6 +69,9 @@ def _credential(name: str, secret_files: str | None) -> str:
         if param.required:
             variable = f"{prefix}_{param.name.upper()}"
             source = variable if secret_files is None else f"file:{secret_files.rstrip('/')}/{variable.lower()}"
-            value = param.example or f"${{{source}}}"
+            reference = f"${{{source}}}"
+            value = param.example or (
+                reference if PLAIN.fullmatch(reference) else json.dumps(reference, ensure_ascii=False)
+            )
             lines.append(f"    {param.name}: {value}")
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.files import write_new
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -61,6 +62,36 @@ MISTAKES = {
     "port that is none": (["status", "--url", "localhost:x"], 2, "must be a URL as http://127.0.0.1:9090"),
     "another scheme": (["status", "--url", "ftp://localhost"], 2, "must be a URL as http://127.0.0.1:9090"),
     "no host": (["health", "--url", "http://"], 2, "must be a URL as http://127.0.0.1:9090"),
+    "password in the URL": (
+        ["status", "--url", "http://me:CANARY@localhost"],
+        2,
+        "must be a URL without user and pass",
+    ),
+    "query in the URL": (["usage", "--url", "http://localhost/?x"], 2, "must be a URL as http://127.0.0.1:9090"),
+    "fragment in the URL": (["usage", "--url", "http://localhost/#x"], 2, "must be a URL as http://127.0.0.1:9090"),
+    "blank in the URL": (["health", "--url", "http://a b"], 2, "must be a URL as http://127.0.0.1:9090"),
+    "empty label in the URL": (["health", "--url", "a..b"], 2, "must be a URL as http://127.0.0.1:9090"),
+    **{
+        f"month {month!r}": (["usage", "--month", month], 2, "must be a year and a month, as 2026-11")
+        for month in (
+            "",
+            " ",
+            "2026-13",
+            "2026-1",
+            "-1",
+            "2026-11&month=2026-10",
+            "2026-11#",
+            "\u0662026-11",
+            "1" * 9000,
+        )
+    },
+    "empty configuration's name": (["check", "-c", ""], 2, "the name of the file is empty"),
+    "empty configuration's name, sandbox": (["sandbox", "-c", ""], 2, "the name of the file is empty"),
+    "empty output": (["init", "uqudo", "-o", ""], 2, "the name of the file is empty"),
+    **{
+        f"secret folder {folder!r}": (["init", "uqudo", "--secret-files", folder], 2, "must be a folder whose name")
+        for folder in ("", " ", "a ", "}", "${X}", "a\nb", "\udcff")
+    },
     "no configuration": (
         ["check", "-c", "/nope/config.yaml"],
         2,
@@ -83,6 +114,7 @@ def test_a_mistake_is_told_in_plain_words(words: list[str], status: int, said: s
     shown = gatepass(*words)
     assert said in shown.output
     assert "Traceback" not in shown.output
+    assert "CANARY" not in shown.output
     assert shown.exit_code == status
     assert shown.exception is None or isinstance(shown.exception, SystemExit)
 
@@ -288,3 +320,29 @@ def test_a_pipeline_without_secrets_can_look_at_a_configuration(words: list[str]
     assert refused.exit_code == 2
     shown = gatepass(*words[:1], "--no-secrets", *words[1:], "-c", str(path))
     assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("folder", ["/run/secrets", "a b", "x: y", "#x", '"', "ü", "😀", "a/"])
+def test_init_writes_references_to_files_that_yaml_reads_back(folder: str) -> None:
+    text = gatepass("init", "uqudo", "--secret-files", folder).stdout
+    made = yaml.safe_load(text)["credentials"]["uqudo"]["client_secret"]
+    assert made == f"${{file:{folder.rstrip('/')}/uqudo_client_secret}}"
+
+
+def test_a_key_with_a_line_end_or_an_escape_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG + '"a\\nb\\e[2J": 1\n')
+    shown = gatepass("check", "-c", str(tmp_path / "config.yaml"))
+    assert [line.partition(": ")[2] for line in shown.stderr.splitlines()] == ["a\ufffdb\ufffd[2J: unknown key"]
+
+
+def test_what_the_terminal_cannot_encode_is_escaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "init", "uqudo"]
+    environ = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert "key_sha256: \\u2026" in shown.stdout
+
+
+def test_text_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_new(tmp_path / "x", "\udcff")
+    assert not list(tmp_path.iterdir())

@@ -186,7 +186,7 @@ async def test_the_command_prints_a_table_and_csv() -> None:
         ("batch", TODAY, "1", "0.35"),
         ("web", TODAY, "1", "0.35"),
     ]
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "as 2026-11" in wrong.output
 
 
