@@ -28,7 +28,10 @@ def demo(ctx: click.Context, keep: bool) -> None:
 
     from gateway.sandbox import run_demo
 
-    ctx.exit(asyncio.run(run_demo(keep=keep, console=console())))
+    try:
+        ctx.exit(asyncio.run(run_demo(keep=keep, console=console())))
+    except asyncio.CancelledError:  # SIGTERM
+        raise click.Abort from None
 
 
 @click.command(epilog=example("gatepass sandbox -c config.yaml -o sandbox.yaml", "gatepass sandbox --port 7000"))

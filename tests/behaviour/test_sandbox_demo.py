@@ -121,3 +121,23 @@ async def test_the_sandbox_runs_until_a_signal_and_prints_no_secret() -> None:
             await process.wait()
     assert (process.returncode, rest) == (0, b"")
     assert not there(path)
+
+
+def count(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_demo_with_its_gateway_and_its_folder(number: signal.Signals, tmp_path: Path) -> None:
+    environ = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "demo", env=environ, stdout=asyncio.subprocess.PIPE
+    )
+    assert demo.stdout is not None
+    while b"tokens in memory" not in await demo.stdout.readline():
+        pass
+    assert count(tmp_path) == 1
+    demo.send_signal(number)
+    await asyncio.wait_for(demo.communicate(), 20)
+    assert demo.returncode == 1
+    assert count(tmp_path) == 0

@@ -7,7 +7,9 @@ leaves the machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +30,8 @@ from gateway.sandbox.run import until_signal
 from gateway.sandbox.vendors import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 SHIPPED = Path(__file__).parents[3] / "config.yaml"
@@ -42,7 +46,7 @@ async def run_demo(*, keep: bool, console: Console) -> int:
         console: where to print.
     """
     report, began = Report(console), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gatepass-demo-") as folder:
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="gatepass-demo-") as folder:
         async with Sandbox() as sandbox:
             await _short_lives(sandbox)
             try:
@@ -57,6 +61,18 @@ async def run_demo(*, keep: bool, console: Console) -> int:
             except GatewayDied as died:
                 report.say(f"the gateway ended: {died}")
                 return 1
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM cancel this task as SIGINT does, so that neither the gateway nor the folder stays behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 async def _short_lives(sandbox: Sandbox) -> None:
