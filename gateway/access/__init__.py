@@ -3,7 +3,7 @@
 from gateway.access.allowance import Admission, Allowance
 from gateway.access.certificates import NOBODY, certificate_names
 from gateway.access.clients import OPEN, Clients, Holder, LastKey
-from gateway.access.counters import Counter, CounterStore, MemoryCounters, RateState
+from gateway.access.counters import DAYS_KEPT, Counter, CounterStore, MemoryCounters, RateState
 from gateway.access.escrow_needed import EscrowNeeded
 from gateway.access.keys import hash_key, new_key, well_formed
 from gateway.access.refetch import SigningKeysNeeded
@@ -11,6 +11,7 @@ from gateway.access.state import Access, shared_counters
 from gateway.access.usage import Usage
 
 __all__ = [
+    "DAYS_KEPT",
     "NOBODY",
     "OPEN",
     "Access",

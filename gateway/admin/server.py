@@ -20,7 +20,7 @@ from gateway.admin.guard import COOKIE, Guard
 from gateway.admin.history import STEP
 from gateway.admin.input import is_own_host
 from gateway.admin.overview import Overview
-from gateway.admin.usage import MONTH, report, this_month
+from gateway.admin.usage import MONTH, has_begun, report, this_month
 from gateway.admin.vendor_refusals import with_refusals
 from gateway.observe import get_logger
 
@@ -200,6 +200,8 @@ class AdminServer:
         month = request.query.get("month", this_month())
         if not MONTH.fullmatch(month):
             raise web.HTTPBadRequest(reason="month: a year and a month, as 2026-11")
+        if not has_begun(month):
+            raise web.HTTPBadRequest(reason=f"month: {month} has not begun")
         complete = await self._gather_usage(month)
         return as_json({**self._used(month), "complete": complete})
 

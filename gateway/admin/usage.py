@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from gateway.access import DAYS_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +20,18 @@ MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 def this_month() -> str:
     """Return the current month, as `2026-11` (UTC)."""
-    return time.strftime("%Y-%m", time.gmtime())
+    return datetime.now(UTC).strftime("%Y-%m")
+
+
+def has_begun(month: str) -> bool:
+    """Whether a month has begun somewhere: other instances' clocks may be a day ahead."""
+    return month <= (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m")
+
+
+def kept_from(month: str) -> str | None:
+    """Return the first day of which usage is surely kept, if a month begins before it; otherwise None."""
+    first = (datetime.now(UTC) - timedelta(days=DAYS_KEPT - 1)).date().isoformat()
+    return first if f"{month}-01" < first else None
 
 
 def report(month: str, days: Iterable[Usage], prices: Mapping[str, Money | None]) -> dict[str, Any]:
@@ -31,7 +44,7 @@ def report(month: str, days: Iterable[Usage], prices: Mapping[str, Money | None]
         total["calls"] += row["calls"]
         total["billed"] += row["billed"]
         total["cost"] = _cost(total["billed"], prices.get(row["route"]))
-    return {"month": month, "days": rows, "totals": list(totals.values())}
+    return {"month": month, "kept_from": kept_from(month), "days": rows, "totals": list(totals.values())}
 
 
 def _row(usage: Usage, price: Money | None) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def usage(url: str, month: str | None, as_csv: bool) -> None:
     data = ask(url, "/usage.json" + (f"?month={month}" if month else ""), "totals")
     if not data.get("complete", True):
         click.echo("The store is away: calls of other instances may be missing.", err=True)
+    if data.get("kept_from"):
+        click.echo(f"Calls before {plain(str(data['kept_from']))} are no longer kept and may be missing.", err=True)
     with as_of_this_version(url, data):
         text = _csv(plain(data)) if as_csv else _table(plain(data))
     click.echo(text, nl=False, color=True)  # only now, so that there is all of it or none

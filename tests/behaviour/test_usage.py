@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ async def test_every_client_is_counted_with_or_without_a_budget_and_priced() -> 
     web = {"client": "web", "route": "v", "calls": 3, "billed": 2, "cost": "0.70", "currency": "EUR"}
     assert data == {
         "month": TODAY[:7],
+        "kept_from": None,
         "totals": [batch, web],
         "days": [{**batch, "day": TODAY}, {**web, "day": TODAY}],
         "complete": True,
@@ -163,6 +165,23 @@ async def test_a_month_that_is_none_is_a_mistake(month: str) -> None:
     ):
         assert answer.status == 400
         assert "as 2026-11" in (await answer.json())["title"]
+
+
+async def test_a_month_that_is_not_kept_is_told_from_one_without_calls() -> None:
+    today = datetime.now(UTC).date()
+    two_months_ago, last_year = today - timedelta(days=63), today - timedelta(days=400)
+    next_month = today + timedelta(days=33)
+    run = CliRunner().invoke
+    async with running(one_route(1)) as it, admin_port(it) as url:
+        for day, kept in ((today, True), (two_months_ago, False), (last_year, False)):
+            shown = await asyncio.to_thread(run, main, ["usage", "--url", url, "--month", day.strftime("%Y-%m")])
+            assert shown.exit_code == 0
+            first = today - timedelta(days=61)
+            expected = "" if kept else f"Calls before {first} are no longer kept and may be missing.\n"
+            assert shown.stderr == expected
+        ahead = await asyncio.to_thread(run, main, ["usage", "--url", url, "--month", next_month.strftime("%Y-%m")])
+    assert ahead.exit_code == 1
+    assert f"month: {next_month:%Y-%m} has not begun" in ahead.output
 
 
 async def test_the_command_prints_a_table_and_csv() -> None:
