@@ -18,19 +18,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(
+    r"https?://(?:[^/?#@]*@)?(?:[A-Z0-9._~%!$&'()*+,;=-]+|\[[0-9A-F:.]+\])(?::[0-9]*)?(?=[/?#]|\Z)", re.IGNORECASE
+)
+"""With a host, as RFC 9110 §4.2.1 demands; the same characters as in `Host`."""
 
 
 def split_target(target: str) -> tuple[str, str]:
     """Return the path and the query (with its question mark, or empty) of a request target.
 
     Accepts origin-form and absolute-form (whose authority is dropped, RFC 9112 §3.2.2). Raises PathRefused for
-    asterisk-form, authority-form, a fragment, or bytes outside visible ASCII.
+    asterisk-form, authority-form, no valid host in an absolute one, a fragment, or bytes outside visible ASCII.
     """
     if not target.startswith("/"):
         authority = _AUTHORITY.match(target)
         if authority is None:
-            raise PathRefused("The request target is not a path")
+            raise PathRefused("The request target is neither a path nor a URL with a host")
         target = target[authority.end() :]
         if not target.startswith("/"):
             target = "/" + target

@@ -90,6 +90,9 @@ def test_no_other_path_belongs_to_a_route(path: str) -> None:
         ("http://evil.example", ("/", "")),
         ("http://evil.example?x", ("/", "?x")),
         ("http://user@evil.example/idfy", ("/idfy", "")),
+        ("http://u:p@[2001:db8::1]:8080/idfy", ("/idfy", "")),
+        ("http://evil.example:/idfy", ("/idfy", "")),
+        ("http://127.0.0.1/idfy@x", ("/idfy@x", "")),
     ],
 )
 def test_the_authority_of_a_target_is_ignored_and_its_query_kept(target: str, parts: tuple[str, str]) -> None:
@@ -98,8 +101,10 @@ def test_the_authority_of_a_target_is_ignored_and_its_query_kept(target: str, pa
 
 @pytest.mark.parametrize(
     "target",
-    ["*", "idfy/a", "", "evil.example:443", "ftp://x/idfy", "/a#b", "/a?b#c", "/a?b\x01", "/a?\xe9", "/a?b c\x7f"],
-)
+    ["*", "idfy/a", "", "evil.example:443", "ftp://x/idfy", "/a#b", "/a?b#c", "/a?b\x01", "/a?\xe9", "/a?b c\x7f",
+     "http:///idfy", "http://", "http:/idfy", "http://:80/idfy", "http://user@/idfy", "http://a b/idfy", "http://[::1/idfy",
+     "http://a:b/idfy", "http://a@b@c/idfy", "http://a\\b/idfy", "http://a\xe9/idfy", "http://?x", "http://[]/idfy"],
+)  # fmt: skip
 def test_other_targets_are_refused(target: str) -> None:
     with pytest.raises(PathRefused):
         split_target(target)
