@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.model import SocketFile
 from gateway.observe import get_logger
 from gateway.planes.asking import Asker
-from gateway.planes.listening import KEY, identity, listen_unix, remove
+from gateway.planes.keeping import KeptSocket, is_at
+from gateway.planes.listening import KEY, listen_unix
 from gateway.planes.port import AskPort
 from gateway.proxy import open_port
 from gateway.tls import server_context
@@ -37,8 +38,8 @@ class Listener:
         self._port: AskPort | None = None
         self._planes: Planes | None = None
         """The configuration in force."""
-        self._file: tuple[SocketFile, tuple[int, int] | None] | None = None
-        """The Unix socket that this process made, and its identity; a socket that was passed to it is not removed."""
+        self._kept: KeptSocket | None = None
+        """The Unix socket at `planes.listen`; one that was passed to this process is watched, but not removed."""
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -54,10 +55,14 @@ class Listener:
             return
         self._use(planes)
         port = AskPort(self._asker, self._reports, _limits(config))
-        if not sockets:
+        if sockets:
+            self._adopt(planes, sockets)
+        else:
             sockets = await self._open(planes)
         port.serve(sockets, tls=planes.tls)
         self._port = port
+        if self._kept is not None:
+            self._kept.watch(lambda sock: port.replace([sock]))
         _log.info("planes_served", listen=str(planes.listen), planes=_connecting(planes))
 
     def _use(self, planes: Planes | None) -> None:
@@ -68,9 +73,15 @@ class Listener:
         listen = planes.listen
         if isinstance(listen, SocketFile):
             sock = await asyncio.to_thread(listen_unix, listen)
-            self._file = (listen, identity(listen.path))
+            self._kept = KeptSocket(listen, made=True)
             return [sock]
         return await open_port(KEY, listen) if listen is not None else []
+
+    def _adopt(self, planes: Planes, sockets: Sequence[socket.socket]) -> None:
+        """Take note of a Unix socket that was passed to this process, if it is the one at `planes.listen`."""
+        listen = planes.listen
+        if isinstance(listen, SocketFile) and len(sockets) == 1 and is_at(sockets[0], listen.path):
+            self._kept = KeptSocket(listen, made=False)
 
     def check(self, planes: Planes | None) -> None:
         """Raise OSError if the TLS files of a configuration cannot be used."""
@@ -89,6 +100,8 @@ class Listener:
 
     def stop_listening(self) -> None:
         """Stop accepting connections, because a successor has the same sockets."""
+        if self._kept is not None:
+            self._kept.release()
         if self._port is not None:
             self._port.stop_listening()
 
@@ -97,9 +110,11 @@ class Listener:
         port = self._port
         if port is None:
             return
-        if self._file is not None and not succeeded:
-            remove(self._file[0].path, self._file[1])  # first, so that planes notice at once that the gateway stops
-            self._file = None
+        kept, self._kept = self._kept, None
+        if kept is not None and succeeded:
+            kept.release()
+        elif kept is not None:
+            kept.remove()  # first, so that planes notice at once that the gateway stops
         await port.drain(timeout)
 
 

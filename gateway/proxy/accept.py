@@ -93,6 +93,7 @@ class Acceptor:
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept on these sockets."""
         self.sockets = list(sockets)
+        self._paused = False
         for sock in self.sockets:
             self._loop.add_reader(sock.fileno(), self._readable, sock)
 

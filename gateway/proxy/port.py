@@ -51,6 +51,11 @@ class Port(Server[ClientConnection]):
         self._acceptor.start(sockets)
         self._sweep()
 
+    def replace(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept on these listening sockets instead, after what is queued on the old ones; open connections stay."""
+        self._acceptor.stop(take_queued=True)
+        self._acceptor.start(sockets)
+
     @property
     def sockets(self) -> Sequence[socket.socket]:
         """The listening sockets, for a successor."""

@@ -21,6 +21,7 @@ import yaml
 from gateway.config import load
 from gateway.errors import ListenError
 from gateway.model import SocketFile
+from gateway.planes import keeping
 from gateway.planes.listening import listen_unix
 from tests.kit.configuration import ROOT
 from tests.kit.gateway import CANARY, Running, running
@@ -111,6 +112,95 @@ async def test_a_socket_that_another_gateway_has_created_is_not_removed(tmp_path
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
     assert path.exists()
+
+
+def lost(path: Path, how: str) -> None:
+    """Take the socket's file away."""
+    if how == "deleted":
+        path.unlink()
+    elif how == "moved":
+        path.rename(path.with_name("elsewhere.sock"))
+    elif how == "its folder is new":
+        path.parent.rename(path.parent.with_name("old"))
+        path.parent.mkdir()
+    else:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "its folder is new", "replaced by a socket that nobody serves"])
+async def test_a_socket_whose_file_is_lost_is_made_again(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "INTERVAL", 0.02)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "planes.sock"
+    config = asked_gateway(folder)
+    config["planes"]["mode"] = "0600"
+    async with running(config) as it:
+        for again in (1, 2):
+            before = path.lstat().st_ino
+            plane = await plane_at(folder)
+            lost(path, how)
+            await until(lambda: it.log.count("planes_socket_made_again") == again)  # noqa: B023 - awaited at once
+            assert (await ask(folder, "/ask/v/v/x", KEY)).status == 200
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+            await plane.send(question("/ask/v/v/x", KEY))
+            assert (await plane.message()).status == 200, f"an open connection stays ({before})"
+            if how in {"moved", "its folder is new"}:
+                break
+        assert "planes_socket_lost" not in it.log
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "a served socket", "no folder"])
+async def test_a_socket_that_cannot_be_made_again_is_logged_once_and_tried_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "INTERVAL", 0.02)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "planes.sock"
+    async with running(asked_gateway(folder)) as it:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            if what == "a file":
+                path.write_text("precious")
+            elif what == "a folder":
+                path.mkdir()
+            elif what == "a served socket":
+                other.bind(str(path))
+                other.listen()
+            else:
+                folder.rmdir()
+            await until(lambda: "planes_socket_lost" in it.log)
+            await asyncio.sleep(0.2)
+            assert it.log.count("planes_socket_lost") == 1
+            assert "planes_socket_made_again" not in it.log
+        if what == "no folder":
+            folder.mkdir()
+        elif what == "a folder":
+            path.rmdir()
+        elif what == "a file":
+            assert path.read_text() == "precious"
+            path.unlink()
+        await until(lambda: "planes_socket_made_again" in it.log)
+        assert (await ask(folder, "/ask/v/v/x", KEY)).status == 200
+    assert not path.exists()
+
+
+async def test_a_successor_makes_the_socket_that_it_was_passed_again(tmp_path: Path) -> None:
+    async with Served(tmp_path, asked_gateway(tmp_path), environ={"CANARY": CANARY}) as it:
+        it.signal(signal.SIGUSR2)
+        successor = int((await it.seen("upgrading"))["successor"])
+        assert await it.end() == 0
+        (tmp_path / "planes.sock").unlink()
+        await it.seen("planes_socket_made_again")
+        assert (await ask(tmp_path, "/ask/v/v/x", KEY)).status == 200
+        os.kill(successor, signal.SIGTERM)
+        await until(lambda: not (tmp_path / "planes.sock").exists())
 
 
 async def test_an_upgrade_passes_the_socket_on_and_answers_all_the_time(tmp_path: Path) -> None:
