@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.access import Access, shared_counters
 from gateway.addresses import Networks
-from gateway.announce import not_configured, report_name, report_proxies, waits_for_restart
+from gateway.announce import Bound, adopted, bound_by, not_configured, report_name, report_proxies, report_waits
 from gateway.clock import SystemClock
 from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
@@ -57,6 +57,8 @@ class Gateway:
         self._resolver.report = report_name
         self._resolver.stale = config.resolver_stale
         self.config = self._started_with = config
+        self.bound = bound_by(config)
+        """The configured addresses for which the ports were opened, by this process or by the first predecessor."""
         self.metrics = Metrics()
         self.store = _store(config, clock, self.metrics, self._resolver)
         """The store shared with other instances, if there is one."""
@@ -96,6 +98,7 @@ class Gateway:
         admin: Sequence[socket.socket] = (),
         planes: Sequence[socket.socket] = (),
         warm_first: bool = False,
+        bound: Bound | None = None,
     ) -> None:
         """Open both ports and start fetching tokens.
 
@@ -104,10 +107,13 @@ class Gateway:
             admin: the same for the admin port.
             planes: the same for other proxies that ask.
             warm_first: try every credential before serving the ports, because a predecessor still serves them.
+            bound: the addresses for which a predecessor has opened the sockets, if they are not of this configuration.
 
         Raises OSError if a port cannot be opened, ConfigError if `data` is reachable from further away than `listen`.
         """
         config = self.config
+        if bound is not None:
+            self.bound = adopted(bound, config, {"listen": data, "admin": admin, "planes.listen": planes})
         if data:
             check_reach(data, config)
         register_all(config)
@@ -132,6 +138,7 @@ class Gateway:
         report_proxies(config)
         self.metrics.config_loaded("ok", config.digest)
         self._report_start(config)
+        report_waits(self._started_with, config, self.bound)
 
     def _report_start(self, config: Config) -> None:
         _log.info(
@@ -172,6 +179,8 @@ class Gateway:
 
     async def _open_admin(self, config: Config, sockets: Sequence[socket.socket]) -> None:
         if config.admin is None:
+            for sock in sockets:  # connections to a port that nobody serves would wait for ever
+                sock.close()
             return
         self._admin_sockets = list(sockets) or await open_port("admin", config.admin)
         # In a thread, because importing `aiohttp.web` is a sixth of the start, and apps are served already.
@@ -276,7 +285,6 @@ class Gateway:
 
     def _reloaded(self, config: Config) -> None:
         before, self.config = self.config, config
-        waits = waits_for_restart(self._started_with, config)
         self._resolver.stale = config.resolver_stale
         self._contexts.keep(route.upstream for route in config.routes)
         self._journal.forget()
@@ -294,8 +302,7 @@ class Gateway:
         self.metrics.config_loaded("ok", config.digest)
         report_proxies(config)
         _log.info("reloaded", routes=len(config.routes), digest=config.digest[:12])
-        if waits:
-            _log.warning("restart_needed", keys=waits)
+        report_waits(self._started_with, config, self.bound)
 
     # ----------------------------------------------------------------------------------------------------- going down
 

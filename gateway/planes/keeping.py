@@ -7,7 +7,6 @@ their connections are refused.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ListenError
@@ -74,12 +73,3 @@ class KeptSocket:
         replace(sock)
         _log.warning("planes_socket_made_again", listen=str(self._file), found="nothing" if found is None else "a file")
         return None
-
-
-def is_at(sock: socket.socket, path: Path) -> bool:
-    """Whether a socket that was passed to this process was made for this path, here or by `listen_unix`."""
-    name = sock.getsockname()
-    if not isinstance(name, str) or not name:
-        return False
-    bound = Path(name)
-    return bound == path or (bound.parent == path.parent and bound.name.startswith("."))

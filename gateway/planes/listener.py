@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.model import SocketFile
 from gateway.observe import get_logger
 from gateway.planes.asking import Asker
-from gateway.planes.keeping import KeptSocket, is_at
-from gateway.planes.listening import KEY, listen_unix
+from gateway.planes.keeping import KeptSocket
+from gateway.planes.listening import KEY, is_at, listen_unix
 from gateway.planes.port import AskPort
 from gateway.proxy import open_port
 from gateway.tls import server_context

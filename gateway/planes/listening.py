@@ -11,13 +11,12 @@ import errno
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ListenError, os_reason
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gateway.model import SocketFile
 
 KEY: Final = "planes.listen"
@@ -54,6 +53,17 @@ def _beside(path: Path) -> Path:
     """Return another name in the same folder, unique to this process and not longer: paths of sockets are limited."""
     own = f".{os.getpid():x}"
     return path.with_name(f"{own}.{path.name}"[: max(len(own), len(path.name))])
+
+
+def is_at(sock: socket.socket, path: Path) -> bool:
+    """Whether a socket that was passed to this process was made for a path, by `listen_unix` or somebody else."""
+    name = sock.getsockname()
+    bound = Path(name) if isinstance(name, str) and name else None
+    if bound is None or bound.parent != path.parent:
+        return False
+    own, _, rest = bound.name.removeprefix(".").partition(".")
+    beside = bound.name.startswith(".") and len(bound.name) == max(len(own) + 1, len(path.name))
+    return bound == path or (beside and path.name.startswith(rest))
 
 
 def _check_free(file: SocketFile) -> None:

@@ -111,14 +111,20 @@ class Process:
         await self._over.wait()
         for task in tasks:
             task.cancel()
-        await self._end(gateway)
+        await asyncio.gather(self._end(gateway), self._give_up_upgrade())
         return 0
 
     async def _start(self, gateway: Gateway, passed: Inherited) -> bool:
         """Start the gateway; return False if a signal has ended the start."""
         loop = asyncio.get_running_loop()
         starting = loop.create_task(
-            gateway.start(data=passed.data, admin=passed.admin, planes=passed.planes, warm_first=passed.successor)
+            gateway.start(
+                data=passed.data,
+                admin=passed.admin,
+                planes=passed.planes,
+                warm_first=passed.successor,
+                bound=passed.bound,
+            )
         )
         over = loop.create_task(self._over.wait())
         await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +137,12 @@ class Process:
         await gateway.stop()
         _log.info("stopped", successor=None)
         return False
+
+    async def _give_up_upgrade(self) -> None:
+        """End a successor that is not ready yet, because the whole gateway was told to stop."""
+        if self._upgrade is not None and self._successor is None:
+            self._upgrade.cancel()
+            await asyncio.wait({self._upgrade})
 
     async def _end(self, gateway: Gateway) -> None:
         if self._successor is None:
@@ -165,7 +177,7 @@ class Process:
 
     async def _upgraded(self, gateway: Gateway) -> None:
         await gateway.share_counts(True)
-        self._successor = await upgrade(gateway.listening)
+        self._successor = await upgrade(gateway.listening, gateway.bound)
         if self._successor is None:
             await gateway.share_counts(False)
         else:

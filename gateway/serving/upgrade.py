@@ -8,13 +8,14 @@ fetches its tokens before it serves the ports; until it reports that it is ready
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.observe import get_logger
-from gateway.serving.sockets import INHERIT, passing
+from gateway.serving.sockets import BOUND, INHERIT, passing
 
 if TYPE_CHECKING:
     import socket
@@ -22,36 +23,72 @@ if TYPE_CHECKING:
 
 _log = get_logger("gatepass")
 WITHIN = 60.0
-"""Seconds for a successor to become ready; after that it is killed, and nothing has changed."""
+"""Seconds for a successor to become ready; after that it is ended, and nothing has changed."""
+_ENDS_WITHIN: Final = 2.0
+"""Seconds for a successor to end after SIGTERM; after that it is killed."""
+_STOPPED: Final = "the gateway was told to stop"
 
 
-async def upgrade(listening: Mapping[str, Sequence[socket.socket]]) -> int | None:
-    """Start a successor and wait until it serves; return its process id, or None if it failed to start."""
+async def upgrade(listening: Mapping[str, Sequence[socket.socket]], bound: Mapping[str, str]) -> int | None:
+    """Start a successor and wait until it serves; return its process id, or None if it failed to start.
+
+    `bound` has the configured addresses for which the sockets were opened, by key.
+    If this is cancelled, the successor is ended, because a gateway that was told to stop must not go on in another
+    process.
+    """
     ours, theirs = os.pipe()
     try:
         value, numbers = passing(listening, theirs)
-        successor = await asyncio.to_thread(_start, value, numbers)
+        successor = await _started({INHERIT: value, BOUND: json.dumps(dict(bound))}, numbers)
     except OSError as error:
         os.close(ours)
         _log.error("upgrade_failed", reason=error.strerror or str(error))
         return None
+    except asyncio.CancelledError:
+        os.close(ours)
+        raise
     finally:
         os.close(theirs)
     _log.info("upgrading", successor=successor.pid)
-    if await _says_ready(ours):
-        return successor.pid
-    successor.kill()
-    status = await asyncio.to_thread(successor.wait)
+    try:
+        if await _says_ready(ours):
+            return successor.pid
+    except asyncio.CancelledError:
+        await asyncio.to_thread(_end, successor)
+        _log.error("upgrade_failed", reason=_STOPPED)
+        raise
+    status = await asyncio.to_thread(_end, successor)
     _log.error("upgrade_failed", reason=f"the successor was not ready in time, or ended (status {status})")
     return None
 
 
-def _start(value: str, numbers: Sequence[int]) -> subprocess.Popen[bytes]:
+async def _started(passed: Mapping[str, str], numbers: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a successor on a thread. If this is cancelled, wait for the thread and end the successor."""
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, passed, numbers))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(_end, await starting)
+        _log.error("upgrade_failed", reason=_STOPPED)
+        raise
+
+
+def _end(successor: subprocess.Popen[bytes]) -> int:
+    """End a successor and return its status. SIGTERM first, so that it ends the programs that it runs for secrets."""
+    successor.terminate()
+    try:
+        return successor.wait(_ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        successor.kill()
+        return successor.wait()
+
+
+def _start(passed: Mapping[str, str], numbers: Sequence[int]) -> subprocess.Popen[bytes]:
     command = [sys.executable, *sys.orig_argv[1:]]
     # The watchdog was for this process; the successor answers it when it is the service.
     environ = {name: text for name, text in os.environ.items() if name != "WATCHDOG_PID"}
     return subprocess.Popen(  # noqa: S603 - our own command line
-        command, env={**environ, INHERIT: value}, pass_fds=numbers, stdin=subprocess.DEVNULL
+        command, env={**environ, **passed}, pass_fds=numbers, stdin=subprocess.DEVNULL
     )
 
 

@@ -10,11 +10,13 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.proxy.phase import HEAD
+from gateway.serving import sockets
 from gateway.serving.sockets import SocketError, inherited
 from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.gateway import CANARY, one_route, running
@@ -23,9 +25,6 @@ from tests.kit.ports import free_port
 from tests.kit.served import Apps, Served, accepts, until
 from tests.kit.stall import unless_stalled
 from tests.kit.wire import Peer, answering, connect, get, ok, vendor
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENVIRON = {"CANARY": CANARY}
 NO_GRACE = {"drain": {"grace": "0s"}}
@@ -384,6 +383,37 @@ async def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> 
         assert await gateway.readiness() == 200
 
 
+async def test_a_successor_says_that_it_serves_the_old_addresses_and_closes_a_port_that_it_does_not_serve(
+    tmp_path: Path,
+) -> None:
+    """The sockets were opened for the old addresses, by this process or by one before it."""
+    async with vendor(answering(ok())) as it_vendor:
+        config = one_route(it_vendor.port)
+        gateway = Served(tmp_path, config, environ=ENVIRON)
+        successor = 0
+        try:
+            await gateway.start()
+            gateway.signal(signal.SIGUSR2)
+            assert await gateway.end() == 0
+            assert not gateway.events("restart_needed")
+            successor = int(gateway.events("upgrading")[-1]["successor"])
+            gateway.write(config, listen=f"127.0.0.1:{free_port()}", admin=None)
+            os.kill(successor, signal.SIGUSR2)
+            await gateway.seen("stopped", 2)
+            successor = int(gateway.events("upgrading")[-1]["successor"])
+            await gateway.seen("started", 3)
+            await until(lambda: bool(gateway.events("restart_needed")))
+            assert gateway.events("restart_needed")[-1]["keys"] == ["listen"]
+            assert accepts(gateway.port)
+            assert not accepts(gateway.admin_port)
+            gateway.write(config)
+            await until(lambda: gateway.events("restart_needed")[-1]["keys"] == ["admin"])
+        finally:
+            await gateway.stop()
+            if successor:
+                os.kill(successor, signal.SIGTERM)
+
+
 @pytest.mark.parametrize("listening", [None, False], ids=["a file", "a socket that does not listen"])
 def test_what_is_no_listening_socket_is_not_served_on(listening: bool | None, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, socket.socket() as sock:
@@ -392,6 +422,74 @@ def test_what_is_no_listening_socket_is_not_served_on(listening: bool | None, tm
             inherited({"GATEPASS_INHERIT": f"data={number}"})
         with contextlib.suppress(OSError):
             os.close(number)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x",
+        "data=",
+        "data=a",
+        "data=²",
+        "data=5,,6",
+        "ready=",
+        "ready=abc",
+        "=;=",
+        "data=-1",
+        "ready=99999999999999999999",
+    ],
+)
+def test_a_variable_that_no_predecessor_has_written_is_refused_with_its_reason(value: str) -> None:
+    with pytest.raises(SocketError, match="was passed as the number of a descriptor"):
+        inherited({"GATEPASS_INHERIT": value})
+
+
+def test_a_pipe_that_is_closed_is_refused_with_its_number() -> None:
+    with pytest.raises(SocketError, match="descriptor 987654 was passed as a pipe"):
+        inherited({"GATEPASS_INHERIT": "ready=987654"})
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", " 1", "²", "x"])
+def test_a_count_of_systemd_that_is_none_passes_nothing(count: str) -> None:
+    assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}).data == []
+
+
+def test_a_count_of_systemd_that_is_far_too_high_is_refused_at_the_first_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sockets, "FIRST", 987_654)
+    with pytest.raises(SocketError, match="descriptor 987654 was passed"):
+        inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "999999999"})
+    with pytest.raises(SocketError, match="number of a descriptor"):
+        inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "99999999999999"})
+
+
+@pytest.mark.parametrize("when", ["at once", "while the successor reads its configuration"])
+async def test_a_stop_during_an_upgrade_ends_the_successor_too_and_leaves_no_program(when: str, tmp_path: Path) -> None:
+    """Otherwise the gateway would go on in a process that nobody has asked to stop."""
+    hangs, pid = tmp_path / "hangs", tmp_path / "pid"
+    program = tmp_path / "secret"
+    program.write_text(f"#!/bin/sh\n[ ! -e {hangs} ] || {{ echo $$ > {pid}; exec sleep 1000; }}\necho {CANARY}\n")
+    program.chmod(0o755)
+    async with vendor(answering(ok())) as it_vendor:
+        config = one_route(it_vendor.port)
+        config["credentials"]["key"]["static"]["token"] = f"${{command:{program}}}"
+        async with Served(tmp_path, config, environ=ENVIRON) as gateway:
+            hangs.touch()
+            gateway.signal(signal.SIGUSR2)
+            if when != "at once":
+                await until(lambda: pid.exists() and bool(pid.read_text()))
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.end() == 0
+            for event in gateway.events("upgrading"):
+                with pytest.raises(ProcessLookupError):
+                    os.kill(event["successor"], 0)
+            assert all(each["reason"] == "the gateway was told to stop" for each in gateway.events("upgrade_failed"))
+            assert gateway.events("stopped")[-1]["successor"] is None
+            assert not accepts(gateway.port)
+            if when != "at once":
+                assert gateway.events("upgrade_failed")
+                await until(lambda: not Path(f"/proc/{pid.read_text().strip()}/fd").exists(), 5.0)
 
 
 def test_what_systemd_passed_to_another_process_is_left_alone() -> None:
