@@ -31,7 +31,7 @@ EMPTY: Final = {"format": FORMAT, "counts": []}
 MOST_BYTES: Final = 16 * 1024 * 1024
 _POLL: Final = 0.02
 _PRIVATE: Final = 0o600
-_WAY_OUT: Final = "repair it, or move it away to start at zero"
+_WAY_OUT: Final = "repair it, or move it away while no gateway runs, to start at zero"
 _NO_FILES: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """A folder in which we may create no file."""
 _IN_PLACE: Final = _NO_FILES | {errno.EBUSY, errno.EXDEV}
@@ -53,15 +53,21 @@ class CountsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.missing = False
+        """Whether `locked` has found no file although it was given counts; reset it after the next write."""
 
     @contextmanager
-    def locked(self, wait: float) -> Iterator[Rows]:
+    def locked(self, wait: float, known: Rows | None = None) -> Iterator[Rows]:
         """Lock the file against other processes and read its counts.
 
-        Raises OSError, and StateError if the file is not a state file or stays locked for `wait` seconds.
+        `known` are counts that were in the file: they stand for those of a file that was deleted since. Raises OSError,
+        and StateError if the file is not a state file or stays locked for `wait` seconds.
         """
         with self.opened(wait) as document:
-            yield self.rows_of(document)
+            rows = self.rows_of(document)
+            if known and not rows and not self.path.exists():
+                rows, self.missing = dict(known), True
+            yield rows
 
     @contextmanager
     def opened(self, wait: float) -> Iterator[Any]:
@@ -106,9 +112,11 @@ class CountsFile:
                 raise
             _overwrite(real, text, flush=flush)
 
-    def add(self, made: Mapping[CounterKey, Row], *, current: Collection[str], wait: float) -> Rows:
-        """Add counts to the file; return what is then in it. Raises OSError and StateError."""
-        with self.locked(wait) as rows:
+    def add(
+        self, made: Mapping[CounterKey, Row], *, current: Collection[str], wait: float, known: Rows | None = None
+    ) -> Rows:
+        """Add counts to the file; return what is then in it. `known`, and what is raised: as of `locked`."""
+        with self.locked(wait, known) as rows:
             return self.write(merged(rows, made), current=current)
 
     def _open_lock(self, real: Path) -> int:

@@ -153,7 +153,7 @@ class FileCounters:
         return True
 
     def _reserve_in_file(self, counter: Counter, hard: int) -> bool:
-        with self._file.locked(LOCK_FOR_CALL) as before:
+        with self._file.locked(LOCK_FOR_CALL, self._in_file()) as before:
             self._learn(before, {})
             left = hard - counter.used - counter.reserved
             if left <= 0:
@@ -196,6 +196,11 @@ class FileCounters:
             for key, counter in self._memory.counters.items()
         }
 
+    def _in_file(self) -> Rows:
+        """Return what was in the file as last read or written."""
+        counters = self._memory.counters
+        return {key: Row(calls, key in counters and counters[key].warned) for key, calls in self._known.items()}
+
     def _current(self) -> set[str]:
         wall = self._clock.wall()
         return {period_of(per, at)[0] for per in ("day", "month") for at in (wall, wall - _DAY)}
@@ -226,7 +231,7 @@ class FileCounters:
     def _write_now(self) -> None:
         made = self._made()
         try:
-            with self._file.locked(LOCK_FOR_CALL) as before:
+            with self._file.locked(LOCK_FOR_CALL, self._in_file()) as before:
                 rows = self._file.write(merged(before, made), current=self._current(), flush=False)
         except (OSError, StateError) as error:
             self._report(error)
@@ -236,7 +241,7 @@ class FileCounters:
     async def _write(self) -> None:
         made, current = self._made(), self._current()
         try:
-            rows = await asyncio.to_thread(self._file.add, made, current=current, wait=LOCK)
+            rows = await asyncio.to_thread(self._file.add, made, current=current, wait=LOCK, known=self._in_file())
         except (OSError, StateError) as error:
             self._report(error)
             self.changed()
@@ -247,6 +252,10 @@ class FileCounters:
         self._learn(rows, made)
         self._metrics.state_written("ok")
         self._failed = False
+        if self._file.missing:
+            self._file.missing = False
+            hint = "stop the gateway before you remove the file, to begin at zero"
+            _log.warning("state_file_restored", file=str(self._file.path), hint=hint)
 
     def _report(self, error: OSError | StateError) -> None:
         self._metrics.state_written("failed")

@@ -181,5 +181,8 @@ async def test_a_file_that_was_damaged_meanwhile_is_left_alone_and_named(tmp_pat
     with capture_logs() as logs:
         await it.write()
     (reason,) = [each["reason"] for each in logs if each["event"] == "state_not_written"]
-    assert reason == f"the state file {path} is not JSON; repair it, or move it away to start at zero"
+    assert (
+        reason
+        == f"the state file {path} is not JSON; repair it, or move it away while no gateway runs, to start at zero"
+    )
     assert path.read_text() == "{"

@@ -569,6 +569,53 @@ async def test_when_the_successor_did_not_come_up_calls_are_counted_in_memory_ag
     await it.stop()
 
 
+async def test_a_file_that_is_deleted_while_the_gateway_runs_comes_back_with_all_counts(tmp_path: Path) -> None:
+    """Otherwise a program that tidies the folder would grant each budget once more."""
+    path, clock = tmp_path / "state.json", FakeClock(wall=WALL)
+    it = counters(path, clock)
+    counter = it.counter(KEY)
+    counter.used, counter.warned = 5, True
+    await it._write()
+    path.unlink()
+    counter.used += 3
+    with capture_logs() as logs:
+        await it._write()
+        await it._write()
+    assert in_file(path) == {KEY: 8}
+    assert json.loads(path.read_text())["counts"][0]["warned"] is True
+    assert counter.used == 8
+    assert [each["event"] for each in logs] == ["state_file_restored"]
+    path.write_text("")
+    counter.used += 1
+    await it.stop()
+    assert in_file(path) == {KEY: 1}, "an emptied file begins at zero"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_two_processes_whose_file_is_deleted_count_no_call_twice(tmp_path: Path, seed: int) -> None:
+    """Each restores what it knows, so calls of the other that it has not read yet may be lost."""
+    path, clock, chance = tmp_path / "state.json", FakeClock(wall=WALL), random.Random(seed)
+    stores = [counters(path, clock) for _ in range(2)]
+    sharing = bool(seed % 2)
+    budgets = [budget_of(store, clock, hard=1000) for store in stores]
+    for store in stores:
+        await store.share(sharing)
+    made = 0
+    for _ in range(60):
+        which = chance.randrange(2)
+        counter = budgets[which].reserve()
+        assert counter is not None
+        counter.reserved, counter.used = counter.reserved - 1, counter.used + 1
+        made += 1
+        if chance.random() < 0.3:
+            stores[chance.randrange(2)]._write_now()
+        if chance.random() < 0.2:
+            path.unlink(missing_ok=True)
+    for store in stores:
+        await store.stop()
+    assert 0 < sum(in_file(path).values()) <= made
+
+
 async def test_sharing_ends_with_the_predecessor(tmp_path: Path) -> None:
     clock = FakeClock(wall=WALL)
     it = counters(tmp_path / "state.json", clock)
