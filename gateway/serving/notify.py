@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PATIENCE = 0.1
+"""Most seconds for which a message waits for a manager whose queue is full; after that the message is dropped."""
+
 
 class Notifier:
     """The connection to the service manager, if there is one."""
@@ -29,7 +32,9 @@ class Notifier:
             return
         name = "\0" + self._path[1:] if self._path.startswith("@") else self._path
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-            line.sendto("\n".join(lines).encode(), name)
+            line.settimeout(PATIENCE)  # the event loop waits, and a manager that hangs may never read
+            line.connect(name)
+            line.send("\n".join(lines).encode())
 
     def ready(self) -> None:
         """Notify that the ports are open, or after `reloading`, that the reload has ended."""

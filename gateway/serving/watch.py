@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _log = get_logger("gatepass")
 INTERVAL = 0.25
 """Seconds between two polls. A change takes effect at the second poll that sees it."""
+_GOING_DOWN = "the gateway is shutting down, so it takes up no other configuration"
 RETRY = 10.0
 """Seconds until a rejected configuration is read again, because a file that it names may exist by then."""
 
@@ -99,6 +100,8 @@ class Watch:
     async def reload(self, *, asked: bool = True) -> tuple[str, ...]:
         """Read the configuration and activate it; return its problems, or nothing if it is active now."""
         async with self._reading:
+            if self._gateway.state == "draining":
+                return (_GOING_DOWN,)
             self._notifier.reloading()
             try:
                 # On a thread, because reading takes tens of milliseconds, and a command much longer.
@@ -119,7 +122,10 @@ class Watch:
                 _log.exception("reload_crashed")
                 problems = (type(error).__name__,)
             finally:
-                self._notifier.ready()
+                if self._gateway.state != "draining":  # the manager was told that the gateway stops
+                    self._notifier.ready()
+            if self._gateway.state == "draining":  # since the reload began
+                return (_GOING_DOWN,)
             await self._settle(problems, config if not problems else None)
             return problems
 

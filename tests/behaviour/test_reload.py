@@ -493,3 +493,11 @@ async def test_the_admin_port_reloads_for_whoever_has_a_key_and_says_what_is_wro
             status = json.loads((await gateway.ask("/status.json"))[1])
             assert status["config"]["problems"] == [problem]
             await gateway.seen("reloaded")
+            gateway.write(config, replay_budget="3MiB", drain={"grace": "3s"})
+            await gateway.seen("reloaded", 2)
+            gateway.signal(signal.SIGTERM)
+            await gateway.seen("draining")
+            async with session.post(url, headers=bearer) as answer:
+                assert answer.status == 409
+                (problem,) = (await answer.json())["problems"]
+            assert "the gateway is shutting down" in problem
