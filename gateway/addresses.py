@@ -42,6 +42,8 @@ _LOW_32_BITS = tuple(
     )
 )
 """Networks whose addresses hold an IPv4 address in their low 32 bits."""
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+"""IPv4-mapped addresses (RFC 4291 §2.5.5.2)."""
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 """NAT64 prefixes of any length that a network chooses for itself (RFC 8215)."""
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -59,7 +61,7 @@ class Networks:
     __slots__ = ("_answers", "_networks")
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
-        self._networks = tuple(ipaddress.ip_network(network) for network in networks)
+        self._networks = tuple(_plain_network(network) for network in networks)
         self._answers: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
@@ -99,6 +101,14 @@ def parse(text: str) -> IPAddress | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _plain_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return a network of IPv4-mapped addresses as one of IPv4, because `parse` returns its addresses as IPv4."""
+    network = ipaddress.ip_network(text)
+    if not isinstance(network, ipaddress.IPv6Network) or not network.subnet_of(_MAPPED):
+        return network
+    return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - _MAPPED.prefixlen))
 
 
 def plain_address(text: str) -> str:

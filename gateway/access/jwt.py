@@ -144,11 +144,15 @@ class JwtVerifier:
         """Return when the token expires, leeway included (RFC 7519 §4.1.4-6)."""
         now = self._wall()
         exp = _instant(claims["exp"])
-        if exp is None or now >= exp + leeway:
+        if exp is None:
+            raise _no_instant(issuer, "exp")
+        if now >= exp + leeway:
             raise ClientUnknown(reason=f"a JWT of {issuer} that has expired")
         for name in ("nbf", "iat"):
             instant = _instant(claims[name]) if name in claims else 0.0
-            if instant is None or instant > now + leeway:
+            if instant is None:
+                raise _no_instant(issuer, name)
+            if instant > now + leeway:
                 raise ClientUnknown(reason=f"a JWT of {issuer} whose {name} is in the future")
         return exp + leeway
 
@@ -190,6 +194,10 @@ def _matches(claim: object, value: str) -> bool:
     if isinstance(claim, list):
         return any(_matches(each, value) for each in claim if not isinstance(each, list))
     return (isinstance(claim, str) or type(claim) is int) and str(claim) == value
+
+
+def _no_instant(issuer: str, claim: str) -> ClientUnknown:
+    return ClientUnknown(reason=f"a JWT of {issuer} whose {claim} is not a time in seconds since 1970")
 
 
 def _instant(value: object) -> float | None:

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from gateway.admin.answers import as_json
-from gateway.admin.guard import COOKIE, LIFETIME, Guard, Refused
+from gateway.admin.guard import COOKIE, Guard, Refused, keep_cookie
 from gateway.admin.input import read_body, read_form
 from gateway.errors import TokenError
 from gateway.model import LEVELS, Logs
@@ -78,7 +78,7 @@ class Actions:
         except Refused as refused:
             return self._refused_entry(request, refused)
         answer = _back()
-        answer.set_cookie(COOKIE, cookie, path=None, max_age=int(LIFETIME), httponly=True, samesite="Strict")  # type: ignore[arg-type]  # None: no Path
+        keep_cookie(answer, cookie)
         return answer
 
     def _refused_entry(self, request: web.Request, refused: Refused) -> web.Response:

@@ -20,6 +20,8 @@ from gateway.observe import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from aiohttp import web
+
 COOKIE = "gatepass_admin"
 LIFETIME = 1800.0
 """Seconds after its last use until a session ends."""
@@ -88,11 +90,11 @@ class Guard:
         if cookie is not None:
             self._sessions.pop(_hashed(cookie), None)
 
-    def session(self, cookie: str | None) -> Session | None:
-        """Return the session of a cookie and extend it."""
+    def session(self, cookie: str | None, *, use: bool = True) -> Session | None:
+        """Return the session of a cookie; with `use`, extend it."""
         self._sweep()
         session = self._sessions.get(_hashed(cookie)) if cookie else None
-        if session is not None:
+        if session is not None and use:
             session.ends = self._now() + LIFETIME
         return session
 
@@ -122,6 +124,11 @@ class Guard:
     def _sweep(self) -> None:
         now = self._now()
         self._sessions = {name: each for name, each in self._sessions.items() if each.ends > now}
+
+
+def keep_cookie(answer: web.Response, cookie: str) -> None:
+    """Let the browser keep a session's cookie for `LIFETIME` from now on."""
+    answer.set_cookie(COOKIE, cookie, path=None, max_age=int(LIFETIME), httponly=True, samesite="Strict")  # type: ignore[arg-type]  # None: no Path
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:

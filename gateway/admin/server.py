@@ -16,7 +16,7 @@ from gateway.admin import html, pages
 from gateway.admin.actions import Actions
 from gateway.admin.answers import COMMON_FIELDS, as_json
 from gateway.admin.connection import Server
-from gateway.admin.guard import COOKIE, Guard
+from gateway.admin.guard import COOKIE, Guard, keep_cookie
 from gateway.admin.history import STEP
 from gateway.admin.input import is_own_host
 from gateway.admin.overview import Overview
@@ -209,13 +209,18 @@ class AdminServer:
         return report(month, self._usage(month), {route.name: route.price for route in self._routes})
 
     async def _status_page(self, request: web.Request) -> web.Response:
-        session = self._guard.session(request.cookies.get(COOKIE))
+        by_itself = "X-Refresh" in request.headers or "refresh" in request.query
+        cookie = request.cookies.get(COOKIE)
+        session = self._guard.session(cookie, use=not by_itself)
         message = ""
-        if session is not None and "X-Refresh" not in request.headers:
+        if session is not None and not by_itself:
             message, session.message = session.message, ""
         await self._gather_usage(this_month())
         text = html.page(self._page_data(), session=session, locked=self._guard.has_no_keys, message=message)
-        return _html(text)
+        answer = _html(text)
+        if session is not None and cookie is not None and not by_itself:
+            keep_cookie(answer, cookie)
+        return answer
 
     def _page_data(self) -> dict[str, Any]:
         return {**self._overview.data(), "usage": self._used(this_month())["totals"]}

@@ -56,4 +56,12 @@ def _row(usage: Usage, price: Money | None) -> dict[str, Any]:
 
 
 def _cost(calls: int, price: Money | None) -> str | None:
-    return None if price is None else str((price.amount * calls).quantize(Decimal("0.01")))
+    """Return the exact amount, so that the costs of days add up to the total; with two decimals at least."""
+    if price is None:
+        return None
+    cost = price.amount * calls
+    return str(max(cost, cost.quantize(Decimal("0.01")), key=_decimals))
+
+
+def _decimals(amount: Decimal) -> int:
+    return -int(amount.as_tuple().exponent)

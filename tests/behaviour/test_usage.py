@@ -17,10 +17,12 @@ import yaml
 from click.testing import CliRunner
 
 from gateway.access import MemoryCounters, hash_key
-from gateway.access.usage import UsageBook, usage_file
+from gateway.access.usage import Usage, UsageBook, usage_file
+from gateway.admin.usage import report
 from gateway.cli import main
 from gateway.config import load
 from gateway.errors import ConfigError
+from gateway.model import Money
 from gateway.observe import Metrics
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.seen import admin_port
@@ -182,6 +184,40 @@ async def test_a_month_that_is_not_kept_is_told_from_one_without_calls() -> None
         ahead = await asyncio.to_thread(run, main, ["usage", "--url", url, "--month", next_month.strftime("%Y-%m")])
     assert ahead.exit_code == 1
     assert f"month: {next_month:%Y-%m} has not begun" in ahead.output
+
+
+@pytest.mark.parametrize("month", ["2026-13", "", " ", "2026-11&x=1", "2026-11#", "2026-11%00", "2026+11", "ä"])
+async def test_the_command_sends_the_month_as_it_is_written(month: str) -> None:
+    async with running(one_route(1)) as it, admin_port(it) as url:
+        ran = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "--url", url, "--month", month])
+    assert (ran.exit_code, "as 2026-11" in ran.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("amount", "billed", "cost"),
+    [
+        ("0.35", 2, "0.70"),
+        ("0.1", 3, "0.30"),
+        ("0.0015", 3, "0.0045"),
+        ("0.005", 1, "0.005"),
+        ("0.125", 2, "0.250"),
+        ("7", 3, "21.00"),
+        ("0.000001", 1, "0.000001"),
+        ("0.000001", 0, "0.000000"),
+        ("999999999.999999", 10**12, "999999999999999000000.000000"),
+    ],
+)
+def test_costs_are_exact(amount: str, billed: int, cost: str) -> None:
+    days = [Usage("web", "v", "2026-11-28", billed, billed)]
+    [row] = report("2026-11", days, {"v": Money(Decimal(amount), "KWD")})["days"]
+    assert row["cost"] == cost
+
+
+def test_the_costs_of_days_add_up_to_the_total() -> None:
+    days = [Usage("web", "v", f"2026-11-{day:02}", day, day) for day in range(1, 31)]
+    shown = report("2026-11", days, {"v": Money(Decimal("0.0035"), "EUR")})
+    [total] = shown["totals"]
+    assert sum(Decimal(row["cost"]) for row in shown["days"]) == Decimal(total["cost"]) == Decimal("1.6275")
 
 
 async def test_the_command_prints_a_table_and_csv() -> None:

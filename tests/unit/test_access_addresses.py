@@ -207,6 +207,27 @@ def test_the_nearest_address_that_is_no_trusted_proxy_is_the_app(peer: str, fiel
     assert forwarded_client(peer, fields, TRUSTED) == client
 
 
+@pytest.mark.parametrize(
+    ("network", "address", "inside"),
+    [
+        ("::ffff:198.51.100.0/120", "198.51.100.7", True),
+        ("::ffff:198.51.100.0/120", "::ffff:198.51.100.7", True),
+        ("::ffff:198.51.100.0/120", "198.51.101.7", False),
+        ("::ffff:198.51.100.7", "198.51.100.7", True),
+        ("::ffff:198.51.100.7", "198.51.100.8", False),
+        ("::ffff:0:0/96", "203.0.113.1", True),
+        ("::ffff:0:0/96", "2001:db8::1", False),
+        ("::ffff:0:0:0/96", "203.0.113.1", False),
+        ("::/0", "2001:db8::1", True),
+        ("::/0", "203.0.113.1", False),
+        ("0.0.0.0/0", "::ffff:203.0.113.1", True),
+        ("2001:db8::/32", "2001:db8::1%eth0", True),
+    ],
+)
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(network: str, address: str, inside: bool) -> None:
+    assert (address in Networks([network])) is inside
+
+
 def test_memory_for_what_networks_were_asked_is_bounded() -> None:
     networks = Networks(["10.0.0.0/8"])
     for number in range(20_000):

@@ -121,6 +121,27 @@ async def test_a_token_that_holds_proves_its_client(text: Callable[[], str], cli
         assert stage.who(text()) == client
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"exp": WALL - 30}, "that has expired"),
+        ({"exp": 0}, "that has expired"),
+        ({"exp": WALL * 1000}, "whose exp is not a time in seconds since 1970"),
+        ({"exp": str(WALL)}, "whose exp is not a time in seconds since 1970"),
+        ({"exp": True}, "whose exp is not a time in seconds since 1970"),
+        ({"nbf": WALL + 31}, "whose nbf is in the future"),
+        ({"nbf": WALL * 1000}, "whose nbf is not a time in seconds since 1970"),
+        ({"iat": WALL + 31}, "whose iat is in the future"),
+        ({"iat": "2027-01-15"}, "whose iat is not a time in seconds since 1970"),
+    ],
+)
+async def test_the_log_says_what_is_wrong_with_the_times_of_a_token(more: dict[str, Any], reason: str) -> None:
+    async with Stage("rsa-1") as stage:
+        with pytest.raises(ClientUnknown) as refusal:
+            await stage.who_later(token(**more))
+    assert refusal.value.reason == f"a JWT of corp {reason}"
+
+
 BAD: dict[str, Callable[[], str]] = {
     "alg none": lambda: forged({"alg": "none", "kid": "rsa-1"}, claims()),
     "alg None with a signature": lambda: forged({"alg": "None", "kid": "rsa-1"}, claims(), b"x"),

@@ -27,7 +27,7 @@ class IssuerSection(Section):
     leeway: Duration = Field(30.0, description="How far its clock and ours may differ.")
     refresh: PositiveDuration = Field(300.0, description="Time after which the keys are fetched again.")
     max_age: PositiveDuration = Field(
-        86400.0, description="Section that could not be fetched again for this long are not used any more; then 503."
+        86400.0, description="Keys that could not be fetched again for this long are not used any more; then 503."
     )
     routes_claim: PlainText | None = Field(
         None, description="A claim with the only routes that a token may use: a list, or names separated by spaces."
