@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gateway.addresses import is_loopback
-from gateway.config.keys.guessable import is_guessable
+from gateway.config.keys.guessable import hashes, is_guessable
 from gateway.config.keys.identity import GUESSABLE
 from gateway.config.names import nearest_or_all
 from gateway.model import Money
@@ -87,7 +87,7 @@ def clients_differ(root: Node, clients: Mapping[int, ClientSection], problems: P
 
 def keys_are_no_names(root: Node, keys: FileSection, clients: Mapping[int, ClientSection], problems: Problems) -> None:
     """No key may be a name from the configuration itself, because names are shown in logs and answers."""
-    names = {client.name for client in clients.values()} | _names(root, "routes") | _names(root, "credentials")
+    names = hashes({client.name for client in clients.values()} | _names(root, "routes") | _names(root, "credentials"))
     for index, client in clients.items():
         for which in ("key_sha256", "keys_sha256", "keys"):
             if any(is_guessable(digest, names) for digest in _digests(client, which)):

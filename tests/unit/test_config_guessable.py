@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.admin.guard import Guard
-from gateway.config.keys.guessable import is_guessable
+from gateway.config.keys.guessable import is_guessable, spellings
 from tests.kit.configuration import ROOT, problems
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 BASE = """\
@@ -88,3 +89,21 @@ def test_the_empty_key_opens_no_admin_port_even_if_its_hash_were_configured(key:
     guard = Guard()
     guard.use([digest("")])
     assert not guard.is_key(key)
+
+
+@pytest.mark.parametrize("clients", [1, 40])
+def test_names_are_hashed_once_however_many_keys_there_are(
+    clients: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a key, a thousand clients and routes took a minute to load."""
+    hashed: list[str] = []
+
+    def counted(word: str) -> Iterable[str]:
+        hashed.append(word)
+        return spellings(word)
+
+    is_guessable(digest("CANARY-first"))  # the words of the documentation are hashed now
+    monkeypatch.setattr("gateway.config.keys.guessable.spellings", counted)
+    rows = [f"{{name: desk-{at}, keys_sha256: ['{digest(f'CANARY-{at}')}']}}" for at in range(clients)]
+    assert problems(tmp_path, f"{BASE}clients: [{', '.join(rows)}]\nadmin_keys_sha256: ['{digest('CANARY-a')}']") == []
+    assert sorted(hashed) == sorted(["payments-route", "vault-credential", *(f"desk-{at}" for at in range(clients))])

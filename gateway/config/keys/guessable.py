@@ -52,7 +52,7 @@ def hashes(words: Iterable[str]) -> frozenset[bytes]:
     return frozenset(hashlib.sha256(text.encode()).digest()[:PREFIX] for text in texts)
 
 
-def is_guessable(digest: str, names: Iterable[str] = ()) -> bool:
-    """Return whether a SHA-256 (hex) is that of a well-known text, or of one of `names`."""
+def is_guessable(digest: str, more: frozenset[bytes] = frozenset()) -> bool:
+    """Return whether a SHA-256 (hex) is that of a well-known text, or is in `more`, a result of `hashes`."""
     beginning = bytes.fromhex(digest)[:PREFIX]
-    return beginning in _known() or beginning in hashes(names)
+    return beginning in _known() or beginning in more
