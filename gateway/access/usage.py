@@ -57,15 +57,20 @@ class UsageBook:
     def collect(self) -> None:
         """Add the calls since the last time to the counters of the current day."""
         day, _, _ = period_of("day", self._wall())
-        known = self._metrics.clients()
+        before, seen = self._seen, {}
         changed = False
-        for each in known:
-            calls, billed = self._seen.get(each, (0.0, 0.0))
-            for kind, more in ((CALLS, each.calls.value - calls), (BILLED, each.billed.value - billed)):
+        for each in self._metrics.clients():
+            if not each.calls.value:  # most of many thousand, and this runs each second
+                continue
+            seen[each] = now = (each.calls.value, each.billed.value)
+            then = before.get(each, (0.0, 0.0))
+            if now == then:
+                continue
+            for kind, more in zip((CALLS, BILLED), (now[0] - then[0], now[1] - then[1]), strict=True):
                 if more:
                     self._store.counter((each.name, each.route, kind + day)).used += int(more)
                     changed = True
-        self._seen = {each: (each.calls.value, each.billed.value) for each in known}
+        self._seen = seen
         if changed:
             self._store.changed()
 

@@ -123,9 +123,13 @@ class Overview:
         return shown
 
     def _clients(self) -> list[dict[str, Any]]:
-        requests = self._metrics.client_requests.by("client")
         limited = self._metrics.client_limited.by("client")
         used = self._metrics.budget_used.by("client")
+        requests: dict[str, dict[str, int]] = {}
+        for each in self._metrics.clients():  # one for each client on each route, so perhaps many thousand
+            outcomes = requests.setdefault(each.name, {})
+            for outcome, child in each.outcomes.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + int(child.value)
         granted = {
             (labels["client"], labels["route"], labels["per"], labels["level"]): int(child.value)
             for children in self._metrics.budget_limit.by("client").values()
@@ -133,15 +137,12 @@ class Overview:
         }
         rows = []
         for client in self._config.clients if self._config is not None else ():
-            outcomes: dict[str, int] = {}
-            for labels, child in requests.get(client.name, ()):
-                outcomes[labels["outcome"]] = outcomes.get(labels["outcome"], 0) + int(child.value)
             budgets = [_budget(labels, int(child.value), granted) for labels, child in used.get(client.name, ())]
             rows.append(
                 {
                     "name": client.name,
                     "routes": sorted(client.routes) if client.routes is not None else None,
-                    "requests": outcomes,
+                    "requests": requests.get(client.name, {}),
                     "limited": sum(int(child.value) for _, child in limited.get(client.name, ())),
                     "budgets": budgets,
                 }

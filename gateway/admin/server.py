@@ -190,7 +190,7 @@ class AdminServer:
         body = bytearray()
         for part in parts:
             body += part
-            await asyncio.sleep(0)  # serve requests of the data port between two families
+            await asyncio.sleep(0)  # serve requests of the data port between two parts
         return web.Response(body=bytes(body), headers={"Content-Type": content_type})
 
     async def _status_json(self, _request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from gateway.observe.metrics.values import Histogram, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from gateway.observe.metrics.families import Family
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Child = TypeVar("Child", Value, Histogram)
 _EXACT = 2**53
 """From this number on, a float cannot represent every integer."""
+
+_PIECE = 1000
+"""Lines of a piece of a family: less than a millisecond of work."""
 
 
 class FamilyCollector(Generic[Child]):
@@ -74,21 +77,29 @@ class FamilyCollector(Generic[Child]):
             grouped.setdefault(named[label], []).append((named, child))
         return grouped
 
-    def text(self, *, openmetrics: bool) -> str:
-        """Return the family in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 with exemplars."""
+    def pieces(self, *, openmetrics: bool) -> Iterator[str]:
+        """Yield the family in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 with exemplars.
+
+        Children may be added and dropped between two pieces.
+        """
         name = self.family.full_name
         shown = name.removesuffix("_total") if openmetrics and self._type == "counter" else name
         lines = [
             f"# HELP {shown} {_escaped(self.family.help, openmetrics=openmetrics)}",
             f"# TYPE {shown} {self._type}",
         ]
-        for labels, child in self._children.items():
+        for labels in list(self._children):
+            if len(lines) >= _PIECE:
+                yield _joined(lines)
+                lines = []
+            child = self._children.get(labels)
+            if child is None:
+                continue  # dropped since the first piece
             starts = self._line_starts.get(labels)
             if starts is None:
                 starts = self._line_starts[labels] = self._starts(self._label_text(labels))
             self._write(lines, starts, child, openmetrics)
-        lines.append("")
-        return "\n".join(lines)
+        yield _joined(lines)
 
     def _label_text(self, values: tuple[str, ...]) -> str:
         pairs = zip(self.family.labels, values, strict=True)
@@ -99,6 +110,10 @@ class FamilyCollector(Generic[Child]):
 
     def _write(self, lines: list[str], starts: tuple[str, ...], child: Child, openmetrics: bool) -> None:
         raise NotImplementedError
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join([*lines, ""])
 
 
 def _escaped(text: str, *, openmetrics: bool) -> str:

@@ -159,7 +159,7 @@ class Metrics(DeclaredMetrics):
     def exposition(self, accept: str | None = None) -> tuple[Iterator[bytes], str]:
         """Return all metrics and their content type: Prometheus text, or OpenMetrics if `Accept` asks for it.
 
-        One part for each family, so that the caller can serve requests in between.
+        In parts of about a thousand lines, so that the caller can serve requests in between.
         """
         encode, content_type = choose_encoder(accept or "")
         openmetrics = content_type.startswith("application/openmetrics-text")
@@ -170,7 +170,8 @@ class Metrics(DeclaredMetrics):
         self._log_dropped.set(dropped_events())
         self._spans_dropped.set(dropped_spans())
         for collector in self._collectors:
-            yield collector.text(openmetrics=openmetrics).encode()
+            for piece in collector.pieces(openmetrics=openmetrics):
+                yield piece.encode()
         yield encode(self._library)  # ends with OpenMetrics' `# EOF`
 
     def _info(self, family: Family) -> Info:
