@@ -17,6 +17,7 @@ from cachetools import TLRUCache
 
 from gateway.access.refetch import SigningKeysNeeded
 from gateway.errors import ClientUnknown, IdentityUnavailable
+from gateway.payload import scalar_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -193,7 +194,7 @@ def _check_encoding(token: str) -> None:
 def _matches(claim: object, value: str) -> bool:
     if isinstance(claim, list):
         return any(_matches(each, value) for each in claim if not isinstance(each, list))
-    return (isinstance(claim, str) or type(claim) is int) and str(claim) == value
+    return scalar_text(claim) == value
 
 
 def _no_instant(issuer: str, claim: str) -> ClientUnknown:

@@ -42,7 +42,7 @@ clients:
   - name: web
     keys_sha256: [{"cd" * 32}]
     keys: [{{sha256: {HASH}, expires: 2027-01-31}}, {{sha256: {"ef" * 32}}}]
-    jwt: [{{issuer: corp, claims: {{azp: web, team: 7}}}}]
+    jwt: [{{issuer: corp, claims: {{azp: web, team: 7, email_verified: true, level: 4.5, old: "true"}}}}]
     addresses: [10.1.0.0/16, "::1"]
     routes: [orders]
     allow: ["POST /orders/scan"]
@@ -55,7 +55,8 @@ clients:
     (client,) = found.clients
     assert client.keys_sha256 == ("cd" * 32, HASH, "ef" * 32)
     assert client.key_ends == ((HASH, datetime(2027, 1, 31, tzinfo=UTC).timestamp()),)
-    assert client.jwt == (ClientClaims("corp", (("azp", "web"), ("team", "7"))),)
+    wanted = (("azp", "web"), ("team", "7"), ("email_verified", "true"), ("level", "4.5"), ("old", "true"))
+    assert client.jwt == (ClientClaims("corp", wanted),)
     assert client.addresses == ("10.1.0.0/16", "::1/128")
     assert client.limits == (ClientLimit(None, 0.5, 3), ClientLimit(frozenset({"orders"}), in_flight=2))
     assert client.budgets == (ClientBudget("orders", "month", hard=10, soft=8),)

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.access import Access, Clients, SigningKeysNeeded
-from gateway.access.jwt import JwtVerifier
+from gateway.access.jwt import JwtVerifier, _matches
 from gateway.access.keysets import MOST_BYTES, MOST_WAITING, JwksFetcher, KeySet, read_keys
 from gateway.access.pass_loader import PassLoader
 from gateway.addresses import Networks
@@ -119,6 +119,34 @@ class Stage:
 async def test_a_token_that_holds_proves_its_client(text: Callable[[], str], client: str) -> None:
     async with Stage("rsa-1", "ec-1") as stage:
         assert stage.who(text()) == client
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "same"),
+    [
+        (True, "true", True),
+        ("true", "true", True),
+        (True, "True", False),
+        (True, "1", False),
+        (1, "true", False),
+        (False, "false", True),
+        (None, "null", False),
+        (None, "None", False),
+        (42, "42", True),
+        (42.0, "42", True),
+        (4.5, "4.5", True),
+        ("42", "42", True),
+        ("42.0", "42", False),
+        (-1, "-1", True),
+        (10**30, str(10**30), True),
+        ([True, "x"], "true", True),
+        ([["true"]], "true", False),
+        ({"true": "true"}, "true", False),
+        ([], "", False),
+    ],
+)
+def test_a_claim_is_compared_as_text(claim: object, value: str, same: bool) -> None:
+    assert _matches(claim, value) is same
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,9 @@ TEXTS = {
     "claim": static("t")
     + "issuers: {i: {issuer: x, audience: [a], jwks_url: 'https://l.example/k'}}\n"
     + "clients: [{name: web, jwt: [{issuer: i, claims: {team: {}}}]}]\n",
+    "sign of a refusal": static("t").replace(
+        "credential: a,", "credential: a, refusal_signs: [{status: 200, path: code, values: [{}]}],"
+    ),
     "origin": static("t").replace("credential: a,", "credential: a, origin: {},"),
 }
 

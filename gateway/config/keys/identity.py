@@ -8,7 +8,7 @@ from typing import Annotated
 
 from gateway.config.keys.guessable import is_guessable
 from gateway.config.keys.section import kind, refuse
-from gateway.config.keys.text import STRINGS, list_of, plain_text, text_like
+from gateway.config.keys.text import STRINGS, list_of, plain_text, scalar, text_like
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 CERTIFICATE_KINDS = ("subject:", "dns:", "uri:", "email:")
@@ -40,7 +40,7 @@ def claims(value: object) -> tuple[tuple[str, str], ...]:
     """Return claims and the values that they must have."""
     if not isinstance(value, dict) or not value:
         refuse("must be a mapping with at least one claim: {azp: onboarding-web}")
-    return tuple((name, plain_text(str(each) if type(each) is int else each)) for name, each in value.items())
+    return tuple((name, scalar(each)) for name, each in value.items())
 
 
 def certificate_name(value: object) -> str:
@@ -64,7 +64,7 @@ Sha256s = Annotated[tuple[str, ...], *kind("list of SHA-256", list_of(sha256), t
 Instant = Annotated[float, *kind("date or time", instant, type="string")]
 Claims = Annotated[
     tuple[tuple[str, str], ...],
-    *kind("claims", claims, type="object", additionalProperties={"type": ["string", "integer"]}),
+    *kind("claims", claims, type="object", additionalProperties={"type": ["string", "number", "boolean"]}),
 ]
 CertificateNames = Annotated[
     tuple[str, ...], *kind("list of names in certificates", list_of(certificate_name), **STRINGS)

@@ -34,6 +34,8 @@ def plain_text(value: object) -> str:
 
 def scalar(value: object) -> str:
     """Return a value to compare with a JSON value: text, a number or a boolean, as text."""
+    if isinstance(value, Digits):
+        refuse(TEXT)
     if isinstance(value, bool | int | float):
         return scalar_text(value) or ""
     return plain_text(value)
