@@ -293,6 +293,8 @@ class Gateway:
         self.metrics.keep("credential", set(config.credentials))
         self.metrics.keep("plane", config.planes.names if config.planes else ())
         self.metrics.keep("client", {client.name for client in config.clients} | {"-"})
+        self.metrics.keep_budgets(config.clients)
+        self.metrics.keep("issuer", {issuer.name for issuer in config.issuers})
         if self._admin is not None:
             self._admin.use(config)
         if self._handler is not None:

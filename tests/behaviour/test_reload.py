@@ -501,3 +501,44 @@ async def test_the_admin_port_reloads_for_whoever_has_a_key_and_says_what_is_wro
                 assert answer.status == 409
                 (problem,) = (await answer.json())["problems"]
             assert "the gateway is shutting down" in problem
+
+
+BUDGETS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "no soft limit": ({"per": "day", "hard": 5}, {"day hard": 5}),
+    "no hard limit": ({"per": "day", "soft": 3}, {"day soft": 3}),
+    "another period": ({"per": "month", "hard": 5}, {"month hard": 5}),
+    "no budget": ({}, {}),
+}
+
+
+@pytest.mark.parametrize(("budget", "limits"), BUDGETS.values(), ids=BUDGETS)
+async def test_a_budget_or_issuer_that_a_reload_removes_is_shown_nowhere(
+    budget: dict[str, Any], limits: dict[str, int], tmp_path: Path
+) -> None:
+    key = new_key()
+    bearer = {"Authorization": f"Bearer {key}"}
+    web: dict[str, Any] = {"name": "web", "key_sha256": hash_key(f"{CANARY}-web")}
+    issuer = {"issuer": "https://login.example", "audience": ["a"], "jwks_url": "http://127.0.0.1:1/keys"}
+
+    async def shown(gateway: Served) -> tuple[dict[str, int], str]:
+        text = (await gateway.ask("/metrics"))[1]
+        [client] = json.loads((await gateway.ask("/status.json"))[1])["clients"]
+        assert {each["per"] for each in client["budgets"]} == set(re.findall(r'budget_used\{.*per="(\w+)"', text))
+        found = re.findall(r'^gatepass_client_budget_limit\{.*per="(\w+)",level="(\w+)"\} (\d+)', text, re.MULTILINE)
+        return {f"{per} {level}": int(calls) for per, level, calls in found}, text
+
+    first = {**one_route(1), "admin_keys_sha256": [hash_key(key)], "issuers": {"corp": issuer}}
+    first["clients"] = [{**web, "budgets": [{"route": "v", "per": "day", "soft": 3, "hard": 5}]}]
+    async with Served(tmp_path, first, environ={"CANARY": CANARY}) as gateway, aiohttp.ClientSession() as session:
+        before, text = await shown(gateway)
+        assert before == {"day soft": 3, "day hard": 5}
+        while 'issuer="corp"' not in text:
+            await asyncio.sleep(0.05)
+            _, text = await shown(gateway)
+        budgets = [{"route": "v", **budget}] if budget else []
+        gateway.write({**first, "issuers": {}, "clients": [{**web, "budgets": budgets}]})
+        async with session.post(f"http://127.0.0.1:{gateway.admin_port}/reload", headers=bearer) as answer:
+            assert answer.status == 200
+        after, text = await shown(gateway)
+    assert after == limits
+    assert 'issuer="corp"' not in text

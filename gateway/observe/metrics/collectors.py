@@ -59,6 +59,11 @@ class FamilyCollector(Generic[Child]):
             del self._children[labels]
             self._line_starts.pop(labels, None)
 
+    def keep_only(self, kept: Collection[tuple[str, ...]]) -> None:
+        """Drop the children whose label values are not in `kept`."""
+        for labels in [labels for labels in self._children if labels not in kept]:
+            self.drop(*labels)
+
     def drop(self, *labels: str) -> None:
         """Drop the child with these label values, if there is one."""
         self._children.pop(labels, None)

@@ -23,9 +23,9 @@ from gateway.observe.metrics.store import StoreMetrics
 from gateway.observe.trace.spans import dropped_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from gateway.model import Money
+    from gateway.model import Client, Money
     from gateway.observe.metrics.families import Family
 
 
@@ -96,7 +96,7 @@ class Metrics(DeclaredMetrics):
             if price is not None:
                 self.route_price.labels(route, price.currency).set(float(price.amount))
 
-    def keep(self, label: Literal["route", "credential", "client", "plane"], names: Collection[str]) -> None:
+    def keep(self, label: Literal["route", "credential", "client", "issuer", "plane"], names: Collection[str]) -> None:
         """Drop the series of everything that is no longer configured. Called after a reload.
 
         A series that kept its last value would keep alerts firing for a route that no longer exists.
@@ -112,6 +112,19 @@ class Metrics(DeclaredMetrics):
         at = {"client": 0, "route": 1}.get(label)
         if at is not None:
             self._clients = {pair: kept for pair, kept in self._clients.items() if pair[at] in names}
+
+    def keep_budgets(self, clients: Iterable[Client]) -> None:
+        """Drop the series of budgets, and of their limits, that these clients do not have."""
+        budgets = {(client.name, each.route, each.per): each for client in clients for each in client.budgets}
+        limits = {
+            (*key, level)
+            for key, budget in budgets.items()
+            for level, calls in (("soft", budget.soft), ("hard", budget.hard))
+            if calls is not None
+        }
+        self.budget_limit.keep_only(limits)
+        for collector in (self.budget_used, self.store_granted):
+            collector.keep_only(budgets)
 
     def refused(self, code: str) -> None:
         """Count a request that was refused before a route was known."""
