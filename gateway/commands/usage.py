@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import click
 
@@ -35,7 +34,7 @@ def usage(url: str, month: str | None, as_csv: bool) -> None:
     Asks the admin port of a running gateway. With a `store` the figures are the sums over all instances. Billed are
     the calls that a vendor answered with 101, 2xx or 3xx. The cost is known for routes with a `price`.
     """
-    data = ask(url, "/usage.json" + (f"?{urlencode({'month': month})}" if month is not None else ""), "totals")
+    data = ask(url, "/usage.json" + (f"?month={month}" if month else ""), "totals")
     if not data.get("complete", True):
         click.echo("The store is away: calls of other instances may be missing.", err=True)
     if data.get("kept_from"):

@@ -186,13 +186,6 @@ async def test_a_month_that_is_not_kept_is_told_from_one_without_calls() -> None
     assert f"month: {next_month:%Y-%m} has not begun" in ahead.output
 
 
-@pytest.mark.parametrize("month", ["2026-13", "", " ", "2026-11&x=1", "2026-11#", "2026-11%00", "2026+11", "ä"])
-async def test_the_command_sends_the_month_as_it_is_written(month: str) -> None:
-    async with running(one_route(1)) as it, admin_port(it) as url:
-        ran = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "--url", url, "--month", month])
-    assert (ran.exit_code, "as 2026-11" in ran.output) == (1, True)
-
-
 @pytest.mark.parametrize(
     ("amount", "billed", "cost"),
     [
