@@ -30,6 +30,8 @@ _HEAD_LIMIT: Final = 16 * 1024
 """Bytes of a proxy's answer to CONNECT."""
 _NEVER: Final = 86400.0
 """Seconds: the caller's own time-out ends a handshake, not the event loop's."""
+_INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
+"""How an answer begins that a final one follows (RFC 9110 §15.2)."""
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?:[ \r]|$)")
 
 
@@ -116,9 +118,11 @@ class _Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._head += data
-        end = self._head.find(b"\r\n\r\n")
         if self.done.done():
             return
+        while _INTERIM.match(self._head) and (end := self._head.find(b"\r\n\r\n")) >= 0:
+            self._head = self._head[end + 4 :]
+        end = self._head.find(b"\r\n\r\n")
         if end >= 0:
             self._take(_STATUS_LINE.match(self._head), self._head[end + 4 :])
         elif len(self._head) > _HEAD_LIMIT:

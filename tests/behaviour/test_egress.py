@@ -248,9 +248,11 @@ async def silent(peer: Peer) -> None:
         (saying(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "bytes came before"),
         (saying(b"SSH-2.0-OpenSSH\r\n\r\n"), "its answer is not HTTP"),
         (saying(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000), "its answer is too long"),
+        (saying(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n"), "403"),
+        (saying(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), "101"),
         (silent, "connect time-out"),
     ],
-    ids=["closes", "403", "302", "an answer nobody asked for", "SSH", "endless", "silent"],
+    ids=["closes", "403", "302", "an answer nobody asked for", "SSH", "endless", "100 and 403", "101", "silent"],
 )
 async def test_what_a_proxy_does_instead_of_a_tunnel_is_named_and_leaves_nothing_open(script: Any, reason: str) -> None:
     async with vendor(script) as proxy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 
 from gateway.addresses import AddressRefused, Networks
 from gateway.cli import main
-from gateway.egress import check_target, connect_request, proxy_for
+from gateway.egress import check_target, connect_request, open_tunnel, proxy_for
 from gateway.model import Egress, Secret
 from gateway.observe import redact, register_all
 from tests.kit.configuration import loaded, problems
@@ -210,3 +212,23 @@ def test_a_proxy_s_password_is_redacted_wherever_it_would_be_printed(tmp_path: P
     register_all(config)
     assert "CANARY" not in str(redact({"said": "the proxy said CANARY-of-the-proxy"}))
     assert "CANARY" not in repr(config)
+
+
+BEFORE = [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.0 102 \r\n\r\n"]
+
+
+@pytest.mark.parametrize("before", BEFORE, ids=["none", "one", "several"])
+@pytest.mark.parametrize("size", [1, 7, 1000], ids=["byte by byte", "in pieces", "whole"])
+async def test_answers_before_the_final_one_are_skipped(before: bytes, size: int) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    opening = asyncio.create_task(open_tunnel(ours, Egress("http", "proxy.internal", 3128), None, "v.example", 443))
+    answer = before + b"HTTP/1.1 200 OK\r\n\r\n"
+    for at in range(0, len(answer), size):
+        await loop.sock_sendall(theirs, answer[at : at + size])
+        await asyncio.sleep(0)
+    transport = await asyncio.wait_for(opening, 5)
+    transport.abort()
+    theirs.close()
