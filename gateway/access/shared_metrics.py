@@ -37,7 +37,8 @@ class SharedMetrics:
             if of not in current or each.terms.ends < current[of].terms.ends:
                 current[of] = each
         for of, each in current.items():
-            self._metrics.store_granted.labels(*of).set(each.granted)
+            if self._metrics.budget_used.has(*of):  # a reload may have removed the budget
+                self._metrics.store_granted.labels(*of).set(each.granted)
         for pair, calls in most.items():
             if away and calls:
                 self._metrics.store_away_calls.labels(*pair).inc(calls)

@@ -14,7 +14,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.model import Money
+from gateway.access.counters import Counter as Calls
+from gateway.access.counters import Terms
+from gateway.access.escrow import Escrow
+from gateway.access.shared_metrics import SharedMetrics
+from gateway.model import Client, ClientBudget, Money
 from gateway.observe import Metrics, StoreState, metrics_markdown
 from gateway.observe.metrics.families import EXPIRY, FAMILIES, LIFE, REQUEST_BYTES, REQUEST_DURATION
 from tests.kit.metrics import sample, scraped
@@ -281,6 +285,20 @@ def test_what_is_no_longer_configured_leaves_no_series() -> None:
     gone.connect("tls", 0.1)
     lost.fetched("ok", "demand", 0.1)
     assert ours(scraped(metrics)) == ours(body)
+
+
+def test_what_the_store_granted_to_a_budget_that_is_gone_is_not_shown() -> None:
+    metrics = Metrics()
+    metrics.client("web", "orders").budget("day", None, 100)
+    counter = Calls(("web", "orders", "2026-11-29"))
+    escrow = Escrow(counter, Terms(100, "day", 4e9, 0))
+    shared = SharedMetrics(metrics)
+    shared.show([escrow], 0.0, away=False)
+    assert value(metrics, "store_budget_granted", client="web", route="orders", per="day") == 0
+    metrics.keep_budgets([Client("web", (), budgets=(ClientBudget("orders", "month", 100),))])
+    shared.show([escrow], 0.0, away=False)
+    assert value(metrics, "store_budget_granted", client="web", route="orders", per="day") is None
+    assert value(metrics, "client_budget_used", client="web", route="orders", per="day") is None
 
 
 def test_a_route_that_comes_back_counts_anew() -> None:

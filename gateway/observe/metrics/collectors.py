@@ -64,6 +64,10 @@ class FamilyCollector(Generic[Child]):
         for labels in [labels for labels in self._children if labels not in kept]:
             self.drop(*labels)
 
+    def has(self, *labels: str) -> bool:
+        """Return whether there is a child with these label values."""
+        return labels in self._children
+
     def drop(self, *labels: str) -> None:
         """Drop the child with these label values, if there is one."""
         self._children.pop(labels, None)
