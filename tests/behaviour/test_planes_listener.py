@@ -203,6 +203,7 @@ async def test_a_successor_makes_the_socket_that_it_was_passed_again(tmp_path: P
         await until(lambda: not (tmp_path / "planes.sock").exists())
 
 
+@pytest.mark.slow
 async def test_an_upgrade_passes_the_socket_on_and_answers_all_the_time(tmp_path: Path) -> None:
     statuses: list[int] = []
     over = asyncio.Event()

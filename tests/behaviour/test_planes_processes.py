@@ -9,6 +9,8 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.endpoint import Answer, TokenEndpoint
 from tests.kit.planes import asked_gateway, fetching
 from tests.kit.served import Served, until
@@ -66,6 +68,7 @@ async def test_the_file_exists_when_the_gateway_is_ready_even_without_a_token(tm
             assert value(tmp_path) == ""
 
 
+@pytest.mark.slow
 async def test_during_an_upgrade_the_file_always_holds_a_token_and_then_the_successor_s(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint, Served(tmp_path, pushing(tmp_path, endpoint)) as it:
         await until(lambda: bool(value(tmp_path)))
@@ -80,6 +83,7 @@ async def test_during_an_upgrade_the_file_always_holds_a_token_and_then_the_succ
         assert value(tmp_path) == ""
 
 
+@pytest.mark.slow
 async def test_after_a_kill_the_token_stays_until_the_next_process_has_one(tmp_path: Path) -> None:
     async with TokenEndpoint() as endpoint, Served(tmp_path, pushing(tmp_path, endpoint)) as it:
         await until(lambda: bool(value(tmp_path)))

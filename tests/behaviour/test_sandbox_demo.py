@@ -127,6 +127,7 @@ def count(folder: Path) -> int:
     return len(list(folder.iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_demo_with_its_gateway_and_its_folder(number: signal.Signals, tmp_path: Path) -> None:
     environ = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}

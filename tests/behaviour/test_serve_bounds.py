@@ -9,6 +9,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.gateway import CANARY, one_route, running
 from tests.kit.served import Apps, Served, until
 from tests.kit.wire import answering, connect, get, ok, vendor
@@ -112,6 +114,7 @@ async def test_a_request_too_many_in_flight_is_told_so() -> None:
         await served(it)
 
 
+@pytest.mark.slow
 async def test_a_log_that_nobody_reads_costs_lines_and_no_request(tmp_path: Path) -> None:
     """Standard output is a pipe that is full: what waits is bounded, each lost line is counted, nobody stalls."""
     buffer = 256 * 1024

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.kit.endpoint import TokenEndpoint
 from tests.kit.planes import ask, asked_gateway, fetching
 from tests.kit.served import Served, until
@@ -31,6 +33,7 @@ def value(folder: Path) -> str:
     return str(shown["resources"][0]["generic_secret"]["secret"]["inline_string"])
 
 
+@pytest.mark.slow
 async def test_one_token_is_pushed_on_two_machines_and_a_report_on_one_replaces_it_on_both(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     async with store(tmp_path) as server, TokenEndpoint() as endpoint:

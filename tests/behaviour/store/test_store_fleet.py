@@ -117,6 +117,7 @@ async def sent(server: Store) -> int:
     return sum(count for key, count in counts.items() if key in {"cmdstat_evalsha", "cmdstat_eval"})
 
 
+@pytest.mark.slow
 async def test_an_instance_with_another_store_key_works_alone_and_reports_it(tmp_path: Path) -> None:
     """It gives other names to the same things, so it never reads a record of another instance."""
     other = "CANARY-other-key-0123456789abcdefghij"
@@ -135,6 +136,7 @@ async def test_an_instance_with_another_store_key_works_alone_and_reports_it(tmp
                 assert "CANARY" not in it.text
 
 
+@pytest.mark.slow
 async def test_a_gateway_starts_with_a_store_that_is_down_or_hangs(tmp_path: Path) -> None:
     async with vendors() as sandbox, store(tmp_path) as server:
         server.pause()

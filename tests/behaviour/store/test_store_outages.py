@@ -232,6 +232,7 @@ async def test_a_store_whose_user_lacks_any_right_of_the_scripts_is_away_from_th
             assert "user_script" not in reasons[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_right_that_is_withdrawn_makes_the_store_away_until_it_is_granted_again(
     engine: Engine, tmp_path: Path
@@ -273,6 +274,7 @@ async def test_a_command_that_fails_is_logged_once_until_it_has_succeeded(tmp_pa
         assert sample(metrics, "gatepass_store_command_duration_seconds_count", {"outcome": "failed"}) == 6
 
 
+@pytest.mark.slow
 async def test_a_subscription_that_is_refused_is_logged_once_and_the_store_stays_up(tmp_path: Path) -> None:
     async with store(tmp_path) as server:
         await server.command("ACL", "SETUSER", "narrow", *rights("gatepass"), "-subscribe")
