@@ -63,7 +63,7 @@ async def _read(url: str) -> tuple[int, Any]:
     ):
         if answer.content_type != "application/json":
             return answer.status, None
-        text = b""
+        text = bytearray()
         async for part in answer.content.iter_any():
             text += part
             if len(text) > LONGEST:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +12,13 @@ from gateway.commands.options import console, example, table, url_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 COLUMNS = ("client", "route", "day", "calls", "billed", "cost", "currency")
 
 
 def a_month(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
     """Return the month; an empty text is a mistake, because a script would get another month than it wants."""
+    from gateway.admin.usage import MONTH
+
     if text is not None and not MONTH.fullmatch(text):
         raise click.BadParameter("must be a year and a month, as 2026-11")
     return text

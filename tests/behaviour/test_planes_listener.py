@@ -129,13 +129,17 @@ def lost(path: Path, how: str) -> None:
             dead.bind(str(path))
 
 
-@pytest.mark.parametrize("how", ["deleted", "moved", "its folder is new", "replaced by a socket that nobody serves"])
-async def test_a_socket_whose_file_is_lost_is_made_again(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder for the socket, at which a gateway then looks often."""
     monkeypatch.setattr(keeping, "INTERVAL", 0.02)
-    folder = tmp_path / "run"
-    folder.mkdir()
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "its folder is new", "replaced by a socket that nobody serves"])
+async def test_a_socket_whose_file_is_lost_is_made_again(how: str, folder: Path) -> None:
     path = folder / "planes.sock"
     config = asked_gateway(folder)
     config["planes"]["mode"] = "0600"
@@ -156,12 +160,7 @@ async def test_a_socket_whose_file_is_lost_is_made_again(
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a served socket", "no folder"])
-async def test_a_socket_that_cannot_be_made_again_is_logged_once_and_tried_again(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeping, "INTERVAL", 0.02)
-    folder = tmp_path / "run"
-    folder.mkdir()
+async def test_a_socket_that_cannot_be_made_again_is_logged_once_and_tried_again(what: str, folder: Path) -> None:
     path = folder / "planes.sock"
     async with running(asked_gateway(folder)) as it:
         path.unlink()
@@ -174,13 +173,13 @@ async def test_a_socket_that_cannot_be_made_again_is_logged_once_and_tried_again
                 other.bind(str(path))
                 other.listen()
             else:
-                folder.rmdir()
+                path.parent.rmdir()
             await until(lambda: "planes_socket_lost" in it.log)
             await asyncio.sleep(0.2)
             assert it.log.count("planes_socket_lost") == 1
             assert "planes_socket_made_again" not in it.log
         if what == "no folder":
-            folder.mkdir()
+            path.parent.mkdir()
         elif what == "a folder":
             path.rmdir()
         elif what == "a file":

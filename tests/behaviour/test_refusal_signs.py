@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import zlib
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ from tests.kit.gateway import running
 from tests.kit.wire import Message, connect, get, ok, vendor
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from tests.kit.wire import Peer
 
 STALE = {"code": 498, "error": {"dead": True, "kinds": ["x", "token_stale"], "word": "stale"}}
@@ -34,12 +37,34 @@ def answer(body: bytes, *fields: str, status: str = "400 Bad Request") -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+@asynccontextmanager
+async def calling(
+    script: Callable[[Peer], Awaitable[None]], sign: dict[str, Any]
+) -> AsyncIterator[tuple[Peer, list[bytes]]]:
+    """Yield an app of a gateway whose vendor follows `script`, and the tokens so far: CANARY-1, CANARY-2 and so on."""
+    issued: list[bytes] = []
+
+    async def tokens(peer: Peer) -> None:
+        await peer.message()
+        issued.append(b"CANARY-%d" % (len(issued) + 1))
+        await peer.send(ok(b'{"access_token": "%s", "expires_in": 600}' % issued[-1]))
+
+    async with vendor(script) as api, vendor(tokens) as auth:
+        request = {"url": f"http://127.0.0.1:{auth.port}/token", "form": {"a": "b"}}
+        upstream = f"http://127.0.0.1:{api.port}"
+        config = {
+            "credentials": {"key": {"grant": {"request": request}}},
+            "routes": {"v": {"credential": "key", "upstream": upstream, "refusal_signs": [sign]}},
+        }
+        async with running(config) as it:
+            yield await connect(it.address), issued
+
+
 async def told(
     first: bytes, sign: dict[str, Any], *, ask: bytes | None = None, slowly: bool = False
 ) -> tuple[Message, list[Message], int]:
     """Let a vendor answer `first` and then 200; return what the app got, what the vendor got, and token requests."""
     seen: list[Message] = []
-    issued = 0
 
     async def script(peer: Peer) -> None:
         while True:
@@ -53,23 +78,9 @@ async def told(
             else:
                 await peer.send(first if len(seen) == 1 else ok(b"fresh"))
 
-    async def tokens(peer: Peer) -> None:
-        nonlocal issued
-        await peer.message()
-        issued += 1
-        await peer.send(ok(b'{"access_token": "CANARY-%d", "expires_in": 600}' % issued))
-
-    async with vendor(script) as api, vendor(tokens) as auth:
-        request = {"url": f"http://127.0.0.1:{auth.port}/token", "form": {"a": "b"}}
-        upstream = f"http://127.0.0.1:{api.port}"
-        config = {
-            "credentials": {"key": {"grant": {"request": request}}},
-            "routes": {"v": {"credential": "key", "upstream": upstream, "refusal_signs": [{"status": 400} | sign]}},
-        }
-        async with running(config) as it:
-            app = await connect(it.address)
-            await app.send(ask or get("/v/a"))
-            return await app.message(), seen, issued
+    async with calling(script, {"status": 400} | sign) as (app, issued):
+        await app.send(ask or get("/v/a"))
+        return await app.message(), seen, len(issued)
 
 
 WORD = {"path": "error.word", "values": ["stale"]}
@@ -236,30 +247,19 @@ async def test_a_token_is_replaced_at_once_each_time_if_the_vendor_had_accepted_
     """An answer with the status of a sign, whose body says something else, accepts the token as any other does."""
     fields = ("Content-Type: application/json",)
     fine, stale = (answer(body, *fields, status=f"{status} Any") for body in (b'{"error": {"word": "none"}}', TEXT))
-    seen: list[Message] = []
-    issued = 0
 
     async def script(peer: Peer) -> None:
         while True:
-            seen.append(request := await peer.message())
-            dead = request.target == b"/stale" and request.one("Authorization") == b"Bearer CANARY-%d" % before
+            request = await peer.message()
+            dead = request.target == b"/stale" and request.one("Authorization") == b"Bearer " + dying
             await peer.send(stale if dead else ok(b"x") if status >= 500 and request.target == b"/fine" else fine)
 
-    async def tokens(peer: Peer) -> None:
-        nonlocal issued
-        await peer.message()
-        issued += 1
-        await peer.send(ok(b'{"access_token": "CANARY-%d", "expires_in": 600}' % issued))
-
-    async with vendor(script) as api, vendor(tokens) as auth:
-        request = {"url": f"http://127.0.0.1:{auth.port}/token", "form": {"a": "b"}}
-        signs = {"upstream": f"http://127.0.0.1:{api.port}", "refusal_signs": [{"status": status} | WORD]}
-        credentials = {"key": {"grant": {"request": request}}}
-        async with running({"credentials": credentials, "routes": {"v": {"credential": "key", **signs}}}) as it:
-            app = await connect(it.address)
-            for before in range(1, 4):
-                for target in ("/v/fine", "/v/stale"):
-                    await app.send(get(target))
-                    got = await app.message()
-                    assert b"stale" not in got.body
-                assert issued == before + 1
+    dying = b""
+    async with calling(script, {"status": status} | WORD) as (app, issued):
+        for before in range(1, 4):
+            dying = b"CANARY-%d" % before
+            for target in ("/v/fine", "/v/stale"):
+                await app.send(get(target))
+                got = await app.message()
+                assert b"stale" not in got.body
+            assert len(issued) == before + 1

@@ -40,7 +40,7 @@ def _grant(keys: g.GrantSection, way: model.Egress | None) -> model.Grant:
     return model.Grant(_request(keys.request, way), _response(keys.response))
 
 
-def _request(keys: g.RequestSection, way: model.Egress | None = None) -> model.GrantRequest:
+def _request(keys: g.RequestSection, way: model.Egress | None) -> model.GrantRequest:
     return model.GrantRequest(
         url=keys.url,
         method=keys.method,
