@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from gateway.access import Access, shared_counters
 from gateway.addresses import Networks
-from gateway.announce import Bound, adopted, bound_by, not_configured, report_name, report_proxies, report_waits
+from gateway.announce import not_configured, report_name, report_proxies
 from gateway.clock import SystemClock
 from gateway.errors import GatepassError
 from gateway.observe import Journal, Metrics, Tracing, adjust_logging, get_logger, logging_is_temporary, register_all
 from gateway.proxy import DataServer, Handler, Pool, Snapshot, VendorRoom, check_reach, open_port, prepare_routes
 from gateway.resolver import Resolver
+from gateway.restart import Bound, adopted, bound_by, report_waits
 from gateway.tls import UpstreamContexts, certificate_expiry
 from gateway.tokens import TokenSet, endpoints
 

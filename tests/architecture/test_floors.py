@@ -53,6 +53,7 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "access": NOUNS | {"observe"},
         "store": NOUNS | {"observe"},
         "announce": NOUNS | {"observe"},
+        "restart": NOUNS | {"observe"},
     },
     4: {"proxy": NOUNS | {"observe", "access"}},
     5: {
@@ -60,7 +61,10 @@ FLOORS: dict[int, dict[str, set[str]]] = {
         "sandbox": NOUNS,
         "planes": NOUNS | {"observe", "access", "tokens", "proxy"},
     },
-    6: {"app": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "planes", "store", "announce"}},
+    6: {
+        "app": NOUNS
+        | {"observe", "config", "tokens", "access", "proxy", "admin", "planes", "store", "announce", "restart"}
+    },
     7: {
         "commands": NOUNS | {"observe", "config", "tokens", "access", "proxy", "admin", "sandbox", "serving", "store"},
         "serving": NOUNS | {"observe", "app"},

@@ -20,10 +20,10 @@ import trustme
 import yaml
 
 from gateway.access import hash_key, new_key
-from gateway.announce import AT_START
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.model import Client
+from gateway.restart import AT_START
 from gateway.serving.watch import INTERVAL
 from tests.kit.configuration import ROOT
 from tests.kit.endpoint import TokenEndpoint
